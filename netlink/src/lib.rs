@@ -1,0 +1,38 @@
+//! The kernel as values.
+//!
+//! What weft puts into a kernel is described here as plain values ([`Veth`], [`Route`], [`nft::Rule`] …) and spoken in
+//! batches over netlink. There is no policy in this crate and no Kubernetes: it knows what a VXLAN device *is*, not
+//! which ones weft wants.
+//!
+//! Two ways lead to the kernel, and both carry the same [`Request`]s:
+//!
+//! * [`RouteSocket`] and [`nft::Socket`] block and batch: many requests in one `sendmsg`, each answer matched to its
+//!   request. The CNI plugin lives on them, as it has neither threads nor time.
+//! * [`agent`] (feature `agent`) is rtnetlink's multiplexed connection with the same values, and the multicast
+//!   subscription, for a process that stays.
+//!
+//! All `unsafe` code of the project is in this crate.
+
+#[cfg(feature = "agent")]
+pub mod agent;
+mod announce;
+mod error;
+mod ifreq;
+mod mac;
+pub mod netns;
+pub mod nft;
+pub mod priority;
+mod route;
+mod socket;
+pub mod sysctl;
+
+pub use announce::announce;
+pub use error::{Error, KernelError, Result};
+pub use ifreq::{LinkFlags, LinkProbe};
+pub use mac::{MacAddr, ParseMacError};
+pub use nix::errno::Errno;
+pub use route::{
+    Address, AddressInfo, Bridge, BridgePort, FdbEntry, Link, LinkChange, LinkKind, LinkRef, Neighbour, NextHop,
+    Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, Verb, Veth, VethPeer, Vxlan, delete_link,
+};
+pub use socket::{Batch, Family, Socket};

@@ -1,0 +1,215 @@
+//! Reads what the kernel has.
+
+use std::convert::Infallible;
+
+use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
+
+use super::attributes::Attributes;
+use super::element::{self, Element, RawElement};
+use super::message;
+use super::set::NFTA_SET_NAME;
+use super::writer::{MESSAGE_HEADER, Writer};
+use super::{ChainInfo, RuleInfo, Set, SetInfo, Socket, Table, TableInfo};
+use crate::{Error, Result};
+
+const NFTA_RULE_CHAIN: u16 = super::rule::NFTA_RULE_CHAIN;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_GEN_ID: u16 = 1;
+const REQUEST: u16 = 1;
+/// How often the elements of a set are read before two dumps agree.
+const ELEMENT_ATTEMPTS: u32 = 16;
+/// `struct nlmsghdr`.
+const NETLINK_HEADER: usize = 16;
+/// `struct nfgenmsg`.
+const NETFILTER_HEADER: usize = 4;
+
+/// An nf_tables message without its netlink header.
+#[derive(Debug, Clone)]
+struct Message {
+    kind: u16,
+    body: Vec<u8>,
+}
+
+impl Message {
+    /// A request; the body writes its attributes.
+    fn request(message: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Self {
+        let mut writer = Writer::default();
+        let kind = message::kind(message);
+        writer.message(kind, REQUEST, family, 0, body);
+        Self { kind, body: writer.bytes()[NETLINK_HEADER..].to_vec() }
+    }
+
+    fn family(&self) -> u8 {
+        self.body.first().copied().unwrap_or_default()
+    }
+
+    fn attributes(&self) -> Attributes<'_> {
+        Attributes(self.body.get(NETFILTER_HEADER..).unwrap_or_default())
+    }
+
+    /// Whether it is of this kind, and about this table.
+    fn is_about(&self, message: u16, table: &Table) -> bool {
+        self.kind == message::kind(message)
+            && self.family() == table.family.number()
+            && self.attributes().string(message::TABLE_NAME).as_deref() == Some(&table.name)
+    }
+}
+
+impl NetlinkSerializable for Message {
+    fn message_type(&self) -> u16 {
+        self.kind
+    }
+
+    fn buffer_len(&self) -> usize {
+        self.body.len()
+    }
+
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer[..self.body.len()].copy_from_slice(&self.body);
+    }
+}
+
+impl NetlinkDeserializable for Message {
+    type Error = Infallible;
+
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
+        Ok(Self { kind: header.message_type, body: payload.to_vec() })
+    }
+}
+
+impl Socket {
+    /// All tables, but those of families that [`TableFamily`](super::TableFamily) does not know.
+    ///
+    /// # Errors
+    /// As all dumps: [`Error::Kernel`] if the kernel refuses, [`Error::DumpInterrupted`] if the tables never stood still,
+    /// [`Error::Decode`] if an answer cannot be read.
+    pub fn tables(&mut self) -> Result<Vec<TableInfo>> {
+        let request = Message::request(message::GET_TABLE, 0, |_| {});
+        self.dump("list nftables tables", &request, |message| {
+            if message.kind != message::kind(message::NEW_TABLE) {
+                return None;
+            }
+            TableInfo::read(message.family(), message.attributes()).transpose()
+        })
+    }
+
+    /// The chains of a table; none if the table does not exist.
+    ///
+    /// # Errors
+    /// See [`tables`](Self::tables).
+    pub fn chains(&mut self, table: &Table) -> Result<Vec<ChainInfo>> {
+        let request = Message::request(message::GET_CHAIN, table.family.number(), |_| {});
+        self.dump(&format!("list the chains of table {table}"), &request, |message| {
+            let ours = message.is_about(message::NEW_CHAIN, table);
+            ours.then(|| ChainInfo::read(table.family, message.attributes()))
+        })
+    }
+
+    /// The rules of a table, or of one of its chains, in their order; none if it does not exist.
+    ///
+    /// # Errors
+    /// See [`tables`](Self::tables).
+    pub fn rules(&mut self, table: &Table, chain: Option<&str>) -> Result<Vec<RuleInfo>> {
+        let request = Message::request(message::GET_RULE, table.family.number(), |w| {
+            w.string(message::TABLE_NAME, &table.name);
+            if let Some(chain) = chain {
+                w.string(NFTA_RULE_CHAIN, chain);
+            }
+        });
+        self.dump(&format!("list the rules of table {table}"), &request, |message| {
+            message.is_about(message::NEW_RULE, table).then(|| RuleInfo::read(message.attributes()))
+        })
+    }
+
+    /// The sets and maps of a table.
+    ///
+    /// # Errors
+    /// See [`tables`](Self::tables); a table that does not exist is an error for which [`Error::is_absent`] holds, and a
+    /// key type that [`Field`](super::Field) does not know is [`Error::Decode`].
+    pub fn sets(&mut self, table: &Table) -> Result<Vec<SetInfo>> {
+        let request = Message::request(message::GET_SET, table.family.number(), |w| {
+            w.string(message::TABLE_NAME, &table.name);
+        });
+        self.dump(&format!("list the sets of table {table}"), &request, |message| {
+            message.is_about(message::NEW_SET, table).then(|| SetInfo::read(message.attributes()))
+        })
+    }
+
+    /// The elements of a set or map, in the order of their keys.
+    ///
+    /// # Errors
+    /// See [`tables`](Self::tables); a table or set that does not exist is an error for which [`Error::is_absent`] holds.
+    pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>> {
+        let request = Message::request(message::GET_ELEMENTS, table.family.number(), |w| {
+            w.string(message::TABLE_NAME, &table.name);
+            w.string(NFTA_SET_NAME, &set.name);
+        });
+        let operation = format!("list the elements of set {} of table {table}", set.name);
+        let mut last: Option<Vec<Element>> = None;
+        for _ in 0..ELEMENT_ATTEMPTS {
+            let lists = self.element_lists(&operation, &request, table)?;
+            let in_one_go = lists.len() <= 1;
+            let mut elements = element::join(set, lists.into_iter().flatten().collect());
+            if set.interval || in_one_go {
+                return Ok(elements);
+            }
+            // While a hash table of the kernel grows or shrinks, which it does some time after a change, a dump passes
+            // over elements or gives them twice, and does not say so. Two dumps that agree were not disturbed.
+            elements.dedup_by(|a, b| a.key == b.key);
+            match last {
+                Some(before) if before == elements => return Ok(elements),
+                _ => last = Some(elements),
+            }
+        }
+        Err(Error::DumpInterrupted { operation, attempts: ELEMENT_ATTEMPTS })
+    }
+
+    /// The elements of each message of a dump.
+    fn element_lists(&mut self, operation: &str, request: &Message, table: &Table) -> Result<Vec<Vec<RawElement>>> {
+        self.dump(operation, request, |message| {
+            let list = message.attributes().nest(NFTA_SET_ELEM_LIST_ELEMENTS)?;
+            let read = |(_, element)| RawElement::read(Attributes(element));
+            message.is_about(message::NEW_ELEMENTS, table).then(|| list.iter().map(read).collect::<Result<Vec<_>, _>>())
+        })
+    }
+
+    /// The number of the transactions so far: as long as it stays the same, so do all tables of this network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses, [`Error::Io`] if the answer does not come.
+    pub fn generation(&mut self) -> Result<u32> {
+        const OPERATION: &str = "read the nftables generation";
+        let sequence = self.netlink.take_sequence(1);
+        let mut writer = Writer::default();
+        writer.message(message::kind(message::GET_GENERATION), REQUEST, 0, 0, |_| {});
+        writer.bytes_mut()[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.netlink.send(writer.bytes(), OPERATION)?;
+        loop {
+            let length = self.netlink.receive(libc::MSG_DONTWAIT).map_err(|error| Error::io(OPERATION, error))?;
+            for frame in self.netlink.received(length) {
+                let frame = frame.map_err(|reason| Error::decode(OPERATION, reason))?;
+                if frame.sequence != sequence {
+                    continue;
+                }
+                if frame.kind != message::kind(message::NEW_GENERATION) {
+                    return Err(frame.refusal(frame.error_code().unwrap_or_default(), OPERATION.to_owned()).into());
+                }
+                let attributes = Attributes(frame.bytes.get(MESSAGE_HEADER..).unwrap_or_default());
+                return attributes
+                    .be32(NFTA_GEN_ID)
+                    .ok_or_else(|| Error::decode(OPERATION, "the answer holds no generation"));
+            }
+        }
+    }
+
+    /// Asks for a whole table; `read` turns each message into a value, or passes it over.
+    fn dump<T>(
+        &mut self,
+        operation: &str,
+        request: &Message,
+        mut read: impl FnMut(&Message) -> Option<Result<T, String>>,
+    ) -> Result<Vec<T>> {
+        let found = self.netlink.dump(operation, request, |message| read(&message))?;
+        found.into_iter().collect::<Result<_, _>>().map_err(|reason: String| Error::decode(operation, reason))
+    }
+}

@@ -1,0 +1,26 @@
+//! rtnetlink (rtnetlink(7)): links, addresses, routes, neighbours and FDB entries as values.
+//!
+//! A value knows how to become a [`Request`]; a [`RouteSocket`] or the agent's connection carries requests to the kernel
+//! and reads tables back into the same values, so that what was wanted can be compared with what is there.
+
+mod address;
+mod bridge_port;
+mod fdb;
+mod link;
+mod link_info;
+mod neighbour;
+mod request;
+#[expect(clippy::module_inception, reason = "a route is what rtnetlink's routing module is about")]
+mod route;
+mod socket;
+pub(crate) mod wire;
+
+pub use address::{Address, AddressInfo};
+pub use bridge_port::BridgePort;
+pub use fdb::FdbEntry;
+pub use link::{Bridge, LinkChange, LinkRef, Veth, VethPeer, Vxlan, delete_link};
+pub use link_info::{Link, LinkKind};
+pub use neighbour::Neighbour;
+pub use request::{Request, Verb};
+pub use route::{NextHop, Route, RouteFilter, RouteKind, RouteScope};
+pub use socket::RouteSocket;
