@@ -7,14 +7,15 @@
 //! The two are not alike: closing a packet socket, which ARP needs, waits for an RCU grace period (`packet_release`; 6 to
 //! 18 ms), closing a raw ICMPv6 socket does not (3 µs). So an IPv4 announcement is for where it is really needed.
 
-#![expect(unsafe_code, reason = "one socket option and one `sendto` that nix has no types for")]
+#![expect(unsafe_code, reason = "one `sendto` with an address that nix cannot make")]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
+use nix::sys::socket::sockopt::Ipv6MulticastHops;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, socket,
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, bind, sendto, setsockopt, socket,
 };
 
 use crate::MacAddr;
@@ -25,7 +26,7 @@ const ARP: u16 = 0x0806;
 /// All nodes on the link.
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// RFC 4861 has receivers drop what could have been forwarded.
-const HOP_LIMIT: libc::c_int = 255;
+const HOP_LIMIT: i32 = 255;
 
 /// Announces that `ip`, which the link with this index bears in the namespace of the calling thread, is at `mac`.
 ///
@@ -51,39 +52,17 @@ fn send_arp(link: u32, mac: MacAddr, ip: Ipv4Addr) -> nix::Result<()> {
     let length = u32::try_from(size_of_val(&address)).unwrap_or_default();
     // SAFETY: the pointers and lengths are those of `frame` and `address`, which outlive the call.
     let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const address).cast(),
-            length,
-        )
+        libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const address).cast(), length)
     };
     Errno::result(sent).map(drop)
 }
 
 fn send_advertisement(link: u32, mac: MacAddr, ip: Ipv6Addr) -> nix::Result<()> {
     let socket = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6)?;
-    set_hop_limit(&socket)?;
+    setsockopt(&socket, Ipv6MulticastHops, &HOP_LIMIT)?;
     bind(socket.as_raw_fd(), &SockaddrIn6::from(SocketAddrV6::new(ip, 0, 0, link)))?;
     let everyone = SockaddrIn6::from(SocketAddrV6::new(ALL_NODES, 0, 0, link));
     sendto(socket.as_raw_fd(), &advertisement(mac, ip), &everyone, MsgFlags::empty()).map(drop)
-}
-
-fn set_hop_limit(socket: &OwnedFd) -> nix::Result<()> {
-    let length = u32::try_from(size_of_val(&HOP_LIMIT)).unwrap_or_default();
-    // SAFETY: the pointer and length are those of a constant integer, which is what the option takes (ipv6(7)).
-    let set = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IPV6,
-            libc::IPV6_MULTICAST_HOPS,
-            (&raw const HOP_LIMIT).cast(),
-            length,
-        )
-    };
-    Errno::result(set).map(drop)
 }
 
 /// An Ethernet frame with an ARP request for the own address (RFC 826, RFC 5227).

@@ -98,7 +98,8 @@ impl LinkProbe {
         }
         // SAFETY: SIOCGIFHWADDR succeeded, so the kernel has filled `ifr_hwaddr` (netdevice(7)).
         let [a, b, c, d, e, f, ..] = unsafe { request.ifr_ifru.ifru_hwaddr }.sa_data;
-        Ok(Some(MacAddr([a, b, c, d, e, f].map(libc::c_char::cast_unsigned))))
+        // `c_char` is signed on some machines and not on others.
+        Ok(Some(MacAddr([a, b, c, d, e, f].map(|byte| byte.to_ne_bytes()[0]))))
     }
 }
 

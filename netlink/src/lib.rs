@@ -16,6 +16,7 @@
 #[cfg(feature = "agent")]
 pub mod agent;
 mod announce;
+mod detach;
 mod error;
 mod ifreq;
 mod mac;
@@ -27,12 +28,14 @@ mod socket;
 pub mod sysctl;
 
 pub use announce::announce;
+pub use detach::{Detached, detach};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};
 pub use mac::{MacAddr, ParseMacError};
 pub use nix::errno::Errno;
 pub use route::{
     Address, AddressInfo, Bridge, BridgePort, FdbEntry, Link, LinkChange, LinkKind, LinkRef, Neighbour, NextHop,
-    Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, Verb, Veth, VethPeer, Vxlan, delete_link,
+    Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, Verb, Veth, VethPeer, Vxlan, delete_group,
+    delete_link, set_group,
 };
 pub use socket::{Batch, Family, Socket};

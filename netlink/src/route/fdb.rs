@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState};
 
-use super::neighbour::{destination_and_mac, neighbour_request};
+use super::neighbour::{destination_and_mac, is_permanent, neighbour_request};
 use super::request::{Request, Verb};
 use crate::MacAddr;
 
@@ -37,7 +37,7 @@ impl FdbEntry {
 
     /// `None` for what is not a permanent entry of a VXLAN device with a remote.
     pub(crate) fn from_message(message: &NeighbourMessage) -> Option<Self> {
-        if message.header.state != NeighbourState::Permanent {
+        if !is_permanent(message.header.state) {
             return None;
         }
         let (dst, mac) = destination_and_mac(message);

@@ -6,6 +6,7 @@
 mod address;
 mod bridge_port;
 mod fdb;
+mod group;
 mod link;
 mod link_info;
 mod neighbour;
@@ -18,6 +19,7 @@ pub(crate) mod wire;
 pub use address::{Address, AddressInfo};
 pub use bridge_port::BridgePort;
 pub use fdb::FdbEntry;
+pub use group::{delete_group, set_group};
 pub use link::{Bridge, LinkChange, LinkRef, Veth, VethPeer, Vxlan, delete_link};
 pub use link_info::{Link, LinkKind};
 pub use neighbour::Neighbour;

@@ -41,7 +41,7 @@ impl Neighbour {
     /// `None` for what is not a permanent neighbour with an Ethernet address.
     pub(crate) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let header = &message.header;
-        if header.state != NeighbourState::Permanent || header.flags.contains(NeighbourFlags::Proxy) {
+        if !is_permanent(header.state) || header.flags.contains(NeighbourFlags::Proxy) {
             return None;
         }
         let (ip, mac) = destination_and_mac(message);
@@ -53,6 +53,11 @@ impl fmt::Display for Neighbour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "neighbour {} at {} on link {}", self.ip, self.mac, self.link)
     }
+}
+
+/// Whether an entry stays for good. The state is a set of bits: what bridge(8) adds is `NUD_NOARP|NUD_PERMANENT`.
+pub(super) fn is_permanent(state: NeighbourState) -> bool {
+    u16::from(state) & u16::from(NeighbourState::Permanent) != 0
 }
 
 /// The part that neighbours and FDB entries share.

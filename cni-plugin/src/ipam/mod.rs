@@ -1,0 +1,13 @@
+//! Which address an attachment gets, and the memory of it.
+//!
+//! `range`, `bitmap`, `pool` and `allocator` are pure; `store` keeps them in files that any number of processes share
+//! and that survive each of them being killed at any instruction; `reclaim` finds what the dead have left.
+
+pub mod allocator;
+mod bitmap;
+mod boot;
+mod lock;
+pub mod pool;
+pub mod range;
+pub mod reclaim;
+pub mod store;

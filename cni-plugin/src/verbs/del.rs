@@ -1,0 +1,64 @@
+//! DEL: detach a container.
+//!
+//! It must succeed whatever is left of the attachment, as runtimes repeat it until it does. What has to go follows from the
+//! record; without a record, the name of the interface on the host follows from the attachment's identity. The address is
+//! freed last: before, a new owner could meet the old one on the bridge.
+
+use crate::formats::attachment::Identity;
+use crate::ipam::store::Store;
+use crate::protocol::config::Base;
+use crate::protocol::env::Call;
+use crate::protocol::{CniError, Result};
+use crate::wiring::teardown::delete_soon;
+
+use super::host::Host;
+
+/// How long an ADD of the same attachment may still be at it.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Detaches the container.
+///
+/// # Errors
+/// Only if the kernel or the file system refuses; the record is then kept, and the next DEL goes on.
+pub fn del(base: &Base, call: &Call) -> Result<()> {
+    let identity = base.identity(&call.container, &call.interface);
+    let store = Store::new(&base.state_dir, &base.name);
+    detach(&store, &identity).map_err(reword)
+}
+
+fn detach(store: &Store, identity: &Identity) -> Result<()> {
+    let record = match store.find(identity)? {
+        Some(mut record) => {
+            record.lock(DEADLINE)?;
+            Some(record).filter(|record| !record.is_forgotten())
+        }
+        None => None,
+    };
+    let Host { probe, mut socket } = Host::open()?;
+    let attachment = record.as_ref().and_then(|record| record.content.as_ref().ok());
+    let name = attachment.map_or_else(|| identity.host_interface(), |attachment| attachment.host_interface.clone());
+    if probe.index(&name)?.is_some() {
+        delete_soon(&name, &mut socket, &probe)?;
+    }
+    match &record {
+        Some(record) => Ok(store.forget(&[record])?),
+        None => Ok(()),
+    }
+}
+
+/// containerd takes an error with these words for success and forgets the container, with all that it still holds.
+fn reword(error: CniError) -> CniError {
+    let message = error.message.replace("not found", "absent").replace("o such file or directory", "o such path");
+    CniError { message, ..error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t022_errors_do_not_say_what_containerd_takes_for_success() {
+        let error = reword(CniError::internal("x not found: No such file or directory, no such file or directory"));
+        assert!(!error.message.contains("not found") && !error.message.contains("o such file or directory"));
+    }
+}

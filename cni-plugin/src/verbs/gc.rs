@@ -1,0 +1,60 @@
+//! GC: forget every attachment that the runtime does not list.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use super::host::{Host, now};
+use crate::formats::attachment::Identity;
+use crate::ipam::store::{Record, Store};
+use crate::protocol::config::{Base, valid_attachments};
+use crate::protocol::json::Json;
+use crate::protocol::{CniError, Result};
+use crate::wiring::teardown::delete_all;
+
+/// Removes what is not listed: interfaces first, addresses last. What cannot be removed is told at the end.
+///
+/// Attachments that are being made, or were made since GC began, are left alone: the list cannot know of them.
+///
+/// # Errors
+/// Code 7 if there is no list; else all failures in one.
+pub fn gc(base: &Base, json: &Json) -> Result<()> {
+    let begun = now();
+    let valid: HashSet<String> = valid_attachments(base, json)?.iter().map(Identity::key).collect();
+    let store = Store::new(&base.state_dir, &base.name);
+    let mut stale = Vec::new();
+    for mut record in store.records()? {
+        // A lock that somebody holds means that it is being worked on.
+        if !valid.contains(&record.name) && record.lock(Duration::ZERO).is_ok() && !is_new(&record, begun) {
+            stale.push(record);
+        }
+    }
+    if stale.is_empty() {
+        return Ok(());
+    }
+    let Host { probe, mut socket } = Host::open()?;
+    let mut failures = Vec::new();
+    let has_link = |record: &Record| {
+        let link = record.content.as_ref().map(|attachment| probe.index(&attachment.host_interface));
+        // Where it cannot be seen it is taken to be there.
+        link.is_ok_and(|index| index.map_or(true, |index| index.is_some()))
+    };
+    let links: Vec<&str> = stale
+        .iter()
+        .filter(|record| has_link(record))
+        .filter_map(|record| record.content.as_ref().ok())
+        .map(|attachment| attachment.host_interface.as_str())
+        .collect();
+    if let Err(error) = delete_all(&links, &mut socket) {
+        failures.push(error.to_string());
+        // Whoever still has an interface keeps its address.
+        stale.retain(|record| !has_link(record));
+    }
+    if let Err(error) = store.forget(&stale.iter().collect::<Vec<_>>()) {
+        failures.push(error.to_string());
+    }
+    if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
+}
+
+fn is_new(record: &Record, begun: u64) -> bool {
+    record.content.as_ref().is_ok_and(|attachment| attachment.created >= begun)
+}

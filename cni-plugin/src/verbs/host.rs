@@ -1,0 +1,57 @@
+//! What the verbs share: the host's namespace, and errors in the terms of the protocol.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use weft_netlink::netns::NetNs;
+use weft_netlink::{LinkProbe, RouteSocket};
+
+use crate::ipam::allocator::AllocateError;
+use crate::ipam::store::StoreError;
+use crate::protocol::env::Call;
+use crate::protocol::{CniError, Code, Result};
+
+/// Sockets into the namespace that the plugin was started in. They stay there when the process goes elsewhere.
+pub(super) struct Host {
+    pub(super) probe: LinkProbe,
+    pub(super) socket: RouteSocket,
+}
+
+impl Host {
+    /// Opens them; the calling thread must still be in the host's namespace.
+    pub(super) fn open() -> Result<Self> {
+        Ok(Self { probe: LinkProbe::open()?, socket: RouteSocket::open()? })
+    }
+}
+
+/// Opens the container's namespace and refuses the plugin's own, `host`.
+pub(super) fn open_sandbox(call: &Call, host: &NetNs) -> Result<NetNs> {
+    let path = call.netns.as_deref().unwrap_or(Path::new(""));
+    let named = |error: weft_netlink::Error| {
+        CniError::new(Code::BadEnvironment, format!("CNI_NETNS={:?}: {error}", path.display().to_string()))
+    };
+    let sandbox = NetNs::open(path).map_err(named)?;
+    if !call.netns_override && sandbox.id().map_err(named)? == host.id()? {
+        let message = format!("CNI_NETNS={:?} is the plugin's own network namespace", path.display().to_string());
+        return Err(CniError::new(Code::InvalidNamespace, message));
+    }
+    Ok(sandbox)
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
+}
+
+impl From<StoreError> for CniError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::Io { .. } => Code::Io,
+            StoreError::Busy { .. } | StoreError::Overtaken { .. } => Code::TryAgainLater,
+            StoreError::Allocate(AllocateError::Exhausted { .. } | AllocateError::Taken { .. }) => Code::TryAgainLater,
+            StoreError::Allocate(AllocateError::NotAHost { .. } | AllocateError::Leftover(_)) => Code::InvalidConfig,
+        };
+        Self::new(code, error.to_string())
+    }
+}

@@ -1,0 +1,202 @@
+//! What an attachment looks like: addresses of its interfaces, its routes. Pure.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use sha2::{Digest, Sha256};
+use weft_netlink::{MacAddr, Route, RouteScope};
+
+use crate::formats::attachment::{AssignedIp, AssignedRoute, Identity};
+
+/// `rtm_protocol` of the routes that weft makes.
+pub const ROUTE_PROTOCOL: u8 = 0x77;
+
+/// What is asked of the routes.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteWish<'a> {
+    /// Routes of the configuration; one without a gateway goes through the gateway of its family.
+    pub configured: &'a [AssignedRoute],
+    /// Whether there is a default route.
+    pub default_gateway: bool,
+    /// The cluster's networks.
+    pub networks: &'a [IpNetwork],
+}
+
+/// The address of the container's interface.
+///
+/// It follows from an IP address, so that whoever remembers the previous owner of the IP remembers the right address.
+#[must_use]
+pub fn container_mac(requested: Option<MacAddr>, ips: &[AssignedIp]) -> MacAddr {
+    let v4 = ips.iter().find_map(|ip| match ip.address.ip() {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = || ips.first().map(|ip| ip.address.ip().to_string()).unwrap_or_default();
+    requested.or(v4.map(MacAddr::for_ipv4)).unwrap_or_else(|| hashed(&["container", &v6()]))
+}
+
+/// The address of the interface on the host. Explicit, as udev changes random ones under our hands.
+#[must_use]
+pub fn host_mac(identity: &Identity) -> MacAddr {
+    hashed(&["host", &identity.network, &identity.container, &identity.interface])
+}
+
+/// The address of a bridge that we make: it follows from the gateway's IP address, so that a bridge that was deleted and
+/// made again is still known to its containers.
+#[must_use]
+pub fn bridge_mac(name: &str, gateways: &[IpNetwork]) -> MacAddr {
+    gateways
+        .iter()
+        .find_map(|gateway| match gateway.ip() {
+            IpAddr::V4(v4) => Some(MacAddr::for_ipv4(v4)),
+            IpAddr::V6(_) => None,
+        })
+        .unwrap_or_else(|| hashed(&["bridge", name]))
+}
+
+fn hashed(parts: &[&str]) -> MacAddr {
+    let digest: [u8; 32] = Sha256::digest(parts.join("\0")).into();
+    let [a, b, c, d, e, f, ..] = digest;
+    MacAddr::from_hash([a, b, c, d, e, f])
+}
+
+/// Which addresses have to be announced to those who remember another owner: those from which the interface's own address
+/// does not follow.
+#[must_use]
+pub fn to_announce(mac: MacAddr, ips: &[AssignedIp]) -> Vec<IpAddr> {
+    let follows = |ip: &AssignedIp| container_mac(None, std::slice::from_ref(ip)) == mac;
+    ips.iter().filter(|ip| !follows(ip)).map(|ip| ip.address.ip()).collect()
+}
+
+/// The addresses that the bridge bears as gateway, each with its subnet's prefix length.
+#[must_use]
+pub fn gateways(ips: &[AssignedIp]) -> Vec<IpNetwork> {
+    ips.iter().filter_map(|ip| IpNetwork::new(ip.gateway?, ip.address.prefix()).ok()).collect()
+}
+
+/// The routes of a container with these addresses.
+#[must_use]
+pub fn routes(wish: RouteWish<'_>, ips: &[AssignedIp]) -> Vec<AssignedRoute> {
+    let gateway = |v6: bool| ips.iter().filter(|ip| ip.address.is_ipv6() == v6).find_map(|ip| ip.gateway);
+    let via = |dst: IpNetwork, gw| AssignedRoute {
+        dst,
+        gw,
+        mtu: None,
+        advmss: None,
+        priority: None,
+        table: None,
+        scope: None,
+    };
+    let mut routes: Vec<AssignedRoute> = wish
+        .configured
+        .iter()
+        .map(|route| AssignedRoute { gw: route.gw.or_else(|| gateway(route.dst.is_ipv6())), ..route.clone() })
+        .collect();
+    for v6 in [false, true] {
+        let Some(gw) = gateway(v6) else { continue };
+        let unspecified = if v6 { IpAddr::from([0; 16]) } else { IpAddr::from([0; 4]) };
+        if wish.default_gateway
+            && !routes.iter().any(|route| route.dst.prefix() == 0 && route.dst.is_ipv6() == v6 && route.table.is_none())
+        {
+            routes.push(via(IpNetwork::from(unspecified), Some(gw)).default_route());
+        }
+        for network in wish.networks.iter().filter(|network| network.is_ipv6() == v6) {
+            // What the subnet covers is on the link; the same twice the kernel refuses.
+            let own =
+                ips.iter().any(|ip| ip.address.contains(network.network()) && ip.address.prefix() <= network.prefix());
+            let network = IpNetwork::new(network.network(), network.prefix()).unwrap_or(*network);
+            if !own && !routes.iter().any(|route| route.dst == network) {
+                routes.push(via(network, Some(gw)));
+            }
+        }
+    }
+    routes
+}
+
+impl AssignedRoute {
+    /// The same with the destination of a default route.
+    fn default_route(mut self) -> Self {
+        self.dst = IpNetwork::new(self.dst.ip(), 0).unwrap_or(self.dst);
+        self
+    }
+
+    /// The route as the kernel takes it, through the link with this index.
+    #[must_use]
+    pub fn on_link(&self, link: u32) -> Route {
+        let mut route = Route::new(self.dst, ROUTE_PROTOCOL);
+        route.next_hop.link = Some(link);
+        route.next_hop.gateway = self.gw;
+        route.table = self.table.unwrap_or(Route::MAIN);
+        route.priority = self.priority;
+        route.mtu = self.mtu;
+        route.advmss = self.advmss;
+        route.scope = match self.scope {
+            // The kernel wants to be told that there is no gateway.
+            None if self.gw.is_none() && self.dst.is_ipv4() => RouteScope::Link,
+            None | Some(0) => RouteScope::Universe,
+            Some(253) => RouteScope::Link,
+            Some(254) => RouteScope::Host,
+            Some(other) => RouteScope::Other(other),
+        };
+        route
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ips(all: &[(&str, &str)]) -> Vec<AssignedIp> {
+        let ip = |(address, gateway): &(&str, &str)| AssignedIp {
+            address: address.parse().unwrap(),
+            gateway: Some(gateway.parse().unwrap()),
+        };
+        all.iter().map(ip).collect()
+    }
+
+    fn text(routes: &[AssignedRoute]) -> Vec<String> {
+        routes.iter().map(|route| format!("{} via {}", route.dst, route.gw.unwrap())).collect()
+    }
+
+    #[test]
+    fn f63_default_and_network_go_through_the_gateway() {
+        let ips = ips(&[("10.244.1.2/24", "10.244.1.1"), ("fd00::2/64", "fd00::1")]);
+        let networks = ["10.244.0.0/16".parse().unwrap(), "fd00::/48".parse().unwrap()];
+        let wish = RouteWish { configured: &[], default_gateway: true, networks: &networks };
+        assert_eq!(
+            text(&routes(wish, &ips)),
+            ["0.0.0.0/0 via 10.244.1.1", "10.244.0.0/16 via 10.244.1.1", "::/0 via fd00::1", "fd00::/48 via fd00::1"]
+        );
+    }
+
+    #[test]
+    fn configured_routes_come_first_and_are_not_doubled() {
+        let ips = ips(&[("10.244.1.2/24", "10.244.1.1")]);
+        let configured = [AssignedRoute {
+            dst: "0.0.0.0/0".parse().unwrap(),
+            gw: None,
+            mtu: Some(1400),
+            advmss: None,
+            priority: None,
+            table: None,
+            scope: None,
+        }];
+        let networks = ["10.244.1.0/24".parse().unwrap()];
+        let wish = RouteWish { configured: &configured, default_gateway: true, networks: &networks };
+        assert_eq!(text(&routes(wish, &ips)), ["0.0.0.0/0 via 10.244.1.1"]);
+    }
+
+    #[test]
+    fn addresses_follow_from_ips_unless_asked_for() {
+        let dual = ips(&[("10.244.1.2/24", "10.244.1.1"), ("fd00::2/64", "fd00::1")]);
+        assert_eq!(container_mac(None, &dual).to_string(), "0a:58:0a:f4:01:02");
+        // The IPv6 address of a dual-stack container may have had another interface address before.
+        assert_eq!(to_announce(container_mac(None, &dual), &dual), [dual[1].address.ip()]);
+        let v6 = ips(&[("fd00::2/64", "fd00::1")]);
+        assert!(to_announce(container_mac(None, &v6), &v6).is_empty());
+        let requested = "0a:00:00:00:00:01".parse().unwrap();
+        assert_eq!(container_mac(Some(requested), &dual), requested);
+        assert_eq!(to_announce(requested, &dual).len(), 2);
+        assert_eq!(bridge_mac("cni0", &gateways(&dual)).to_string(), "0a:58:0a:f4:01:01");
+    }
+}

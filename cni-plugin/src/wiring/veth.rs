@@ -1,0 +1,227 @@
+//! The veth pair between container and bridge.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use weft_netlink::sysctl::Sysctl;
+use weft_netlink::{
+    Address, BridgePort, Errno, KernelError, LinkChange, LinkProbe, MacAddr, Request, RouteSocket, Verb, Veth, VethPeer,
+};
+
+use crate::formats::attachment::{AssignedIp, AssignedRoute};
+use crate::protocol::config::BridgeConfig;
+use crate::protocol::{CniError, Code, Result};
+
+/// Index that the container's interface asks for: the one after the loopback's. So it is known without asking.
+const USUAL_INDEX: u32 = 2;
+/// The kernel's own priority for IPv6 routes without one (`IP6_RT_PRIO_USER`).
+const DEFAULT_PRIORITY: u32 = 1024;
+/// How long a port may take until it forwards.
+const FORWARDING_DEADLINE: Duration = Duration::from_secs(5);
+/// How long duplicate address detection may take. The kernel probes once and listens for a second.
+const DAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A pair to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Pair<'a> {
+    /// Name on the host.
+    pub host_name: &'a str,
+    /// Address on the host.
+    pub host_mac: MacAddr,
+    /// Name in the container.
+    pub container_name: &'a str,
+    /// Address in the container.
+    pub container_mac: MacAddr,
+    /// MTU of both ends in bytes; the kernel's choice if absent.
+    pub mtu: Option<u32>,
+}
+
+/// Makes the pair out of the container's namespace, in which this thread and `container` are; the other end is born in
+/// `host`. Returns the index of the container's end, which is up.
+///
+/// # Errors
+/// Code 999 `… already exists` if the container has such an interface.
+pub fn create(pair: Pair<'_>, host: impl AsFd, container: &mut RouteSocket) -> Result<u32> {
+    let mut veth = Veth {
+        name: pair.container_name.to_owned(),
+        mac: Some(pair.container_mac),
+        mtu: pair.mtu,
+        index: Some(USUAL_INDEX),
+        up: true,
+        master: None,
+        peer: VethPeer {
+            name: pair.host_name.to_owned(),
+            mac: Some(pair.host_mac),
+            mtu: pair.mtu,
+            netns: Some(host.as_fd()),
+        },
+    };
+    let first = match container.one(veth.create()) {
+        Ok(()) => return Ok(USUAL_INDEX),
+        Err(error) => error,
+    };
+    let probe = LinkProbe::open()?;
+    let exists = || {
+        let name = pair.container_name;
+        CniError::internal(format!("container veth name {name:?} already exists in the container's network namespace"))
+    };
+    if probe.index(pair.container_name)?.is_some() {
+        return Err(exists());
+    }
+    // Fallback tunnels (tunl0, sit0) and a second interface sit where ours would have been.
+    if !matches!(first.errno(), Some(Errno::EBUSY | Errno::EEXIST)) {
+        return Err(first.into());
+    }
+    veth.index = None;
+    container.one(veth.create())?;
+    probe.index(pair.container_name)?.ok_or_else(|| {
+        CniError::later(format!("container veth {:?} vanished while it was set up", pair.container_name))
+    })
+}
+
+/// Plugs the host's end into the bridge with this index.
+///
+/// # Errors
+/// Code 11 if the bridge is full, 999 if the kernel refuses otherwise.
+pub fn plug_in(name: &str, bridge: u32, config: &BridgeConfig, host: &mut RouteSocket) -> Result<()> {
+    let mut requests = vec![LinkChange::new(name).master(bridge).up().request()];
+    if config.hairpin || config.port_isolation {
+        let hairpin = config.hairpin.then_some(true);
+        let isolated = config.port_isolation.then_some(true);
+        requests.push(BridgePort { link: name.into(), hairpin, isolated }.set());
+    }
+    host.all(requests).map_err(|error| match error.errno() {
+        Some(Errno::EXFULL) => CniError::later(format!(
+            "bridge: {:?} has reached the kernel's bridge port limit of 1023: {error}",
+            config.name
+        )),
+        _ => error.into(),
+    })
+}
+
+/// Gives the container's end its addresses and routes.
+///
+/// # Errors
+/// Code 999 with the kernel's words for the address or route that it refused.
+pub fn address(
+    index: u32,
+    name: &str,
+    ips: &[AssignedIp],
+    routes: &[AssignedRoute],
+    detect_duplicates: bool,
+    container: &mut RouteSocket,
+) -> Result<()> {
+    let addresses: Vec<Request> = ips
+        .iter()
+        .map(|ip| Address { link: index, network: ip.address, no_dad: !detect_duplicates }.request(Verb::Create))
+        .collect();
+    let route_request = |(at, route): (usize, &AssignedRoute)| {
+        // The same destination again is a further way to it.
+        let again = routes.iter().take(at).any(|other| other.dst == route.dst && other.table == route.table);
+        route.on_link(index).request(if again { Verb::Append } else { Verb::Create })
+    };
+    let route_requests: Vec<Request> = routes.iter().enumerate().map(route_request).collect();
+    if ips.iter().any(|ip| ip.address.is_ipv6()) {
+        let sysctl = Sysctl::default();
+        for link in ["lo", name] {
+            sysctl.ensure(&format!("net/ipv6/conf/{link}/disable_ipv6"), "0")?;
+        }
+        // Else the addresses are lost whenever somebody sets the interface down.
+        sysctl.ensure(&format!("net/ipv6/conf/{name}/keep_addr_on_down"), "1")?;
+    }
+    if detect_duplicates {
+        container.all(addresses)?;
+        await_unique(index, container)?;
+        return add_routes(index, routes, container.run(route_requests)?, container);
+    }
+    let mut verdicts = container.run(addresses.into_iter().chain(route_requests).collect())?;
+    let of_routes = verdicts.split_off(ips.len());
+    if let Some(refused) = verdicts.into_iter().find_map(Result::err) {
+        return Err(weft_netlink::Error::from(refused).into());
+    }
+    add_routes(index, routes, of_routes, container)
+}
+
+/// Deals with refused routes. One that is there already belongs to another interface of this container: ours goes behind
+/// it, by a priority that no other interface has, unless the configuration gives it one.
+fn add_routes(
+    index: u32,
+    routes: &[AssignedRoute],
+    verdicts: Vec<std::result::Result<(), KernelError>>,
+    container: &mut RouteSocket,
+) -> Result<()> {
+    let mut behind = Vec::new();
+    for (route, verdict) in routes.iter().zip(verdicts) {
+        match verdict {
+            Ok(()) => {}
+            Err(error) if error.errno == Errno::EEXIST && route.priority.is_none() => {
+                let mut second = route.on_link(index);
+                second.priority = Some(DEFAULT_PRIORITY.saturating_add(index));
+                behind.push(second.request(Verb::Create));
+            }
+            Err(error) => return Err(weft_netlink::Error::from(error).into()),
+        }
+    }
+    if behind.is_empty() { Ok(()) } else { Ok(container.all(behind)?) }
+}
+
+fn await_unique(index: u32, container: &mut RouteSocket) -> Result<()> {
+    let mut outcome = Ok(());
+    wait(DAD_DEADLINE, || {
+        let addresses = match container.addresses(Some(index)) {
+            Ok(addresses) => addresses,
+            Err(error) => {
+                outcome = Err(error.into());
+                return true;
+            }
+        };
+        if let Some(duplicate) = addresses.iter().find(|address| address.dad_failed) {
+            let message =
+                format!("IPv6 address {} is in use on the link (duplicate address detection)", duplicate.network);
+            outcome = Err(CniError::internal(message));
+            return true;
+        }
+        !addresses.iter().any(|address| address.global && address.tentative)
+    })
+    .map_err(|waited| CniError::later(format!("enabledad: addresses are still tentative after {waited}")))?;
+    outcome
+}
+
+/// Waits until the host's end has a carrier and so its bridge port forwards. Takes no kernel lock.
+///
+/// # Errors
+/// Code 11 if it does not within 5 s.
+pub fn await_forwarding(name: &str, probe: &LinkProbe) -> Result<()> {
+    let running = || probe.flags(name).is_ok_and(|flags| flags.is_some_and(|flags| flags.running));
+    wait(FORWARDING_DEADLINE, running).map_err(|waited| {
+        CniError::new(Code::TryAgainLater, format!("bridge port {name} is not running after {waited}"))
+    })
+}
+
+/// How long was waited in vain.
+struct Waited(Duration);
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs())
+    }
+}
+
+fn wait(deadline: Duration, mut done: impl FnMut() -> bool) -> std::result::Result<(), Waited> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_micros(50);
+    while !done() {
+        if begun.elapsed() > deadline {
+            return Err(Waited(deadline));
+        }
+        pause_for(pause);
+        pause = (pause * 2).min(Duration::from_millis(1));
+    }
+    Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "polls a condition that the kernel does not notify of, with a limit")]
+fn pause_for(pause: Duration) {
+    std::thread::sleep(pause);
+}
