@@ -1,0 +1,170 @@
+//! `weft agent`: the daemon of every node.
+
+use std::future::Future;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use weft_cni::formats::conflist::Conflist;
+use weft_netlink::RouteSocket;
+use weft_netlink::agent::{Connection, Monitor};
+
+use super::logging;
+use super::settings::{places, public_ips, uplink_spec};
+use crate::cluster::etcd::connect;
+use crate::cluster::etcd::source::{RELIST_INTERVAL, spawn as spawn_source};
+use crate::cluster::lease_value::{BackendData, LeaseValue};
+use crate::config::{AgentConfig, AgentFlags, Settings};
+use crate::lease::subnet_file::subnets_in;
+use crate::lease::{LeaseRequest, spawn as spawn_lease};
+use crate::node::{Inputs, Node, NodeOptions, run as run_node};
+use crate::overlay::uplink::{self, Uplink};
+use crate::serve::{Component, Health, Metrics, serve};
+
+/// The wait before something that the agent cannot start without is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Run this node's agent: keep its subnet lease, its overlay and its rules, until SIGTERM.
+///
+/// Whatever goes wrong after the configuration has been read is reported by /readyz and tried again; the agent does not
+/// exit for it. SIGTERM leaves the data plane as it is: pods go on talking. `weft cleanup` takes it down.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  weft agent --etcd-endpoints http://192.0.2.10:2379 --cni-bin-source /usr/local/bin/weft-cni"
+)]
+pub(super) struct AgentArgs {
+    #[command(flatten)]
+    flags: AgentFlags,
+}
+
+pub(super) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    let config = AgentConfig::load(&args.flags)?;
+    logging::start(&config.settings);
+    // One thread: an agent waits most of the time, and everything it opens must be in the namespace it was started in.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(agent(&config))?;
+    // Without waiting for whoever still looks up a name: what the agent leaves behind is in the kernel and in the store.
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn agent(config: &AgentConfig) -> anyhow::Result<()> {
+    let settings = &config.settings;
+    tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "weft agent starts");
+    let stop = stop_on_signal()?;
+    let health = Arc::new(Health::default());
+    let metrics = Arc::new(Metrics::default());
+    tokio::spawn(serve(settings.healthz_bind, Arc::clone(&health), Arc::clone(&metrics)));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        result = keep_node(config, &health, &metrics, &stop) => result?,
+    }
+    tracing::info!("weft agent stops; the data plane stays");
+    Ok(())
+}
+
+async fn keep_node(
+    config: &AgentConfig,
+    health: &Arc<Health>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let settings = &config.settings;
+    // Before the first look at the kernel, so that nothing that happens after it is missed.
+    let monitor = Monitor::open()?;
+    let kernel = Connection::open()?;
+    let uplink = until_good(health, Component::Uplink, async || select_uplink(settings)).await;
+    let client = until_good(health, Component::Store, async || connect(&config.etcd).await).await;
+
+    let source = spawn_source(client.clone(), settings.etcd_prefix.clone(), RELIST_INTERVAL, stop.clone());
+    // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
+    let (value, values) =
+        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
+    let lease = spawn_lease(
+        client,
+        LeaseRequest {
+            layout: settings.etcd_prefix.clone(),
+            node: settings.node_name.clone(),
+            network: config.network.clone(),
+            previous: subnets_in(&settings.subnet_file).map(|(_, key)| key),
+            renew_margin: settings.subnet_lease_renew_margin.duration(),
+            value: values,
+            snapshots: Some(source.snapshots()),
+        },
+    );
+
+    let node = Node::new(node_options(settings), kernel, value, Arc::clone(health), Arc::clone(metrics))
+        .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
+    let inputs = Inputs {
+        lease: lease.state(),
+        snapshots: source.snapshots(),
+        source: source.status(),
+        monitor,
+        repair_interval: settings.repair_interval,
+    };
+    run_node(node, inputs, Arc::clone(health), Arc::clone(metrics), stop.clone()).await;
+    lease.stop().await;
+    Ok(())
+}
+
+fn node_options(settings: &Settings) -> NodeOptions {
+    NodeOptions {
+        name: settings.node_name.to_string(),
+        cluster: settings.etcd_prefix.to_string(),
+        uplink: uplink_spec(settings),
+        bridge: settings.bridge.to_string(),
+        ip_masq: settings.ip_masq,
+        places: places(settings),
+        conflist: Conflist {
+            name: settings.network_name.to_string(),
+            bridge: settings.bridge.to_string(),
+            subnet_file: settings.subnet_file.clone(),
+            state_dir: settings.cni_state_dir.clone(),
+            ..Conflist::default()
+        },
+        run_dir: settings.run_dir.clone(),
+    }
+}
+
+fn select_uplink(settings: &Settings) -> Result<Uplink, uplink::UplinkError> {
+    let mut socket = RouteSocket::open()?;
+    uplink::select(&mut socket, &uplink_spec(settings))
+}
+
+/// Tries until it succeeds, and says in the meantime why it does not.
+async fn until_good<T, E, F>(health: &Health, component: Component, mut attempt: impl FnMut() -> F) -> T
+where
+    E: std::fmt::Display,
+    F: Future<Output = Result<T, E>>,
+{
+    loop {
+        match attempt().await {
+            Ok(value) => return value,
+            Err(error) => health.bad(component, error.to_string()),
+        }
+        // The loop turns, although there is no node to look after yet.
+        health.passed();
+        sleep(AGAIN).await;
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(stop)
+}

@@ -1,0 +1,156 @@
+//! `weft cleanup`: the machine as it was before the agent's first start.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use weft_netlink::nft::{Batch, Socket};
+use weft_netlink::sysctl::Sysctl;
+use weft_netlink::{LinkKind, RouteSocket, delete_link};
+
+use super::logging;
+use super::settings::places;
+use crate::cluster::etcd::connect;
+use crate::cluster::family::Family;
+use crate::config::{AgentConfig, AgentFlags};
+use crate::filter::{agent_table, plugin_table};
+use crate::lease::release;
+use crate::node::Owned;
+use crate::overlay::device;
+
+/// How long the store may take to answer. A machine must be cleanable without it.
+const STORE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Remove everything that the agent and the plugin have made on this node, and give its lease back.
+///
+/// Removes the conflist, the subnet file, the VXLAN devices with their routes, the bridge with its pods' ports, the
+/// nf_tables tables and the recorded state, and gives changed kernel settings their old values. Stop the agent first. What
+/// cannot be removed is reported, and the rest removed all the same. Needs the agent's flags where they differ from the
+/// defaults.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft cleanup --etcd-endpoints http://192.0.2.10:2379")]
+pub(super) struct CleanupArgs {
+    #[command(flatten)]
+    flags: AgentFlags,
+
+    /// Leave the node's lease in the store
+    #[arg(long)]
+    keep_lease: bool,
+}
+
+pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
+    let config = AgentConfig::load(&args.flags)?;
+    logging::start(&config.settings);
+    let mut problems = Problems::default();
+    clean_node(&config, &mut problems);
+    if !args.keep_lease {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+        runtime.block_on(give_lease_back(&config, &mut problems));
+    }
+    if problems.0 == 0 {
+        println!("{} is clean", config.settings.node_name);
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("weft cleanup: {} left as reported above; run it again when the cause is gone", problems.0);
+    Ok(ExitCode::FAILURE)
+}
+
+/// Counts what could not be removed, and says so at once.
+#[derive(Debug, Default)]
+struct Problems(usize);
+
+impl Problems {
+    fn note<T, E: std::fmt::Display>(&mut self, result: Result<T, E>) -> Option<T> {
+        result
+            .map_err(|error| {
+                eprintln!("weft cleanup: {error}");
+                self.0 += 1;
+            })
+            .ok()
+    }
+
+    fn note_all<E: std::fmt::Display>(&mut self, result: Result<(), Vec<E>>) {
+        for error in result.err().into_iter().flatten() {
+            self.note(Err::<(), _>(error));
+        }
+    }
+}
+
+/// The conflist first, so that no runtime calls the plugin any more.
+fn clean_node(config: &AgentConfig, problems: &mut Problems) {
+    let settings = &config.settings;
+    problems.note_all(places(settings).withdraw());
+    problems.note(remove_tables());
+    problems.note(remove_links(settings.bridge.as_str(), settings.vni));
+    if let Some(owned) = problems.note(Owned::load(&settings.run_dir)) {
+        problems.note_all(owned.restore(&Sysctl::default()));
+    }
+    for directory in [&settings.cni_state_dir, &settings.run_dir, &settings.state_dir] {
+        problems.note(remove_tree(directory));
+    }
+    if let Some(parent) = settings.subnet_file.parent() {
+        // Whoever else keeps something there keeps the directory.
+        let _ = std::fs::remove_dir(parent);
+    }
+}
+
+fn remove_tables() -> anyhow::Result<()> {
+    let mut socket = Socket::open()?;
+    let mut batch = Batch::new();
+    batch.remove_table(&agent_table());
+    batch.remove_table(&plugin_table());
+    socket.commit(batch).context("cannot remove the nf_tables tables")
+}
+
+/// The VXLAN devices take their routes, neighbours and FDB entries with them; the ports of the bridge go first, as the
+/// bridge does not take them along.
+fn remove_links(bridge: &str, vni: u32) -> anyhow::Result<()> {
+    let mut socket = RouteSocket::open()?;
+    let links = socket.links()?;
+    let is_ours = |kind: &LinkKind, name: &str| match kind {
+        LinkKind::Vxlan { vni: found, .. } => {
+            *found == vni && Family::ALL.iter().any(|f| device::name(*f, vni) == name)
+        }
+        LinkKind::Bridge => name == bridge,
+        LinkKind::Veth | LinkKind::Other(_) => false,
+    };
+    let bridge_index =
+        links.iter().find(|link| link.kind == LinkKind::Bridge && link.name == bridge).map(|link| link.index);
+    let ports = links.iter().filter(|link| {
+        bridge_index.is_some()
+            && link.master == bridge_index
+            && link.kind == LinkKind::Veth
+            && link.name.starts_with("veth")
+    });
+    let requests: Vec<_> = ports
+        .chain(links.iter().filter(|link| is_ours(&link.kind, &link.name)))
+        .map(|link| delete_link(link.index))
+        .collect();
+    for verdict in socket.run(requests)? {
+        match verdict {
+            Err(error) if !error.is_absent() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(directory: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn give_lease_back(config: &AgentConfig, problems: &mut Problems) {
+    let settings = &config.settings;
+    let Some(client) = problems.note(connect(&config.etcd).await) else { return };
+    let released = release(&client, &settings.etcd_prefix, &settings.node_name, STORE_LIMIT).await;
+    if let Some(Some(key)) = problems.note(released) {
+        println!("gave {key} back");
+    }
+}

@@ -1,0 +1,57 @@
+//! The command line: one file a subcommand, each with its arguments and a `run`.
+
+mod agent;
+mod cleanup;
+mod lease;
+mod logging;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit code for what may work later: the store does not answer, or has no subnet to give (`EX_TEMPFAIL` of sysexits.h).
+const TRY_AGAIN: u8 = 75;
+
+/// A Kubernetes cluster's pod network and Services.
+#[derive(Debug, Parser)]
+#[command(name = "weft", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Agent(agent::AgentArgs),
+    Lease(lease::LeaseArgs),
+    Cleanup(cleanup::CleanupArgs),
+}
+
+/// Runs the command that the process was started with.
+///
+/// # Errors
+/// What the command could not do, in words for a person.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Agent(args) => agent::run(&args),
+        Command::Lease(args) => lease::run(&args),
+        Command::Cleanup(args) => cleanup::run(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn each_command_has_an_example() {
+        let mut cli = Cli::command();
+        cli.build();
+        for command in cli.get_subcommands_mut().filter(|command| command.get_name() != "help") {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Example"), "{}", command.get_name());
+        }
+    }
+}

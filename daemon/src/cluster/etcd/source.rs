@@ -1,0 +1,234 @@
+//! List and watch: keeps a [`Snapshot`] of all leases up to date for as long as the agent runs.
+//!
+//! A watch ends for many reasons (compaction, a lost leader, a lost connection, a store that was put back in time), and
+//! each is answered in the same way: wait a little, list everything, watch from there. A list is repeated every minute
+//! besides, so that nothing rests on a watch having told all. Only a whole list or a delete event removes anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::explain::explain;
+use super::read::{entry, read_view};
+use crate::cluster::backoff::{Backoff, jittered};
+use crate::cluster::layout::Layout;
+use crate::cluster::model::Snapshot;
+use crate::cluster::view::StoreView;
+
+/// How often everything is listed again although the watch works.
+pub const RELIST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Shortest and longest wait after a failure.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long changes are gathered before they are published: when all nodes of a large cluster start at once, a snapshot
+/// for each single change would cost more than all the rest.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// Longest time that opening a watch may take; the watch itself has no limit.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the source is doing, for readiness and metrics.
+#[derive(Debug, Clone, Default)]
+pub struct SourceStatus {
+    /// When everything was last read without an error.
+    pub last_list: Option<Instant>,
+    /// Whether a watch is open.
+    pub watching: bool,
+    /// How many times everything has been listed.
+    pub lists: u64,
+    /// What went wrong last; `None` once a list has succeeded again.
+    pub error: Option<String>,
+}
+
+/// The running source. It stops when its token is cancelled or every handle is gone.
+#[derive(Debug, Clone)]
+pub struct SourceHandle {
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    status: watch::Receiver<SourceStatus>,
+}
+
+impl SourceHandle {
+    /// The snapshots; `None` until the first list has succeeded.
+    #[must_use]
+    pub fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
+        self.snapshots.clone()
+    }
+
+    /// How the source is doing.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<SourceStatus> {
+        self.status.clone()
+    }
+
+    /// Time since everything was last read without an error; `None` if it never was.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        self.status.borrow().last_list.map(|at| at.elapsed())
+    }
+}
+
+/// Starts a source on the current runtime. `relist` is [`RELIST_INTERVAL`] but in tests.
+#[must_use]
+pub fn spawn(client: Client, layout: Layout, relist: Duration, stop: CancellationToken) -> SourceHandle {
+    let (snapshots, snapshots_out) = watch::channel(None);
+    let (status, status_out) = watch::channel(SourceStatus::default());
+    let source = Source { client, layout, relist, snapshots, status };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = source.run() => {}
+        }
+    });
+    SourceHandle { snapshots: snapshots_out, status: status_out }
+}
+
+struct Source {
+    client: Client,
+    layout: Layout,
+    relist: Duration,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    status: watch::Sender<SourceStatus>,
+}
+
+impl Source {
+    /// Lists and watches until nobody listens any more.
+    async fn run(self) {
+        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        while !self.snapshots.is_closed() {
+            let started = Instant::now();
+            let reason = match self.list().await {
+                Ok(view) => self.follow(view).await,
+                Err(reason) => reason,
+            };
+            // A watch that lasted was no failure to back off from.
+            if started.elapsed() > BACKOFF.1 {
+                backoff.reset();
+            }
+            self.status.send_modify(|status| {
+                status.watching = false;
+                status.error = Some(reason.clone());
+            });
+            let wait = backoff.next_wait();
+            tracing::warn!(reason, retry_in = ?wait, "the leases are no longer watched; all that is known is kept");
+            sleep(wait).await;
+        }
+    }
+
+    /// Reads everything and publishes it.
+    async fn list(&self) -> Result<StoreView, String> {
+        let view = read_view(&self.client, &self.layout).await.map_err(|e| format!("cannot list: {}", explain(&e)))?;
+        self.status.send_modify(|status| {
+            status.last_list = Some(Instant::now());
+            status.lists += 1;
+            status.error = None;
+        });
+        self.publish(&view);
+        Ok(view)
+    }
+
+    fn publish(&self, view: &StoreView) {
+        let snapshot = Snapshot::of(view);
+        self.snapshots.send_if_modified(|current| {
+            if current.as_deref() == Some(&snapshot) {
+                return false;
+            }
+            warn_of_rejected(current.as_deref(), &snapshot);
+            *current = Some(Arc::new(snapshot));
+            true
+        });
+    }
+
+    /// Watches from `view` on, until the watch ends or a list fails; says why.
+    async fn follow(&self, mut view: StoreView) -> String {
+        let mut stream = match timeout(WATCH_TIMEOUT, self.watch(view.revision)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return format!("cannot watch: {}", explain(&error)),
+            Err(_) => return "cannot watch: no answer in time".to_owned(),
+        };
+        self.status.send_modify(|status| status.watching = true);
+        let mut listed_at = view.revision;
+        let mut relist_at = Instant::now() + jittered(self.relist);
+        let mut publish_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                () = sleep_until(publish_at.unwrap_or(relist_at)), if publish_at.is_some() => {
+                    publish_at = None;
+                    self.publish(&view);
+                }
+                response = stream.message() => match response {
+                    Ok(Some(response)) => {
+                        match self.apply(&mut view, listed_at, &response) {
+                            Ok(true) => publish_at = publish_at.or_else(|| Some(Instant::now() + GATHER)),
+                            Ok(false) => {}
+                            Err(reason) => return reason,
+                        }
+                    }
+                    Ok(None) => return "the watch ended".to_owned(),
+                    Err(error) => return format!("the watch ended: {}", explain(&error)),
+                },
+                () = sleep_until(relist_at) => {
+                    let listed = match self.list().await {
+                        Ok(listed) => listed,
+                        Err(reason) => return reason,
+                    };
+                    if listed.revision < view.revision {
+                        return "the store is older than it was: it was wiped or restored".to_owned();
+                    }
+                    listed_at = listed.revision;
+                    view = listed;
+                    relist_at = Instant::now() + jittered(self.relist);
+                }
+                () = self.snapshots.closed() => return "nobody listens".to_owned(),
+            }
+        }
+    }
+
+    /// One stream with two watches: leases with node records, and the configuration.
+    async fn watch(&self, revision: i64) -> Result<WatchStream, etcd_client::Error> {
+        let options = || WatchOptions::new().with_start_revision(revision + 1);
+        let (first, end) = self.layout.leases_and_nodes();
+        let mut stream = self.client.watch_client().watch(first, Some(options().with_range(end))).await?;
+        stream.watch(self.layout.config(), Some(options())).await?;
+        Ok(stream)
+    }
+
+    /// Applies one message of the watch to what was last listed at revision `listed`; says whether anything changed.
+    fn apply(&self, view: &mut StoreView, listed: i64, response: &WatchResponse) -> Result<bool, String> {
+        if response.compact_revision() > 0 {
+            return Err(format!("the store has compacted its history up to {}", response.compact_revision()));
+        }
+        if response.canceled() {
+            return Err(format!("etcd ended the watch: {}", response.cancel_reason()));
+        }
+        for event in response.events() {
+            let Some(kv) = event.kv() else { continue };
+            // A list that was made after the event has it already, and may have newer things that this would undo.
+            if kv.mod_revision() <= listed {
+                continue;
+            }
+            let value = match event.event_type() {
+                EventType::Put => Some(entry(kv)),
+                EventType::Delete => None,
+            };
+            view.set(&self.layout, &String::from_utf8_lossy(kv.key()), value);
+        }
+        if let Some(header) = response.header().filter(|_| !response.events().is_empty()) {
+            view.revision = view.revision.max(header.revision());
+        }
+        Ok(!response.events().is_empty())
+    }
+}
+
+/// One line for each entry that is ignored now and was not before.
+fn warn_of_rejected(before: Option<&Snapshot>, now: &Snapshot) {
+    for rejected in &now.rejected {
+        if !before.is_some_and(|before| before.rejected.contains(rejected)) {
+            tracing::warn!(key = rejected.key, reason = rejected.reason, "ignored a lease");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Where things stand in the store: flannel's keys, and ours beside them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::key::SubnetKey;
+use super::node::NodeName;
+
+/// The keys below one prefix (`--etcd-prefix`).
+///
+/// Nothing of weft's stands under `subnets/`, because flannel takes each key there for a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    prefix: String,
+}
+
+/// A text that cannot be a key prefix.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a key prefix; expected an absolute path such as /coreos.com/network")]
+pub struct LayoutError(String);
+
+impl Layout {
+    /// `<prefix>/config`: the network configuration.
+    #[must_use]
+    pub fn config(&self) -> String {
+        format!("{}/config", self.prefix)
+    }
+
+    /// `<prefix>/subnets/`: all leases have keys that begin so.
+    #[must_use]
+    pub fn subnets(&self) -> String {
+        format!("{}/subnets/", self.prefix)
+    }
+
+    /// The key of one lease.
+    #[must_use]
+    pub fn subnet(&self, key: &SubnetKey) -> String {
+        format!("{}/subnets/{key}", self.prefix)
+    }
+
+    /// `<prefix>/weft/nodes/`: all node records have keys that begin so.
+    #[must_use]
+    pub fn nodes(&self) -> String {
+        format!("{}/weft/nodes/", self.prefix)
+    }
+
+    /// First key and the key after the last of the range that holds all leases and node records. One range, so that one
+    /// watch sees both in order and one comparison guards both. (`services/`, which can be large, sorts before it.)
+    #[must_use]
+    pub fn leases_and_nodes(&self) -> (String, String) {
+        // '0' follows '/' in ASCII, so this is the first key that does not begin with `<prefix>/weft/nodes/`.
+        (self.subnets(), format!("{}/weft/nodes0", self.prefix))
+    }
+
+    /// The key of one node's record.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> String {
+        format!("{}/weft/nodes/{name}", self.prefix)
+    }
+}
+
+impl Default for Layout {
+    /// flannel's default prefix.
+    fn default() -> Self {
+        Self { prefix: "/coreos.com/network".to_owned() }
+    }
+}
+
+impl FromStr for Layout {
+    type Err = LayoutError;
+
+    fn from_str(text: &str) -> Result<Self, LayoutError> {
+        let prefix = text.trim_end_matches('/');
+        let plain = prefix.split('/').skip(1).all(|part| !part.is_empty() && part != "." && part != "..");
+        if prefix.starts_with('/') && plain && !prefix.contains(char::is_whitespace) {
+            Ok(Self { prefix: prefix.to_owned() })
+        } else {
+            Err(LayoutError(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_stand_where_flannel_looks() {
+        let layout: Layout = "/coreos.com/network/".parse().unwrap();
+        assert_eq!(layout, Layout::default());
+        assert_eq!(layout.config(), "/coreos.com/network/config");
+        assert_eq!(layout.subnet(&"10.5.52.0-24".parse().unwrap()), "/coreos.com/network/subnets/10.5.52.0-24");
+        assert_eq!(layout.node(&"n1".parse().unwrap()), "/coreos.com/network/weft/nodes/n1");
+    }
+
+    #[test]
+    fn what_is_no_path_is_refused() {
+        for text in ["", "/", "network", "/a//b", "/a/../b", "/a b"] {
+            assert!(text.parse::<Layout>().is_err(), "{text:?}");
+        }
+    }
+}

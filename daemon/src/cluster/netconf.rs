@@ -1,0 +1,329 @@
+//! flannel's `net-conf.json`, the value of `<prefix>/config`: which addresses there are to lease and how peers are reached.
+//!
+//! Keys match in any case. Defaults and rules are flannel's, but for the back end that an absent `Backend` means: vxlan,
+//! as flannel's documentation says (its code says udp). A key that means nothing is reported as a warning, never silently dropped.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde_json::{Value, json};
+
+use super::family::{Family, PerFamily};
+use super::json::{Caseless, nearest};
+use super::pool::{Pool, address, number};
+
+/// Port that the kernel and flannel use when `Port` is 0 or absent.
+pub const DEFAULT_VXLAN_PORT: u16 = 8472;
+
+/// Largest VXLAN network identifier (24 bits, RFC 7348 section 5).
+const MAX_VNI: u64 = (1 << 24) - 1;
+
+const KEYS: &[&str] = &[
+    "Network",
+    "EnableIPv4",
+    "EnableIPv6",
+    "IPv6Network",
+    "EnableNFTables",
+    "SubnetLen",
+    "SubnetMin",
+    "SubnetMax",
+    "IPv6SubnetLen",
+    "IPv6SubnetMin",
+    "IPv6SubnetMax",
+    "Backend",
+];
+
+/// `Name` and `MacPrefix` mean something on Windows only, but are flannel's.
+const VXLAN_KEYS: &[&str] = &["Type", "VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting", "Name", "MacPrefix"];
+
+/// The network configuration that all nodes share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetConf {
+    /// What is leased, for each family in use; at least one.
+    pub pools: PerFamily<Pool>,
+    /// How the nodes reach each other.
+    pub backend: Backend,
+}
+
+/// A back end and its options.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// VXLAN devices, one for each family.
+    Vxlan(Vxlan),
+}
+
+/// The options of the `vxlan` back end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vxlan {
+    /// `VNI`: VXLAN network identifier.
+    pub vni: u32,
+    /// `Port`: UDP port, in host order; never 0.
+    pub port: u16,
+    /// `MTU`: MTU of the underlay, in bytes, when it is not to be taken from the interface.
+    pub mtu: Option<u32>,
+    /// `GBP`: carry the group policy extension.
+    pub gbp: bool,
+    /// `Learning`: let the kernel learn peers from traffic.
+    pub learning: bool,
+    /// `DirectRouting`: plain routes to peers on the same link.
+    pub direct_routing: bool,
+}
+
+/// Why a network configuration cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NetConfError {
+    /// Not JSON at all, or JSON but no object.
+    #[error("the network configuration is not a JSON object: {0}")]
+    NotAnObject(String),
+    /// One key's value is missing, of the wrong type, or out of range.
+    #[error("the network configuration's {key} is {value}; expected {expected}")]
+    Field {
+        /// The key, in flannel's spelling.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+        /// What would be right.
+        expected: String,
+    },
+}
+
+impl NetConf {
+    /// Reads a net-conf, and lists the keys that mean nothing.
+    ///
+    /// # Errors
+    /// Names the first key whose value cannot be used.
+    pub fn parse(text: &[u8]) -> Result<(Self, Vec<String>), NetConfError> {
+        let value: Value = serde_json::from_slice(text).map_err(|e| NetConfError::NotAnObject(e.to_string()))?;
+        let object = Caseless::new(&value).ok_or_else(|| NetConfError::NotAnObject(shown(&value)))?;
+        let mut warnings: Vec<String> = object.unknown(KEYS).map(|key| unknown(key, "", KEYS)).collect();
+        let pools = pools(&Fields(object))?;
+        let backend = backend(&Fields(object), &mut warnings)?;
+        Ok((Self { pools, backend }, warnings))
+    }
+
+    /// The value to put at `<prefix>/config`, with every default written out that flannel would choose differently.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut out = serde_json::Map::new();
+        if let Some(pool) = self.pools.v4 {
+            out.insert("Network".into(), json!(pool.network().to_string()));
+        } else {
+            out.insert("EnableIPv4".into(), json!(false));
+        }
+        if let Some(pool) = self.pools.v6 {
+            out.insert("EnableIPv6".into(), json!(true));
+            out.insert("IPv6Network".into(), json!(pool.network().to_string()));
+        }
+        for (family, pool) in self.pools.iter() {
+            let names = Names::of(family);
+            out.insert(names.len.into(), json!(pool.subnet_len()));
+            for (name, index) in [(names.min, 0), (names.max, pool.size() - 1)] {
+                if let Some(subnet) = pool.nth(index) {
+                    out.insert(name.into(), json!(subnet.ip().to_string()));
+                }
+            }
+        }
+        let Backend::Vxlan(vxlan) = &self.backend;
+        out.insert("Backend".into(), vxlan.to_json());
+        Value::Object(out).to_string()
+    }
+
+    /// Bytes that the back end takes from the underlay's MTU. The larger family decides, because a node has one pod MTU:
+    /// a VXLAN packet over IPv4 costs 50 bytes, over IPv6 70.
+    #[must_use]
+    pub const fn overhead(&self) -> u32 {
+        if self.pools.v6.is_some() { 70 } else { 50 }
+    }
+}
+
+impl Vxlan {
+    fn to_json(&self) -> Value {
+        let mut out = serde_json::Map::new();
+        out.insert("Type".into(), json!("vxlan"));
+        out.insert("VNI".into(), json!(self.vni));
+        out.insert("Port".into(), json!(self.port));
+        if let Some(mtu) = self.mtu {
+            out.insert("MTU".into(), json!(mtu));
+        }
+        for (name, on) in [("GBP", self.gbp), ("Learning", self.learning), ("DirectRouting", self.direct_routing)] {
+            if on {
+                out.insert(name.into(), json!(true));
+            }
+        }
+        Value::Object(out)
+    }
+}
+
+impl Default for Vxlan {
+    fn default() -> Self {
+        Self { vni: 1, port: DEFAULT_VXLAN_PORT, mtu: None, gbp: false, learning: false, direct_routing: false }
+    }
+}
+
+/// The spelling of one family's keys.
+struct Names {
+    network: &'static str,
+    len: &'static str,
+    min: &'static str,
+    max: &'static str,
+}
+
+impl Names {
+    const fn of(family: Family) -> Self {
+        match family {
+            Family::V4 => Self { network: "Network", len: "SubnetLen", min: "SubnetMin", max: "SubnetMax" },
+            Family::V6 => {
+                Self { network: "IPv6Network", len: "IPv6SubnetLen", min: "IPv6SubnetMin", max: "IPv6SubnetMax" }
+            }
+        }
+    }
+}
+
+fn pools(fields: &Fields<'_>) -> Result<PerFamily<Pool>, NetConfError> {
+    let mut pools = PerFamily::default();
+    for (family, switch, default) in [(Family::V4, "EnableIPv4", true), (Family::V6, "EnableIPv6", false)] {
+        if fields.boolean(switch)?.unwrap_or(default) {
+            pools.set(family, Some(pool(fields, family)?));
+        }
+    }
+    if pools.is_empty() {
+        return Err(wrong("EnableIPv4", "false", "at least one of EnableIPv4 and EnableIPv6 to be true"));
+    }
+    Ok(pools)
+}
+
+fn pool(fields: &Fields<'_>, family: Family) -> Result<Pool, NetConfError> {
+    let names = Names::of(family);
+    let network = fields.network(&names, family)?;
+    let (bits, prefix) = (family.bits(), network.prefix());
+    // flannel's defaults: a /24 or a /64 where the network has room for four of them, else a quarter of the network.
+    let usual = if bits == 32 { 24 } else { 64 };
+    let len = match fields.integer(names.len, u64::from(bits - 2), "a prefix length of at most /30 (IPv6: /126)")? {
+        None | Some(0) if prefix > bits - 4 => {
+            let expected = format!("a network of at least a /{}, so that four nodes get a subnet each", bits - 4);
+            return Err(wrong(names.network, &network.to_string(), &expected));
+        }
+        None | Some(0) if prefix <= usual - 2 => usual,
+        None | Some(0) => prefix + 2,
+        Some(len) => u8::try_from(len).unwrap_or(bits),
+    };
+    if len < prefix.saturating_add(2) {
+        let expected = format!("at least {}, so that four subnets fit into {network}", prefix.saturating_add(2));
+        return Err(wrong(names.len, &len.to_string(), &expected));
+    }
+    let step = 1_u128 << (bits - len);
+    // The first subnet is left out: its .0 is the cluster network's own address.
+    let min = fields.bound(names.min, network, step)?.unwrap_or_else(|| number(network.network()) + step);
+    let max = fields.bound(names.max, network, step)?.unwrap_or_else(|| number(network.broadcast()) - (step - 1));
+    if min > max {
+        let (min, max) = (address(family, min), address(family, max));
+        return Err(wrong(names.min, &min.to_string(), &format!("not to lie beyond {}, {max}", names.max)));
+    }
+    Ok(Pool::new(network, len, address(family, min), address(family, max)))
+}
+
+fn backend(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Backend, NetConfError> {
+    let Some(value) = fields.0.get("Backend") else { return Ok(Backend::Vxlan(Vxlan::default())) };
+    let object = Caseless::new(value).ok_or_else(|| wrong("Backend", &shown(value), "an object with a Type"))?;
+    let options = Fields(object);
+    match options.string("Type")?.unwrap_or("vxlan").to_ascii_lowercase().as_str() {
+        "vxlan" => {
+            warnings.extend(object.unknown(VXLAN_KEYS).map(|key| unknown(key, "Backend.", VXLAN_KEYS)));
+            vxlan(&options).map(Backend::Vxlan)
+        }
+        other => Err(wrong("Backend.Type", &format!("{other:?}"), "one of the supported back ends: vxlan")),
+    }
+}
+
+fn vxlan(options: &Fields<'_>) -> Result<Vxlan, NetConfError> {
+    let number = |key, max, expected| {
+        options.integer(key, max, expected).map(|found| found.and_then(|number| u32::try_from(number).ok()))
+    };
+    let port = number("Port", u64::from(u16::MAX), "a UDP port number, 0 for the default of 8472")?;
+    let defaults = Vxlan::default();
+    Ok(Vxlan {
+        vni: number("VNI", MAX_VNI, "a number from 0 to 16777215")?.unwrap_or(defaults.vni),
+        port: port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(defaults.port),
+        mtu: number("MTU", 65_535, "the underlay's MTU in bytes, 0 to take it from the interface")?
+            .filter(|mtu| *mtu != 0),
+        gbp: options.boolean("GBP")?.unwrap_or_default(),
+        learning: options.boolean("Learning")?.unwrap_or_default(),
+        direct_routing: options.boolean("DirectRouting")?.unwrap_or_default(),
+    })
+}
+
+/// Typed look-ups that name the key when a value is wrong.
+struct Fields<'a>(Caseless<'a>);
+
+impl<'a> Fields<'a> {
+    fn string(&self, key: &'static str) -> Result<Option<&'a str>, NetConfError> {
+        let text = |value: &'a Value| value.as_str().ok_or_else(|| wrong(key, &shown(value), "a string"));
+        self.0.get(key).map(text).transpose()
+    }
+
+    fn boolean(&self, key: &'static str) -> Result<Option<bool>, NetConfError> {
+        let truth = |value: &Value| value.as_bool().ok_or_else(|| wrong(key, &shown(value), "true or false"));
+        self.0.get(key).map(truth).transpose()
+    }
+
+    fn integer(&self, key: &'static str, max: u64, expected: &str) -> Result<Option<u64>, NetConfError> {
+        let number = |value: &Value| {
+            value.as_u64().filter(|number| *number <= max).ok_or_else(|| wrong(key, &shown(value), expected))
+        };
+        self.0.get(key).map(number).transpose()
+    }
+
+    /// The family's network, without host bits, as Go's `net.ParseCIDR` gives it.
+    fn network(&self, names: &Names, family: Family) -> Result<IpNetwork, NetConfError> {
+        let expected = format!("the cluster's {family} network, such as {}", example(family));
+        let text = self.string(names.network)?.ok_or_else(|| wrong(names.network, "missing", &expected))?;
+        let refused = || wrong(names.network, &format!("{text:?}"), &expected);
+        if !text.contains('/') {
+            return Err(refused());
+        }
+        let given: IpNetwork = text.parse().map_err(|_| refused())?;
+        let network = IpNetwork::new(given.network(), given.prefix()).map_err(|_| refused())?;
+        if Family::of(network.ip()) == family && network.prefix() > 0 { Ok(network) } else { Err(refused()) }
+    }
+
+    /// `SubnetMin` or `SubnetMax` as a number: in the network, on a subnet boundary.
+    fn bound(&self, key: &'static str, network: IpNetwork, step: u128) -> Result<Option<u128>, NetConfError> {
+        let Some(text) = self.string(key)?.filter(|text| !text.is_empty()) else { return Ok(None) };
+        let refused = |expected: String| wrong(key, &format!("{text:?}"), &expected);
+        let bound: IpAddr = text.parse().map_err(|_| refused("an address without a length".into()))?;
+        if !network.contains(bound) {
+            return Err(refused(format!("an address in the network {network}")));
+        }
+        if !number(bound).is_multiple_of(step) {
+            let near = address(Family::of(bound), number(bound) - number(bound) % step);
+            return Err(refused(format!("the first address of a subnet, such as {near}")));
+        }
+        Ok(Some(number(bound)))
+    }
+}
+
+const fn example(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "10.244.0.0/16",
+        Family::V6 => "2001:cafe:42::/56",
+    }
+}
+
+fn wrong(key: &'static str, value: &str, expected: &str) -> NetConfError {
+    NetConfError::Field { key, value: value.to_owned(), expected: expected.to_owned() }
+}
+
+/// A value in an error message, cut short.
+fn shown(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }
+}
+
+fn unknown(key: &str, path: &str, known: &[&str]) -> String {
+    let hint = nearest(key, known).map(|name| format!(", did you mean {path}{name}?")).unwrap_or_default();
+    format!("the network configuration's {path}{key} is no key that is known, and is ignored{hint}")
+}
+
+#[cfg(test)]
+#[path = "netconf_tests.rs"]
+mod tests;

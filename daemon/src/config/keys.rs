@@ -1,0 +1,196 @@
+//! The table of keys: name, type, default and meaning of each, written down once.
+//!
+//! From it come the typed [`Settings`], the command-line flags and their help, the environment variables, the keys of
+//! the file, and the listing of what is in effect.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+use super::error::ConfigError;
+use super::load::Texts;
+use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
+use super::value::{Endpoint, Value};
+use crate::cluster::layout::Layout;
+use crate::cluster::node::NodeName;
+
+/// How soon drift of any kind is repaired when no event tells of it.
+pub const REPAIR_INTERVAL: &str = "10s";
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// The name, in kebab case.
+    pub name: &'static str,
+    /// What it is for.
+    pub help: &'static str,
+    /// Its default as text; empty for none.
+    pub default: fn() -> String,
+    /// Whether it takes a list.
+    pub is_list: bool,
+    /// Whether its flag may stand alone, meaning `true`.
+    pub is_switch: bool,
+    /// Whether only the agent has a use for it.
+    pub agent_only: bool,
+}
+
+impl Key {
+    /// The name of the environment variable: `WEFT_NODE_NAME` for `node-name`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("WEFT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
+    }
+
+    /// Whether the value is not to be shown.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.name == "etcd-password"
+    }
+}
+
+macro_rules! settings {
+    ($( $name:literal $scope:ident $field:ident: $type:ty = $default:expr, $help:literal; )*) => {
+        /// The value of every key.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Settings {
+            $( #[doc = $help] pub $field: $type, )*
+        }
+
+        /// All keys, in the order in which they are listed.
+        pub const KEYS: &[Key] = &[
+            $( Key {
+                name: $name,
+                help: $help,
+                default: || ($default).to_string(),
+                is_list: <$type as Value>::IS_LIST,
+                is_switch: <$type as Value>::IS_SWITCH,
+                agent_only: scope!($scope),
+            }, )*
+        ];
+
+        impl Settings {
+            /// Reads each key's text.
+            ///
+            /// # Errors
+            /// Names the first key whose text is not what its type asks for.
+            pub(super) fn read(texts: &Texts) -> Result<Self, ConfigError> {
+                Ok(Self { $( $field: texts.read($name)?, )* })
+            }
+        }
+    };
+}
+
+macro_rules! scope {
+    (any) => {
+        false
+    };
+    (agent) => {
+        true
+    };
+}
+
+settings! {
+    "node-name" any node_name: NodeName = host_name(),
+        "Name of this node in the store; the host name if not given.";
+    "source" agent source: SourceKind = "etcd",
+        "Where the leases of the cluster come from: etcd.";
+    "etcd-endpoints" any etcd_endpoints: Vec<Endpoint> = "http://127.0.0.1:2379",
+        "URLs of the etcd servers.";
+    "etcd-prefix" any etcd_prefix: Layout = "/coreos.com/network",
+        "Key prefix in etcd, shared with flannel.";
+    "etcd-cafile" any etcd_cafile: Option<PathBuf> = "",
+        "File with the CA that signed the etcd servers' certificates, PEM.";
+    "etcd-certfile" any etcd_certfile: Option<PathBuf> = "",
+        "File with the certificate that this node shows to etcd, PEM.";
+    "etcd-keyfile" any etcd_keyfile: Option<PathBuf> = "",
+        "File with the private key for etcd-certfile, PEM.";
+    "etcd-username" any etcd_username: Option<String> = "",
+        "User name for etcd.";
+    "etcd-password" any etcd_password: Option<String> = "",
+        "Password for etcd; etcd-password-file keeps it out of the process list.";
+    "etcd-password-file" any etcd_password_file: Option<PathBuf> = "",
+        "File with the password for etcd.";
+    "network" any network: Option<Ipv4Network> = "10.244.0.0/16",
+        "IPv4 cluster network, used only if the store has no network configuration yet; empty for an IPv6-only cluster.";
+    "subnet-len" any subnet_len: Option<u8> = "",
+        "Length of each node's IPv4 subnet; /24 where the network is large enough. Used as network is, like the next seven.";
+    "subnet-min" any subnet_min: Option<Ipv4Addr> = "",
+        "First IPv4 subnet to lease; the second of the network if not given.";
+    "subnet-max" any subnet_max: Option<Ipv4Addr> = "",
+        "Last IPv4 subnet to lease; the last of the network if not given.";
+    "ipv6-network" any ipv6_network: Option<Ipv6Network> = "",
+        "IPv6 cluster network; none if not given.";
+    "ipv6-subnet-len" any ipv6_subnet_len: Option<u8> = "",
+        "Length of each node's IPv6 subnet; /64 where the network is large enough.";
+    "ipv6-subnet-min" any ipv6_subnet_min: Option<Ipv6Addr> = "",
+        "First IPv6 subnet to lease.";
+    "ipv6-subnet-max" any ipv6_subnet_max: Option<Ipv6Addr> = "",
+        "Last IPv6 subnet to lease.";
+    "vni" any vni: u32 = "1",
+        "VXLAN network identifier.";
+    "vxlan-port" any vxlan_port: u16 = "8472",
+        "UDP port of the VXLAN overlay.";
+    "iface" any iface: Vec<String> = "",
+        "Interface of the underlay, as IP address or name; the first of several that is there. The default route's if not given.";
+    "public-ip" any public_ip: Option<Ipv4Addr> = "",
+        "IPv4 address that other nodes reach this one at; the interface's if not given.";
+    "public-ipv6" any public_ipv6: Option<Ipv6Addr> = "",
+        "IPv6 address that other nodes reach this one at; the interface's if not given.";
+    "subnet-file" any subnet_file: PathBuf = "/run/flannel/subnet.env",
+        "File that tells the CNI plugin this node's subnet.";
+    "ip-masq" any ip_masq: bool = "true",
+        "Masquerade what pods send out of the cluster network.";
+    "run-dir" any run_dir: PathBuf = "/run/weft",
+        "Directory for locks and for what is void after a reboot.";
+    "state-dir" agent state_dir: PathBuf = "/var/lib/weft",
+        "Directory for what outlasts a reboot.";
+    "subnet-lease-renew-margin" any subnet_lease_renew_margin: RenewMargin = "60",
+        "Minutes before its end at which the node's lease is renewed.";
+    "healthz-bind" agent healthz_bind: SocketAddr = "0.0.0.0:8081",
+        "Address and port of /healthz, /livez, /readyz and /metrics.";
+    "cni-conf-dir" agent cni_conf_dir: PathBuf = "/etc/cni/net.d",
+        "Directory for the CNI network configuration.";
+    "cni-bin-dir" agent cni_bin_dir: PathBuf = "/opt/cni/bin",
+        "Directory for the CNI plugin.";
+    "cni-bin-source" agent cni_bin_source: Option<PathBuf> = "",
+        "Where to copy weft-cni from; it is not installed if not given.";
+    "cni-state-dir" agent cni_state_dir: PathBuf = "/run/weft/cni",
+        "Directory in which the CNI plugin records its attachments.";
+    "bridge" agent bridge: InterfaceName = "cni0",
+        "Name of the bridge that the pods of this node are connected to.";
+    "network-name" agent network_name: NetworkName = "cbr0",
+        "Name of the CNI network.";
+    "repair-interval" agent repair_interval: Duration = REPAIR_INTERVAL,
+        "How often the kernel is compared with what it should hold.";
+    "log-level" any log_level: LogFilter = "info",
+        "Least important lines to log: error, warn, info, debug, trace, or directives such as warn,weft::lease=debug.";
+    "log-format" any log_format: LogFormat = "text",
+        "How log lines look: text or json.";
+}
+
+/// The key of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_kebab_case_and_unlike_each_other() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(key.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", key.name);
+            assert!(KEYS[i + 1..].iter().all(|other| other.name != key.name), "{} twice", key.name);
+            assert!(key.help.ends_with('.'), "{}", key.name);
+        }
+        assert_eq!(find("node-name").unwrap().variable(), "WEFT_NODE_NAME");
+    }
+}

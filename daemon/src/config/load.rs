@@ -1,0 +1,238 @@
+//! Bringing flags, environment, file and defaults together, and the checks that concern more than one key.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::error::ConfigError;
+use super::file;
+use super::flags::Flags;
+use super::keys::{KEYS, Key, Settings, find};
+use super::value::Value;
+use crate::cluster::etcd::EtcdOptions;
+use crate::cluster::netconf::{NetConf, NetConfError};
+
+/// The file that is read if it is there and no other is named.
+const DEFAULT_FILE: &str = "/etc/weft/config.yaml";
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// The command line.
+    Flag,
+    /// An environment variable, by its name.
+    Environment(String),
+    /// A configuration file.
+    File(PathBuf),
+    /// Nowhere: it is the default.
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag => out.write_str("flag"),
+            Self::Environment(name) => write!(out, "environment {name}"),
+            Self::File(path) => write!(out, "file {}", path.display()),
+            Self::Default => out.write_str("default"),
+        }
+    }
+}
+
+/// One line of the listing of what is in effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effective {
+    /// The key.
+    pub key: &'static str,
+    /// Its value; stars for a secret.
+    pub value: String,
+    /// Where the value came from.
+    pub origin: Origin,
+}
+
+/// A complete configuration, checked.
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// The value of every key.
+    pub settings: Settings,
+    /// How to reach the store, from the `etcd-` keys.
+    pub etcd: EtcdOptions,
+    /// The network configuration for a store that has none, from `network` and the keys beside it.
+    pub network: NetConf,
+    texts: Texts,
+}
+
+impl AgentConfig {
+    /// Reads the configuration of this process.
+    ///
+    /// # Errors
+    /// Names the key, its value, where that came from and what was expected; or the file and what is wrong with it.
+    pub fn load<const AGENT: bool>(flags: &Flags<AGENT>) -> Result<Self, ConfigError> {
+        let variable = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        Self::load_from(flags, variable, Path::new(DEFAULT_FILE))
+    }
+
+    /// As [`Self::load`], with the environment and the default file given. An empty variable is as good as none.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_from<const AGENT: bool>(
+        flags: &Flags<AGENT>,
+        variable: impl Fn(&str) -> Option<String>,
+        default_file: &Path,
+    ) -> Result<Self, ConfigError> {
+        let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let named = flags.file.clone().or_else(|| variable("WEFT_CONFIG").map(PathBuf::from));
+        let path = named.clone().unwrap_or_else(|| default_file.to_owned());
+        // Only the default file may be missing: whoever names one means it.
+        let from_file = match file::read(&path) {
+            Err(ConfigError::Unreadable { cause, .. })
+                if named.is_none() && cause.kind() == std::io::ErrorKind::NotFound =>
+            {
+                BTreeMap::new()
+            }
+            other => other?,
+        };
+        let texts = Texts(
+            KEYS.iter()
+                .map(|key| {
+                    let given = if let Some(texts) = flags.texts.get(key.name) {
+                        (texts.clone(), Origin::Flag)
+                    } else if let Some(text) = variable(&key.variable()) {
+                        (vec![text], Origin::Environment(key.variable()))
+                    } else if let Some(texts) = from_file.get(key.name) {
+                        (texts.clone(), Origin::File(path.clone()))
+                    } else {
+                        (vec![(key.default)()], Origin::Default)
+                    };
+                    (key.name, given)
+                })
+                .collect(),
+        );
+        let settings = Settings::read(&texts)?;
+        let etcd = etcd(&settings, &texts)?;
+        let network = network(&settings, &texts)?;
+        Ok(Self { settings, etcd, network, texts })
+    }
+
+    /// Each key with its value and where that came from, in the order of the table; no secrets.
+    pub fn effective(&self) -> impl Iterator<Item = Effective> {
+        KEYS.iter().map(|key| {
+            let (value, origin) = self.texts.shown(key);
+            Effective { key: key.name, value, origin }
+        })
+    }
+}
+
+/// Every key's text and origin.
+#[derive(Debug, Clone)]
+pub(super) struct Texts(BTreeMap<&'static str, (Vec<String>, Origin)>);
+
+impl Texts {
+    /// The typed value of a key.
+    pub(super) fn read<T: Value>(&self, name: &'static str) -> Result<T, ConfigError> {
+        let texts = self.0.get(name).map(|(texts, _)| texts.as_slice()).unwrap_or_default();
+        T::read(texts).ok_or_else(|| self.wrong(name, T::EXPECTED))
+    }
+
+    fn wrong(&self, name: &str, expected: &str) -> ConfigError {
+        let (value, origin) = find(name).map_or((String::new(), Origin::Default), |key| self.shown(key));
+        ConfigError::Value { key: name.to_owned(), value, origin, expected: expected.to_owned() }
+    }
+
+    fn shown(&self, key: &Key) -> (String, Origin) {
+        let (texts, origin) = self.0.get(key.name).cloned().unwrap_or((Vec::new(), Origin::Default));
+        let value = texts.join(",");
+        (if key.is_secret() && !value.is_empty() { "***".to_owned() } else { value }, origin)
+    }
+}
+
+fn etcd(settings: &Settings, texts: &Texts) -> Result<EtcdOptions, ConfigError> {
+    let endpoints: Vec<String> = settings.etcd_endpoints.iter().map(|endpoint| endpoint.0.clone()).collect();
+    if endpoints.is_empty() {
+        return Err(texts.wrong("etcd-endpoints", <super::value::Endpoint as Value>::EXPECTED));
+    }
+    if settings.etcd_certfile.is_some() != settings.etcd_keyfile.is_some() {
+        return Err(contradiction("etcd-certfile and etcd-keyfile go together: give both or neither"));
+    }
+    let tls_files = [&settings.etcd_cafile, &settings.etcd_certfile].into_iter().any(Option::is_some);
+    let plain = endpoints.iter().find(|endpoint| endpoint.starts_with("http://"));
+    let secure = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+    if let Some(plain) = plain.filter(|_| secure || tls_files) {
+        let text =
+            format!("etcd-endpoints has {plain}, which is not encrypted, beside TLS settings; use https:// for all");
+        return Err(contradiction(&text));
+    }
+    let password = match (&settings.etcd_password, &settings.etcd_password_file) {
+        (Some(_), Some(_)) => return Err(contradiction("give etcd-password or etcd-password-file, not both")),
+        (Some(password), None) => Some(password.clone()),
+        (None, Some(path)) => Some(password_in(path)?),
+        (None, None) => None,
+    };
+    let user = match (&settings.etcd_username, password) {
+        (Some(name), Some(password)) => Some((name.clone(), password)),
+        (None, None) => None,
+        _ => return Err(contradiction("etcd-username and a password for it go together: give both or neither")),
+    };
+    Ok(EtcdOptions {
+        endpoints,
+        cafile: settings.etcd_cafile.clone(),
+        certfile: settings.etcd_certfile.clone(),
+        keyfile: settings.etcd_keyfile.clone(),
+        user,
+    })
+}
+
+fn password_in(path: &Path) -> Result<String, ConfigError> {
+    let text =
+        std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The network configuration, by way of its JSON form, so that its rules stand in one place.
+fn network(settings: &Settings, texts: &Texts) -> Result<NetConf, ConfigError> {
+    let text = json!({
+        "EnableIPv4": settings.network.is_some(),
+        "Network": settings.network.map(|network| network.to_string()),
+        "SubnetLen": settings.subnet_len,
+        "SubnetMin": settings.subnet_min,
+        "SubnetMax": settings.subnet_max,
+        "EnableIPv6": settings.ipv6_network.is_some(),
+        "IPv6Network": settings.ipv6_network.map(|network| network.to_string()),
+        "IPv6SubnetLen": settings.ipv6_subnet_len,
+        "IPv6SubnetMin": settings.ipv6_subnet_min,
+        "IPv6SubnetMax": settings.ipv6_subnet_max,
+        "Backend": {"Type": "vxlan", "VNI": settings.vni, "Port": settings.vxlan_port},
+    });
+    let fault = match NetConf::parse(text.to_string().as_bytes()) {
+        Ok((network, _)) => return Ok(network),
+        Err(fault) => fault,
+    };
+    let (field, expected) = match &fault {
+        NetConfError::Field { key: "EnableIPv4", .. } => {
+            return Err(contradiction("network and ipv6-network are both empty; give at least one"));
+        }
+        NetConfError::Field { key, expected, .. } => (*key, expected.as_str()),
+        NetConfError::NotAnObject(_) => ("Network", "a network"),
+    };
+    let name = match field {
+        "VNI" => "vni".to_owned(),
+        "Port" => "vxlan-port".to_owned(),
+        other => other
+            .replace("IPv6", "ipv6-")
+            .replace("Subnet", "subnet-")
+            .replace("ipv6-Network", "ipv6-network")
+            .to_ascii_lowercase(),
+    };
+    Err(texts.wrong(&name, expected))
+}
+
+fn contradiction(text: &str) -> ConfigError {
+    ConfigError::Contradiction(text.to_owned())
+}
+
+#[cfg(test)]
+#[path = "load_tests.rs"]
+mod tests;

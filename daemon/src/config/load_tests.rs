@@ -1,0 +1,115 @@
+//! Which value wins, and what is said about a bad one.
+
+use super::*;
+
+fn load(flags: &[(&'static str, &str)], environment: &[(&str, &str)], file: &str) -> Result<AgentConfig, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.yaml");
+    std::fs::write(&path, file).unwrap();
+    let flags = Flags::<true> {
+        file: None,
+        texts: flags.iter().map(|(key, value)| (*key, vec![(*value).to_owned()])).collect(),
+    };
+    let environment: BTreeMap<String, String> =
+        environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    AgentConfig::load_from(&flags, |name| environment.get(name).cloned(), &path).map_err(|e| e.to_string())
+}
+
+fn origin(config: &AgentConfig, key: &str) -> (String, String) {
+    let found = config.effective().find(|line| line.key == key).unwrap();
+    (found.value, found.origin.to_string())
+}
+
+#[test]
+fn defaults_stand_alone() {
+    let flags = Flags::<true>::default();
+    let config = AgentConfig::load_from(&flags, |_| None, Path::new("/nonexistent/config.yaml")).unwrap();
+    let settings = &config.settings;
+    assert_eq!(settings.bridge.as_str(), "cni0");
+    assert_eq!(settings.subnet_file, Path::new("/run/flannel/subnet.env"));
+    assert_eq!(settings.repair_interval.as_secs(), 10);
+    assert!(settings.ip_masq && settings.iface.is_empty());
+    assert_eq!(config.etcd.endpoints, ["http://127.0.0.1:2379"]);
+    assert_eq!(config.network.pools.v4.unwrap().size(), 255);
+    assert!(!settings.node_name.as_str().is_empty());
+    assert_eq!(config.effective().count(), KEYS.len());
+}
+
+#[test]
+fn a10_flag_over_environment_over_file_over_default() {
+    let file = "bridge: from-file\nnetwork-name: from-file\nip-masq: false\n";
+    let environment = [("WEFT_BRIDGE", "from-env"), ("WEFT_NETWORK_NAME", "from-env"), ("WEFT_IFACE", "")];
+    let config = load(&[("bridge", "from-flag")], &environment, file).unwrap();
+    assert_eq!(origin(&config, "bridge"), ("from-flag".into(), "flag".into()));
+    assert_eq!(origin(&config, "network-name"), ("from-env".into(), "environment WEFT_NETWORK_NAME".into()));
+    let (value, from) = origin(&config, "ip-masq");
+    assert!(value == "false" && from.starts_with("file ") && from.ends_with("config.yaml"), "{from}");
+    assert_eq!(origin(&config, "iface"), (String::new(), "default".into()));
+}
+
+#[test]
+fn a_file_that_is_named_has_to_be_there() {
+    let flags = Flags::<true> { file: Some("/nonexistent/x.yaml".into()), texts: BTreeMap::new() };
+    let error = AgentConfig::load_from(&flags, |_| None, Path::new("/")).unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/x.yaml"), "{error}");
+}
+
+#[test]
+fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
+    let cases: &[(&'static str, &str, &str)] = &[
+        ("subnet-lease-renew-margin", "0", "minutes from 1 to 1439"),
+        ("subnet-lease-renew-margin", "1440", "minutes from 1 to 1439"),
+        ("ip-masq", "yes", "true or false"),
+        ("source", "kube", "one of: etcd"),
+        ("bridge", "a-name-that-is-too-long", "1 to 15"),
+        ("etcd-endpoints", "127.0.0.1:2379", "http://127.0.0.1:2379"),
+        ("etcd-endpoints", "", "http://127.0.0.1:2379"),
+        ("network", "10.244.0.0", "10.244.0.0/16"),
+        ("network", "10.244.0.0/29", "at least a /28"),
+        ("subnet-len", "31", "/30"),
+        ("subnet-min", "10.9.0.0", "in the network 10.244.0.0/16"),
+        ("vni", "16777216", "16777215"),
+        ("log-level", "weft=loud", "debug"),
+        ("repair-interval", "10", "unit"),
+        ("node-name", "a/b", "node-1"),
+    ];
+    for (key, value, expected) in cases {
+        let error = load(&[(key, value)], &[], "").unwrap_err();
+        let beginning = format!("{key} is {value:?} (flag); expected ");
+        assert!(error.starts_with(&beginning) && error.contains(expected), "{error}");
+    }
+    let error = load(&[("ipv6-network", "fd00::/48"), ("ipv6-subnet-max", "fd01::")], &[], "").unwrap_err();
+    assert!(error.starts_with("ipv6-subnet-max is \"fd01::\""), "{error}");
+    let error = load(&[("ipv6-network", "fd00::/125")], &[], "").unwrap_err();
+    assert!(error.starts_with("ipv6-network is \"fd00::/125\""), "{error}");
+    let error = load(&[], &[("WEFT_VNI", "x")], "").unwrap_err();
+    assert!(error.contains("(environment WEFT_VNI)"), "{error}");
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let cases: &[(&[(&'static str, &str)], &str)] = &[
+        (&[("etcd-certfile", "/c")], "etcd-keyfile"),
+        (&[("etcd-endpoints", "http://a:1,https://b:1")], "http://a:1"),
+        (&[("etcd-cafile", "/ca")], "http://127.0.0.1:2379"),
+        (&[("etcd-username", "u")], "password"),
+        (&[("etcd-username", "u"), ("etcd-password", "p"), ("etcd-password-file", "/p")], "not both"),
+        (&[("network", "")], "ipv6-network"),
+    ];
+    for (flags, word) in cases {
+        let error = load(flags, &[], "").unwrap_err();
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn a_password_comes_from_its_file_and_is_not_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("password");
+    std::fs::write(&path, "secret\n").unwrap();
+    let config = load(&[("etcd-username", "u"), ("etcd-password-file", path.to_str().unwrap())], &[], "").unwrap();
+    assert_eq!(config.etcd.user, Some(("u".into(), "secret".into())));
+    let config = load(&[("etcd-username", "u"), ("etcd-password", "secret")], &[], "").unwrap();
+    assert_eq!(origin(&config, "etcd-password").0, "***");
+    assert!(!format!("{:?}", config.etcd).contains("secret"));
+}

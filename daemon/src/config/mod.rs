@@ -1,0 +1,26 @@
+//! The configuration: every key of every command, read in one place before any socket opens.
+//!
+//! A key has one name: `--node-name` on the command line, `WEFT_NODE_NAME` in the environment, `node-name` in the file.
+//! The command line wins over the environment, that over the file, that over the default. A new key is one entry in
+//! [`keys`]; nothing else has to know of it.
+
+mod error;
+mod file;
+mod flags;
+pub mod keys;
+mod load;
+mod types;
+mod value;
+
+pub use error::ConfigError;
+pub use flags::Flags;
+pub use keys::Settings;
+pub use load::{AgentConfig, Effective, Origin};
+pub use types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
+pub use value::Endpoint;
+
+/// The flags of the commands that run or undo the agent: all keys.
+pub type AgentFlags = Flags<true>;
+
+/// The flags of `weft lease`: the keys that a lease and the subnet file depend on.
+pub type LeaseFlags = Flags<false>;

@@ -1,0 +1,136 @@
+//! Kinds of values that only the configuration has.
+
+use std::fmt;
+use std::time::Duration;
+
+use tracing_subscriber::EnvFilter;
+
+use super::value::Scalar;
+
+/// Where leases come from (`source`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceKind {
+    /// flannel's keys in etcd.
+    Etcd,
+}
+
+impl Scalar for SourceKind {
+    const EXPECTED: &'static str = "one of: etcd";
+
+    fn read(text: &str) -> Option<Self> {
+        (text == "etcd").then_some(Self::Etcd)
+    }
+}
+
+/// How log lines look (`log-format`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Scalar for LogFormat {
+    const EXPECTED: &'static str = "one of: text, json";
+
+    fn read(text: &str) -> Option<Self> {
+        match text {
+            "text" => Some(Self::Text),
+            "json" => Some(Self::Json),
+            _ => None,
+        }
+    }
+}
+
+/// Which log lines are written (`log-level`): a level, or directives such as `warn,weft::lease=debug`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter as tracing takes it.
+    #[must_use]
+    pub fn to_filter(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+impl Scalar for LogFilter {
+    const EXPECTED: &'static str = "error, warn, info, debug or trace, or directives such as warn,weft::lease=debug";
+
+    fn read(text: &str) -> Option<Self> {
+        (!text.is_empty() && EnvFilter::try_new(text).is_ok()).then(|| Self(text.to_owned()))
+    }
+}
+
+/// How long before its end a lease is renewed (`subnet-lease-renew-margin`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RenewMargin(Duration);
+
+impl RenewMargin {
+    /// The margin as a time: more than none, less than the lease's 24 hours.
+    #[must_use]
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+impl Scalar for RenewMargin {
+    const EXPECTED: &'static str = "minutes from 1 to 1439";
+
+    fn read(text: &str) -> Option<Self> {
+        let minutes = text.parse().ok().filter(|minutes: &u64| (1..24 * 60).contains(minutes))?;
+        Some(Self(Duration::from_secs(minutes * 60)))
+    }
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $expected:literal, $valid:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The name as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                out.write_str(&self.0)
+            }
+        }
+
+        impl Scalar for $name {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(text: &str) -> Option<Self> {
+                let valid: fn(&str) -> bool = $valid;
+                valid(text).then(|| Self(text.to_owned()))
+            }
+        }
+    };
+}
+
+name!(
+    /// The name of a network device as the kernel allows it (`IFNAMSIZ` is 16 with the final zero).
+    InterfaceName,
+    "the name of a network device: 1 to 15 characters without spaces, slashes or colons",
+    |text| {
+        let odd = |c: char| c.is_whitespace() || c == '/' || c == ':' || c.is_control();
+        (1..=15).contains(&text.len()) && text != "." && text != ".." && !text.contains(odd)
+    }
+);
+
+name!(
+    /// The name of a CNI network (CNI specification 1.1, section 1).
+    NetworkName,
+    "the name of a CNI network: letters and digits, and after the first also '.', '_' and '-'",
+    |text| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(inner)
+    }
+);

@@ -1,0 +1,21 @@
+//! Masquerade and forward rules, in the agent's own nf_tables table.
+//!
+//! `plan` says which rules there should be; `table` puts them into the kernel, a chain at a time, each change one atomic
+//! transaction. The plugin's table and everybody else's are never touched.
+
+pub mod plan;
+pub mod table;
+
+use weft_netlink::nft::{Table, TableFamily};
+
+/// The agent's table.
+#[must_use]
+pub fn agent_table() -> Table {
+    Table::new(TableFamily::Inet, "weft")
+}
+
+/// The plugin's table, which the agent only removes, and only when it cleans up.
+#[must_use]
+pub fn plugin_table() -> Table {
+    Table::new(TableFamily::Inet, "weft-cni")
+}

@@ -1,0 +1,15 @@
+//! The agent's loop: whenever something may have changed, one pass over every table of this node.
+//!
+//! Leases come in from `lease` and `cluster`, kernel events from `netlink`; a pass plans with `overlay` and `filter`, and
+//! publishes when everything stands. What goes out is the kernel's state, the node's files, its lease's content and its
+//! health. Every pass is complete, so no event may be missed that a later pass would not make good.
+
+mod inputs;
+mod owned;
+mod pass;
+mod sysctls;
+mod vtep;
+
+pub use inputs::{Inputs, run};
+pub use owned::{Owned, OwnedError};
+pub use pass::{Node, NodeOptions};

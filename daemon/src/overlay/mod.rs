@@ -1,0 +1,16 @@
+//! The overlay: this node's VXLAN devices and bridge, and how each other node is reached through them.
+//!
+//! `device`, `bridge` and `peers` plan without I/O: leases in, kernel objects out. `links` and `table` carry the plans
+//! into the kernel through rtnetlink. `uplink` chooses the interface under it all. Nothing here knows where leases come
+//! from.
+
+pub mod bridge;
+pub mod device;
+pub mod links;
+pub mod mac;
+pub mod peers;
+pub mod table;
+pub mod uplink;
+
+/// `rtm_protocol` of every route that weft makes: what carries it is ours, what does not is not.
+pub const ROUTE_PROTOCOL: u8 = 0x77;

@@ -1,0 +1,280 @@
+//! Plans how each other node is reached: one neighbour, one FDB entry and one route for each of its subnets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use weft_netlink::{FdbEntry, MacAddr, Neighbour, NextHop, Route};
+
+use super::ROUTE_PROTOCOL;
+use crate::cluster::family::{Family, PerFamily};
+use crate::cluster::key::SubnetKey;
+use crate::cluster::lease_value::BackendData;
+use crate::cluster::model::{Lease, Rejected};
+
+/// Metric of an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h). Said outright, it compares equal.
+const IP6_RT_PRIO_USER: u32 = 1024;
+
+/// This node's end of the overlay, for one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalVtep {
+    /// Index of the VXLAN device.
+    pub link: u32,
+    /// Its MAC.
+    pub mac: MacAddr,
+    /// Its VNI.
+    pub vni: u32,
+    /// The address to which other nodes send.
+    pub public_ip: IpAddr,
+}
+
+/// One kernel object of a peer.
+///
+/// The order is that of dependence. As soon as a route is there the kernel resolves its gateway: without the neighbour it
+/// would ask by ARP, which goes nowhere on a device without multicast, and without the FDB entry the frame has no VTEP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PeerKey {
+    /// Which MAC the peer's VTEP has.
+    Neighbour {
+        /// Index of the VXLAN device.
+        link: u32,
+        /// The gateway: the first address (.0) of the peer's subnet.
+        ip: IpAddr,
+    },
+    /// Behind which node that MAC is.
+    Fdb {
+        /// Index of the VXLAN device.
+        link: u32,
+        /// The VTEP's MAC.
+        mac: MacAddr,
+        /// The node's public address.
+        dst: IpAddr,
+    },
+    /// The peer's subnet.
+    Route {
+        /// The subnet.
+        dst: IpNetwork,
+        /// Its metric: two routes to one subnet differ by it.
+        metric: u32,
+    },
+}
+
+/// What the object is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerObject {
+    /// A permanent neighbour.
+    Neighbour(Neighbour),
+    /// A permanent FDB entry.
+    Fdb(FdbEntry),
+    /// An on-link route through the peer's gateway address.
+    Route(Route),
+}
+
+impl PeerObject {
+    /// Under which key it stands.
+    #[must_use]
+    pub fn key(&self) -> PeerKey {
+        match self {
+            Self::Neighbour(neighbour) => PeerKey::Neighbour { link: neighbour.link, ip: neighbour.ip },
+            Self::Fdb(entry) => PeerKey::Fdb { link: entry.link, mac: entry.mac, dst: entry.dst },
+            Self::Route(route) => PeerKey::Route { dst: route.dst, metric: route.priority.unwrap_or_default() },
+        }
+    }
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Neighbour { link, ip } => write!(f, "neighbour {ip} on link {link}"),
+            Self::Fdb { link, mac, dst } => write!(f, "FDB entry {mac} behind {dst} on link {link}"),
+            Self::Route { dst, .. } => write!(f, "route {dst}"),
+        }
+    }
+}
+
+/// How the peers are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerPlan {
+    /// The kernel objects.
+    pub objects: BTreeMap<PeerKey, PeerObject>,
+    /// The peers that are reached.
+    pub reached: BTreeSet<SubnetKey>,
+    /// The peers that cannot be, and why.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Plans the peers. A peer whose data cannot be right is left out by itself; the others are not touched by it.
+#[must_use]
+pub fn plan(local: &PerFamily<LocalVtep>, peers: &[&Lease]) -> PeerPlan {
+    let mut plan = PeerPlan::default();
+    // Of two peers with one MAC the older stands, on every node alike.
+    let mut by_age = peers.to_vec();
+    by_age.sort_by_key(|peer| (peer.create_revision, peer.key));
+    let mut macs: BTreeMap<(u32, MacAddr), SubnetKey> = BTreeMap::new();
+    for peer in by_age {
+        match objects(local, peer) {
+            Ok(objects) if objects.is_empty() => {}
+            Ok(objects) => {
+                let used = |object: &PeerObject| match object {
+                    PeerObject::Fdb(entry) => Some((entry.link, entry.mac)),
+                    _ => None,
+                };
+                let claimed: Vec<_> = objects.iter().filter_map(used).collect();
+                if let Some(((_, mac), owner)) = claimed.iter().find_map(|claim| Some((*claim, *macs.get(claim)?))) {
+                    plan.rejected.push(refused(peer, format!("its VTEP MAC {mac} is that of {owner}, which is older")));
+                    continue;
+                }
+                macs.extend(claimed.into_iter().map(|claim| (claim, peer.key)));
+                plan.objects.extend(objects.into_iter().map(|object| (object.key(), object)));
+                plan.reached.insert(peer.key);
+            }
+            Err(reason) => plan.rejected.push(refused(peer, reason)),
+        }
+    }
+    plan
+}
+
+/// All objects of one peer; none if it does not take part in the overlay yet.
+fn objects(local: &PerFamily<LocalVtep>, peer: &Lease) -> Result<Vec<PeerObject>, String> {
+    let data = match &peer.backend {
+        BackendData::None => return Ok(Vec::new()),
+        BackendData::Vxlan(data) => data,
+        BackendData::Other(name) => return Err(format!("its back end is {name}; this node's is vxlan")),
+    };
+    let mut objects = Vec::new();
+    for (family, subnet) in peer.key.subnets().iter() {
+        // A node of one family has nothing to say to the other family of its peers.
+        let Some(vtep) = local.get(family) else { continue };
+        let (Some(data), Some(public_ip)) = (data.get(family), peer.public_ips.get(family)) else {
+            return Err(format!("it says nothing of how to reach it over {family}"));
+        };
+        if *public_ip == vtep.public_ip {
+            return Err(format!("its public address {public_ip} is this node's own"));
+        }
+        if data.vtep_mac == vtep.mac {
+            return Err(format!("its VTEP MAC {} is this node's own", data.vtep_mac));
+        }
+        if let Some(vni) = data.vni.filter(|vni| *vni != vtep.vni) {
+            return Err(format!("its VNI is {vni}; this node's is {}", vtep.vni));
+        }
+        objects.extend(reach(family, vtep.link, *subnet, data.vtep_mac, *public_ip));
+    }
+    Ok(objects)
+}
+
+fn reach(family: Family, link: u32, subnet: IpNetwork, mac: MacAddr, public_ip: IpAddr) -> [PeerObject; 3] {
+    let gateway = subnet.network();
+    let route = Route {
+        next_hop: NextHop { link: Some(link), gateway: Some(gateway), onlink: true },
+        priority: (family == Family::V6).then_some(IP6_RT_PRIO_USER),
+        ..Route::new(subnet, ROUTE_PROTOCOL)
+    };
+    [
+        PeerObject::Neighbour(Neighbour { link, ip: gateway, mac }),
+        PeerObject::Fdb(FdbEntry { link, mac, dst: public_ip }),
+        PeerObject::Route(route),
+    ]
+}
+
+fn refused(peer: &Lease, reason: String) -> Rejected {
+    Rejected { key: peer.key.to_string(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::lease_value::VxlanData;
+
+    fn local() -> PerFamily<LocalVtep> {
+        let vtep = |link, last, public_ip: &str| LocalVtep {
+            link,
+            mac: MacAddr([2, 0, 0, 0, 9, last]),
+            vni: 1,
+            public_ip: public_ip.parse().unwrap(),
+        };
+        PerFamily { v4: Some(vtep(4, 4, "192.0.2.1")), v6: Some(vtep(6, 6, "2001:db8::1")) }
+    }
+
+    fn peer(number: u8) -> Lease {
+        let data = |last| VxlanData { vni: Some(1), vtep_mac: MacAddr([2, 0, 0, 0, number, last]) };
+        Lease {
+            key: format!("10.244.{number}.0-24&fd00:10:244:{number}::-64").parse().unwrap(),
+            public_ips: PerFamily {
+                v4: Some(format!("192.0.2.{number}").parse().unwrap()),
+                v6: Some(format!("2001:db8::{number}").parse().unwrap()),
+            },
+            backend: BackendData::Vxlan(PerFamily { v4: Some(data(4)), v6: Some(data(6)) }),
+            node: None,
+            create_revision: i64::from(number),
+            mod_revision: i64::from(number),
+        }
+    }
+
+    fn reason(lease: &Lease) -> String {
+        let plan = plan(&local(), &[lease]);
+        assert!(plan.objects.is_empty() && plan.reached.is_empty());
+        plan.rejected[0].reason.clone()
+    }
+
+    #[test]
+    fn both_families_in_the_order_neighbour_fdb_route() {
+        let plan = plan(&local(), &[&peer(2)]);
+        let words: Vec<String> = plan.objects.keys().map(ToString::to_string).collect();
+        assert_eq!(
+            words,
+            [
+                "neighbour 10.244.2.0 on link 4",
+                "neighbour fd00:10:244:2:: on link 6",
+                "FDB entry 02:00:00:00:02:04 behind 192.0.2.2 on link 4",
+                "FDB entry 02:00:00:00:02:06 behind 2001:db8::2 on link 6",
+                "route 10.244.2.0/24",
+                "route fd00:10:244:2::/64",
+            ]
+        );
+    }
+
+    #[test]
+    fn d50_a_bad_peer_is_refused_by_itself() {
+        let own_ip =
+            Lease { public_ips: PerFamily { v4: Some("192.0.2.1".parse().unwrap()), ..peer(3).public_ips }, ..peer(3) };
+        assert_eq!(reason(&own_ip), "its public address 192.0.2.1 is this node's own");
+        let vni = Lease {
+            backend: BackendData::Vxlan(PerFamily {
+                v4: Some(VxlanData { vni: Some(7), vtep_mac: MacAddr([2, 0, 0, 0, 1, 1]) }),
+                v6: None,
+            }),
+            ..peer(3)
+        };
+        assert_eq!(reason(&vni), "its VNI is 7; this node's is 1");
+        let other = Lease { backend: BackendData::Other("host-gw".into()), ..peer(3) };
+        assert_eq!(reason(&other), "its back end is host-gw; this node's is vxlan");
+
+        let both = plan(&local(), &[&other, &peer(2)]);
+        assert_eq!(both.objects, plan(&local(), &[&peer(2)]).objects);
+        assert_eq!(both.rejected.len(), 1);
+    }
+
+    #[test]
+    fn of_two_peers_with_one_mac_the_older_stands() {
+        let twin = Lease { backend: peer(2).backend, ..peer(3) };
+        for order in [[&twin, &peer(2)], [&peer(2), &twin]] {
+            let plan = plan(&local(), &order);
+            assert_eq!(plan.reached.len(), 1);
+            assert_eq!(plan.rejected[0].key, twin.key.to_string());
+            assert!(plan.rejected[0].reason.contains("is that of 10.244.2.0-24"), "{}", plan.rejected[0].reason);
+        }
+    }
+
+    #[test]
+    fn a_node_that_only_holds_a_lease_is_no_fault() {
+        let plan = plan(&local(), &[&Lease { backend: BackendData::None, ..peer(2) }]);
+        assert_eq!(plan, PeerPlan::default());
+    }
+
+    #[test]
+    fn a_node_of_one_family_takes_that_part_of_its_peers() {
+        let v4 = PerFamily { v4: local().v4, v6: None };
+        assert_eq!(plan(&v4, &[&peer(2)]).objects.len(), 3);
+    }
+}

@@ -1,0 +1,170 @@
+//! What the node's other programs read once it is ready for pods: the subnet file, the CNI plugin, the conflist.
+//!
+//! Written in that order and only when the data plane stands: a runtime that finds the conflist may call the plugin at
+//! once. Each file is compared first; one that is right is not touched, as containerd reloads on every write.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use weft_cni::formats::conflist::{self, Conflist};
+use weft_cni::formats::files::{Durability, write_atomically};
+use weft_cni::formats::subnet_env::{self, SubnetEnv};
+
+/// Mode of the plugin's binary.
+const BINARY_MODE: u32 = 0o755;
+
+/// Where things go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The subnet file.
+    pub subnet_file: PathBuf,
+    /// The runtime's directory for network configurations.
+    pub cni_conf_dir: PathBuf,
+    /// The runtime's directory for plugins.
+    pub cni_bin_dir: PathBuf,
+    /// Where to copy the plugin from; `None` if somebody else installs it.
+    pub plugin_source: Option<PathBuf>,
+}
+
+/// A file could not be put in its place.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The file system refused.
+    #[error("cannot {verb} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        verb: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file of the same name is there and is not weft's.
+    #[error("{} is there and does not call weft-cni; move it away, and the agent will write its own", .0.display())]
+    Foreign(PathBuf),
+}
+
+impl Places {
+    /// The file of the conflist.
+    #[must_use]
+    pub fn conflist(&self) -> PathBuf {
+        self.cni_conf_dir.join(conflist::FILE_NAME)
+    }
+
+    /// The file of the plugin.
+    #[must_use]
+    pub fn plugin(&self) -> PathBuf {
+        self.cni_bin_dir.join(conflist::PLUGIN_TYPE)
+    }
+
+    /// Puts everything in its place; returns the files that had to be written.
+    ///
+    /// # Errors
+    /// [`PublishError`] for the first file that cannot be; those before it are in place.
+    pub fn publish(&self, subnet: &SubnetEnv, conflist: &Conflist) -> Result<Vec<PathBuf>, PublishError> {
+        let mut written = Vec::new();
+        let mut put = |path: PathBuf, bytes: &[u8], mode, durability| -> Result<(), PublishError> {
+            if fs::read(&path).is_ok_and(|found| found == bytes) {
+                return Ok(());
+            }
+            write_atomically(&path, bytes, mode, durability).map_err(io_error("write", &path))?;
+            written.push(path);
+            Ok(())
+        };
+        put(self.subnet_file.clone(), subnet.to_string().as_bytes(), subnet_env::MODE, Durability::UntilReboot)?;
+        if let Some(source) = &self.plugin_source {
+            let binary = fs::read(source).map_err(io_error("read", source))?;
+            // A rename, so that a plugin that is running just now goes on, and no caller finds half a binary.
+            put(self.plugin(), &binary, BINARY_MODE, Durability::Durable)?;
+        }
+        let path = self.conflist();
+        if let Ok(found) = fs::read(&path)
+            && !Conflist::is_ours(&found)
+        {
+            return Err(PublishError::Foreign(path));
+        }
+        put(path, conflist.render().as_bytes(), conflist::MODE, Durability::Durable)?;
+        Ok(written)
+    }
+
+    /// Removes what [`Places::publish`] put there, the conflist first, so that no runtime calls a plugin without a node.
+    ///
+    /// # Errors
+    /// All that went wrong; everything else has been removed.
+    pub fn withdraw(&self) -> Result<(), Vec<PublishError>> {
+        let mut errors = Vec::new();
+        let conflist = self.conflist();
+        if fs::read(&conflist).is_ok_and(|found| Conflist::is_ours(&found)) {
+            errors.extend(remove(&conflist).err());
+        }
+        errors.extend(remove(&self.subnet_file).err());
+        // A plugin that somebody else installed is theirs to remove.
+        if self.plugin_source.is_some() {
+            errors.extend(remove(&self.plugin()).err());
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+fn remove(path: &Path) -> Result<(), PublishError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn io_error(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> PublishError {
+    move |source| PublishError::Io { verb, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(root: &Path) -> Places {
+        fs::write(root.join("source"), "plugin").unwrap();
+        Places {
+            subnet_file: root.join("run/flannel/subnet.env"),
+            cni_conf_dir: root.join("net.d"),
+            cni_bin_dir: root.join("bin"),
+            plugin_source: Some(root.join("source")),
+        }
+    }
+
+    fn subnet() -> SubnetEnv {
+        "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+            .parse()
+            .unwrap()
+    }
+
+    #[test]
+    fn writes_once_and_removes_all() {
+        let root = tempfile::tempdir().unwrap();
+        let places = places(root.path());
+        let conflist = Conflist::default();
+        assert_eq!(
+            places.publish(&subnet(), &conflist).unwrap(),
+            [places.subnet_file.clone(), places.plugin(), places.conflist()],
+            "the conflist comes last"
+        );
+        assert!(places.publish(&subnet(), &conflist).unwrap().is_empty(), "what is right is not written again");
+        places.withdraw().unwrap();
+        for path in [&places.subnet_file, &places.plugin(), &places.conflist()] {
+            assert!(!path.exists(), "{}", path.display());
+        }
+        places.withdraw().unwrap();
+    }
+
+    #[test]
+    fn a_foreign_file_of_our_name_is_kept() {
+        let root = tempfile::tempdir().unwrap();
+        let places = places(root.path());
+        fs::create_dir_all(&places.cni_conf_dir).unwrap();
+        fs::write(places.conflist(), r#"{"name":"x","plugins":[{"type":"bridge"}]}"#).unwrap();
+        let error = places.publish(&subnet(), &Conflist::default()).unwrap_err().to_string();
+        assert!(error.contains("10-weft.conflist") && error.contains("move it away"), "{error}");
+        places.withdraw().unwrap();
+        assert!(places.conflist().exists());
+    }
+}
