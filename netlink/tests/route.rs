@@ -251,6 +251,11 @@ fn routes_of_every_kind() {
             scope: RouteScope::Link,
             ..base("10.3.0.0/16")
         },
+        Route {
+            next_hop: NextHop { link: Some(eth0), gateway: Some(ip("192.0.2.8")), onlink: false },
+            further: vec![NextHop { link: Some(eth0), gateway: Some(ip("192.0.2.9")), onlink: false }],
+            ..base("10.4.0.0/16")
+        },
     ];
     socket.all(routes.iter().map(|route| route.request(Verb::Create)).collect()).unwrap();
     let mut found = socket.routes(RouteFilter { protocol: Some(PROTOCOL), ..RouteFilter::default() }).unwrap();

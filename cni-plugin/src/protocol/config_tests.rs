@@ -118,3 +118,16 @@ fn t121_gc_keeps_nothing_for_null_and_refuses_to_guess() {
     assert_eq!(read(r#","cni.dev/valid-attachments":[{"containerID":"c"}]"#).unwrap_err().code, Code::InvalidConfig);
     assert_eq!(read(r#","cni.dev/valid-attachments":"all""#).unwrap_err().code, Code::InvalidConfig);
 }
+
+#[test]
+fn the_configuration_in_manifests_is_one_that_we_read() {
+    // As libcni hands it over: the plugin's object, with name and version of the list.
+    let list: serde_json::Value = serde_json::from_str(include_str!("../../../manifests/10-weft.conflist")).unwrap();
+    let mut plugin = list["plugins"][0].clone();
+    plugin["name"] = list["name"].clone();
+    plugin["cniVersion"] = list["cniVersion"].clone();
+    let json = Json::parse_object(plugin.to_string().as_bytes()).unwrap();
+    let conf = NetConf::parse(&json, &Args::default()).unwrap();
+    assert_eq!(conf.etcd.unwrap().endpoints, ["http://192.0.2.10:2379"]);
+    assert_eq!(conf.lease_command.unwrap().to_str(), Some("/usr/local/bin/weft"));
+}

@@ -166,7 +166,7 @@ impl Attach<'_> {
             mtu: self.network.mtu,
         };
         let container_index = veth::create(pair, host_netns.as_fd(), &mut container)?;
-        veth::plug_in(host_name, bridge.index, &self.conf.bridge, &mut host.socket)?;
+        veth::plug_in(pair, bridge.index, &self.conf.bridge, &attachment.ips, &mut host.socket)?;
         let detect = self.conf.bridge.detect_duplicates;
         // Duplicates are detected on the wire, so the port has to forward first.
         if detect {
@@ -175,6 +175,7 @@ impl Attach<'_> {
         let (ips, routes) = (&attachment.ips, &attachment.routes);
         veth::address(container_index, &self.call.interface, ips, routes, detect, &mut container)?;
         veth::await_forwarding(host_name, &host.probe)?;
+        veth::await_sending(container_index, &self.call.interface, &mut container)?;
         for ip in plan::to_announce(container_mac, ips) {
             announce(container_index, container_mac, ip)?;
         }

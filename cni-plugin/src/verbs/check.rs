@@ -88,7 +88,7 @@ fn check_container(attachment: &Attachment, previous: &Previous, socket: &mut Ro
         let wanted = route.on_link(link.index);
         let same = |found: &weft_netlink::Route| {
             found.dst == wanted.dst
-                && found.next_hop.gateway == wanted.next_hop.gateway
+                && found.next_hops().any(|hop| hop.gateway == wanted.next_hop.gateway)
                 && found.table == wanted.table
                 && wanted.priority.is_none_or(|priority| found.priority == Some(priority))
         };

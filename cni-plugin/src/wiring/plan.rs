@@ -8,6 +8,9 @@ use weft_netlink::{MacAddr, Route, RouteScope};
 
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Identity};
 
+/// On the link, no gateway between (linux/rtnetlink.h).
+const RT_SCOPE_LINK: u8 = 253;
+
 /// `rtm_protocol` of the routes that weft makes.
 pub const ROUTE_PROTOCOL: u8 = 0x77;
 
@@ -90,7 +93,12 @@ pub fn routes(wish: RouteWish<'_>, ips: &[AssignedIp]) -> Vec<AssignedRoute> {
     let mut routes: Vec<AssignedRoute> = wish
         .configured
         .iter()
-        .map(|route| AssignedRoute { gw: route.gw.or_else(|| gateway(route.dst.is_ipv6())), ..route.clone() })
+        .map(|route| {
+            // What is said to be on the link (RT_SCOPE_LINK and nearer) has no gateway, and the kernel takes none.
+            let far = route.scope.is_none_or(|scope| scope < RT_SCOPE_LINK);
+            let gw = route.gw.or_else(|| far.then(|| gateway(route.dst.is_ipv6())).flatten());
+            AssignedRoute { gw, ..route.clone() }
+        })
         .collect();
     for v6 in [false, true] {
         let Some(gw) = gateway(v6) else { continue };
@@ -111,6 +119,22 @@ pub fn routes(wish: RouteWish<'_>, ips: &[AssignedIp]) -> Vec<AssignedRoute> {
         }
     }
     routes
+}
+
+/// The routes as the kernel takes them, through the link with this index. Several ways to one destination are one route.
+#[must_use]
+pub fn kernel_routes(routes: &[AssignedRoute], link: u32) -> Vec<Route> {
+    let mut merged: Vec<Route> = Vec::with_capacity(routes.len());
+    for route in routes.iter().map(|route| route.on_link(link)) {
+        let same = |other: &&mut Route| {
+            other.dst == route.dst && other.table == route.table && other.priority == route.priority
+        };
+        match merged.iter_mut().find(same) {
+            Some(first) => first.further.push(route.next_hop),
+            None => merged.push(route),
+        }
+    }
+    merged
 }
 
 impl AssignedRoute {
@@ -134,7 +158,7 @@ impl AssignedRoute {
             // The kernel wants to be told that there is no gateway.
             None if self.gw.is_none() && self.dst.is_ipv4() => RouteScope::Link,
             None | Some(0) => RouteScope::Universe,
-            Some(253) => RouteScope::Link,
+            Some(RT_SCOPE_LINK) => RouteScope::Link,
             Some(254) => RouteScope::Host,
             Some(other) => RouteScope::Other(other),
         };

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{
-    Address, BridgePort, Errno, KernelError, LinkChange, LinkProbe, MacAddr, Request, RouteSocket, Verb, Veth, VethPeer,
+    Address, BridgePort, Errno, KernelError, LinkChange, LinkProbe, MacAddr, Neighbour, Request, Route, RouteSocket,
+    Verb, Veth, VethPeer,
 };
 
 use crate::formats::attachment::{AssignedIp, AssignedRoute};
 use crate::protocol::config::BridgeConfig;
 use crate::protocol::{CniError, Code, Result};
+use crate::wiring::plan;
 
 /// Index that the container's interface asks for: the one after the loopback's. So it is known without asking.
 const USUAL_INDEX: u32 = 2;
@@ -80,24 +82,39 @@ pub fn create(pair: Pair<'_>, host: impl AsFd, container: &mut RouteSocket) -> R
     })
 }
 
-/// Plugs the host's end into the bridge with this index.
+/// Plugs the host's end into the bridge with this index, and tells the host where the container's addresses are.
+///
+/// An address that was another container's a moment ago may be one that the host is asking for in vain: it would hear the
+/// answer only when it asks again, a second later, and refuse all connections if it has asked for the last time.
 ///
 /// # Errors
 /// Code 11 if the bridge is full, 999 if the kernel refuses otherwise.
-pub fn plug_in(name: &str, bridge: u32, config: &BridgeConfig, host: &mut RouteSocket) -> Result<()> {
-    let mut requests = vec![LinkChange::new(name).master(bridge).up().request()];
+pub fn plug_in(
+    pair: Pair<'_>,
+    bridge: u32,
+    config: &BridgeConfig,
+    ips: &[AssignedIp],
+    host: &mut RouteSocket,
+) -> Result<()> {
+    let mut requests = vec![LinkChange::new(pair.host_name).master(bridge).up().request()];
     if config.hairpin || config.port_isolation {
         let hairpin = config.hairpin.then_some(true);
         let isolated = config.port_isolation.then_some(true);
-        requests.push(BridgePort { link: name.into(), hairpin, isolated }.set());
+        requests.push(BridgePort { link: pair.host_name.into(), hairpin, isolated }.set());
     }
-    host.all(requests).map_err(|error| match error.errno() {
-        Some(Errno::EXFULL) => CniError::later(format!(
+    let port_requests = requests.len();
+    let mac = pair.container_mac;
+    requests.extend(ips.iter().map(|ip| Neighbour { link: bridge, ip: ip.address.ip(), mac }.confirm()));
+    // A neighbour table that is full is no reason to refuse a container: the host asks on the wire then.
+    let refused = host.run(requests)?.into_iter().take(port_requests).find_map(std::result::Result::err);
+    match refused {
+        None => Ok(()),
+        Some(error) if error.errno == Errno::EXFULL => Err(CniError::later(format!(
             "bridge: {:?} has reached the kernel's bridge port limit of 1023: {error}",
             config.name
-        )),
-        _ => error.into(),
-    })
+        ))),
+        Some(error) => Err(weft_netlink::Error::from(error).into()),
+    }
 }
 
 /// Gives the container's end its addresses and routes.
@@ -116,12 +133,8 @@ pub fn address(
         .iter()
         .map(|ip| Address { link: index, network: ip.address, no_dad: !detect_duplicates }.request(Verb::Create))
         .collect();
-    let route_request = |(at, route): (usize, &AssignedRoute)| {
-        // The same destination again is a further way to it.
-        let again = routes.iter().take(at).any(|other| other.dst == route.dst && other.table == route.table);
-        route.on_link(index).request(if again { Verb::Append } else { Verb::Create })
-    };
-    let route_requests: Vec<Request> = routes.iter().enumerate().map(route_request).collect();
+    let routes = plan::kernel_routes(routes, index);
+    let route_requests: Vec<Request> = routes.iter().map(|route| route.request(Verb::Create)).collect();
     if ips.iter().any(|ip| ip.address.is_ipv6()) {
         let sysctl = Sysctl::default();
         for link in ["lo", name] {
@@ -133,21 +146,22 @@ pub fn address(
     if detect_duplicates {
         container.all(addresses)?;
         await_unique(index, container)?;
-        return add_routes(index, routes, container.run(route_requests)?, container);
+        let verdicts = container.run(route_requests)?;
+        return add_routes(index, &routes, verdicts, container);
     }
     let mut verdicts = container.run(addresses.into_iter().chain(route_requests).collect())?;
     let of_routes = verdicts.split_off(ips.len());
     if let Some(refused) = verdicts.into_iter().find_map(Result::err) {
         return Err(weft_netlink::Error::from(refused).into());
     }
-    add_routes(index, routes, of_routes, container)
+    add_routes(index, &routes, of_routes, container)
 }
 
 /// Deals with refused routes. One that is there already belongs to another interface of this container: ours goes behind
 /// it, by a priority that no other interface has, unless the configuration gives it one.
 fn add_routes(
     index: u32,
-    routes: &[AssignedRoute],
+    routes: &[Route],
     verdicts: Vec<std::result::Result<(), KernelError>>,
     container: &mut RouteSocket,
 ) -> Result<()> {
@@ -156,7 +170,7 @@ fn add_routes(
         match verdict {
             Ok(()) => {}
             Err(error) if error.errno == Errno::EEXIST && route.priority.is_none() => {
-                let mut second = route.on_link(index);
+                let mut second = route.clone();
                 second.priority = Some(DEFAULT_PRIORITY.saturating_add(index));
                 behind.push(second.request(Verb::Create));
             }
@@ -196,6 +210,20 @@ pub fn await_forwarding(name: &str, probe: &LinkProbe) -> Result<()> {
     let running = || probe.flags(name).is_ok_and(|flags| flags.is_some_and(|flags| flags.running));
     wait(FORWARDING_DEADLINE, running).map_err(|waited| {
         CniError::new(Code::TryAgainLater, format!("bridge port {name} is not running after {waited}"))
+    })
+}
+
+/// Waits until what the container sends is sent.
+///
+/// Its end came up before the host's, so it got its carrier late, and the kernel opens its queue later still: what the pod
+/// sends at once, be it an answer to ARP, would be dropped. No lock-free question tells; this one makes it so.
+///
+/// # Errors
+/// Code 11 if it is not so within 5 s.
+pub fn await_sending(index: u32, name: &str, container: &mut RouteSocket) -> Result<()> {
+    let sends = || container.link(index).is_ok_and(|link| link.is_some_and(|link| link.operational));
+    wait(FORWARDING_DEADLINE, sends).map_err(|waited| {
+        CniError::new(Code::TryAgainLater, format!("interface {name} is not operational after {waited}"))
     })
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
 };
 
 use crate::MacAddr;
@@ -51,6 +51,10 @@ pub struct Link {
     pub up: bool,
     /// Whether it is set up and has a carrier (`IFF_RUNNING`).
     pub running: bool,
+    /// Whether packets that it is given now are sent (`IF_OPER_UP`, RFC 2863). With only a carrier they may still be
+    /// dropped: the queue is opened a little later, by the kernel's link watch. Asking for one link (not for all) makes
+    /// the link watch run at once, since Linux 6.8.
+    pub operational: bool,
     /// Whether it is a loopback device.
     pub loopback: bool,
     /// Index of the bridge whose port it is.
@@ -78,6 +82,7 @@ impl Link {
             mtu: 0,
             up: flags.contains(LinkFlags::Up),
             running: flags.contains(LinkFlags::Running),
+            operational: false,
             loopback: flags.contains(LinkFlags::Loopback),
             master: None,
             promiscuity: 0,
@@ -91,6 +96,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Address(bytes) => link.mac = MacAddr::try_from(bytes.as_slice()).ok(),
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::OperState(state) => link.operational = state == State::Up,
                 LinkAttribute::Controller(master) => link.master = Some(master),
                 LinkAttribute::Promiscuity(count) => link.promiscuity = count,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),

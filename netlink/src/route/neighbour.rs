@@ -13,7 +13,7 @@ use super::address::family;
 use super::request::{Request, Verb};
 use crate::MacAddr;
 
-/// A neighbour that the kernel takes as given (`NUD_PERMANENT`).
+/// Which Ethernet address has an IP address. In dumps always one that the kernel takes as given (`NUD_PERMANENT`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Neighbour {
     /// Index of the link behind which it is.
@@ -28,14 +28,25 @@ impl Neighbour {
     /// The request that sets or deletes it.
     #[must_use]
     pub fn request(&self, verb: Verb) -> Request {
+        neighbour_request(verb, &self, self.message(NeighbourState::Permanent))
+    }
+
+    /// The request that says what ARP or neighbour discovery would find out, in the place of what the kernel believes. It
+    /// ages like what they have found (`NUD_REACHABLE`).
+    #[must_use]
+    pub fn confirm(&self) -> Request {
+        neighbour_request(Verb::Replace, &self, self.message(NeighbourState::Reachable))
+    }
+
+    fn message(&self, state: NeighbourState) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = family(self.ip);
         message.header.ifindex = self.link;
-        message.header.state = NeighbourState::Permanent;
+        message.header.state = state;
         message.header.kind = RouteType::Unicast;
         message.attributes.push(NeighbourAttribute::Destination(self.ip.into()));
         message.attributes.push(NeighbourAttribute::LinkLayerAddress(self.mac.0.to_vec()));
-        neighbour_request(verb, &self, message)
+        message
     }
 
     /// `None` for what is not a permanent neighbour with an Ethernet address.

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol,
-    RouteScope as WireScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteNextHop, RouteNextHopFlags,
+    RouteProtocol, RouteScope as WireScope, RouteType,
 };
 
 use super::address::family;
@@ -54,6 +54,28 @@ pub struct NextHop {
     pub onlink: bool,
 }
 
+impl NextHop {
+    fn to_wire(self) -> RouteNextHop {
+        let mut hop = RouteNextHop::default();
+        hop.interface_index = self.link.unwrap_or_default();
+        hop.flags.set(RouteNextHopFlags::Onlink, self.onlink);
+        hop.attributes.extend(self.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+        hop
+    }
+
+    fn from_wire(hop: &RouteNextHop) -> Self {
+        let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(address) => ip(address),
+            _ => None,
+        });
+        Self {
+            link: (hop.interface_index != 0).then_some(hop.interface_index),
+            gateway,
+            onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+        }
+    }
+}
+
 /// A route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
@@ -61,6 +83,8 @@ pub struct Route {
     pub dst: IpNetwork,
     /// Where it leads.
     pub next_hop: NextHop,
+    /// Further ways of the same cost, among which the kernel spreads connections (ECMP).
+    pub further: Vec<NextHop>,
     /// Routing table; [`Route::MAIN`] mostly.
     pub table: u32,
     /// Who put it there (`rtm_protocol`, linux/rtnetlink.h).
@@ -91,6 +115,7 @@ impl Route {
         Self {
             dst,
             next_hop: NextHop::default(),
+            further: Vec::new(),
             table: Self::MAIN,
             protocol,
             scope: RouteScope::Universe,
@@ -112,7 +137,7 @@ impl Route {
         header.protocol = RouteProtocol::from(self.protocol);
         header.scope = self.scope.to_wire();
         header.kind = self.kind.to_wire();
-        if self.next_hop.onlink {
+        if self.next_hop.onlink && self.further.is_empty() {
             header.flags = RouteFlags::Onlink;
         }
         // The header has one byte for the table; the attribute has room for all of them.
@@ -122,8 +147,12 @@ impl Route {
         }
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Destination(self.dst.network().into()));
-        attributes.extend(self.next_hop.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
-        attributes.extend(self.next_hop.link.map(RouteAttribute::Oif));
+        if self.further.is_empty() {
+            attributes.extend(self.next_hop.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+            attributes.extend(self.next_hop.link.map(RouteAttribute::Oif));
+        } else {
+            attributes.push(RouteAttribute::MultiPath(self.next_hops().copied().map(NextHop::to_wire).collect()));
+        }
         attributes.extend(self.src.map(|ip| RouteAttribute::PrefSource(ip.into())));
         attributes.extend(self.priority.map(RouteAttribute::Priority));
         let metrics: Vec<_> =
@@ -139,7 +168,12 @@ impl Route {
         Request::new(operation, verb.flags(), message)
     }
 
-    /// `None` for a multipath or cached route, and for families other than IP: nothing that weft makes or compares.
+    /// All ways that it leads.
+    pub fn next_hops(&self) -> impl Iterator<Item = &NextHop> {
+        std::iter::once(&self.next_hop).chain(&self.further)
+    }
+
+    /// `None` for a cached route, and for families other than IP: nothing that weft makes or compares.
     pub(crate) fn from_message(message: &RouteMessage) -> Option<Self> {
         let header = &message.header;
         if header.flags.contains(RouteFlags::Cloned) {
@@ -176,7 +210,11 @@ impl Route {
                         }
                     }
                 }
-                RouteAttribute::MultiPath(_) => return None,
+                RouteAttribute::MultiPath(hops) => {
+                    let mut hops = hops.iter().map(NextHop::from_wire);
+                    route.next_hop = hops.next()?;
+                    route.further = hops.collect();
+                }
                 _ => {}
             }
         }
@@ -190,11 +228,13 @@ impl fmt::Display for Route {
             RouteKind::Unicast => write!(f, "route {}", self.dst)?,
             kind => write!(f, "{kind:?} route {}", self.dst)?,
         }
-        if let Some(gateway) = self.next_hop.gateway {
-            write!(f, " via {gateway}")?;
-        }
-        if let Some(link) = self.next_hop.link {
-            write!(f, " on link {link}")?;
+        for hop in self.next_hops() {
+            if let Some(gateway) = hop.gateway {
+                write!(f, " via {gateway}")?;
+            }
+            if let Some(link) = hop.link {
+                write!(f, " on link {link}")?;
+            }
         }
         if self.table != Self::MAIN {
             write!(f, " in table {}", self.table)?;
@@ -242,7 +282,7 @@ impl RouteFilter {
 
     /// Whether a route is one of those asked for: a dump over both families is not filtered by the kernel.
     pub(crate) fn admits(self, route: &Route) -> bool {
-        self.link.is_none_or(|link| route.next_hop.link == Some(link))
+        self.link.is_none_or(|link| route.next_hops().any(|hop| hop.link == Some(link)))
             && self.table.is_none_or(|table| route.table == table)
             && self.protocol.is_none_or(|protocol| route.protocol == protocol)
             && self.v6.is_none_or(|v6| route.dst.is_ipv6() == v6)

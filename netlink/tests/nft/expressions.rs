@@ -221,7 +221,8 @@ fn translations_are_listed_as_meant() {
     let pre = Chain::base("pre", ChainKind::Nat, Hook::Prerouting, priority::DSTNAT);
     for (chain, phrases) in [(post, sources), (pre, destinations)] {
         let expected: Vec<&str> = phrases.iter().map(|(_, text)| *text).collect();
-        let rules: Vec<Rule> = phrases.iter().map(|(phrase, _)| Rule::new(chain.name.clone()).with(phrase.clone())).collect();
+        let rules: Vec<Rule> =
+            phrases.iter().map(|(phrase, _)| Rule::new(chain.name.clone()).with(phrase.clone())).collect();
         assert_eq!(rules_of(&chain, &[], &sets, &rules), expected);
     }
 }
