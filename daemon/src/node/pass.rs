@@ -16,7 +16,7 @@ use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::Snapshot;
-use crate::cluster::netconf::Backend;
+use crate::cluster::netconf::{Backend, NetConf};
 use crate::cluster::pool::Pool;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
@@ -67,6 +67,8 @@ pub struct Node {
     uplink: Option<Uplink>,
     /// The lease whose subnets the data plane has. It outlives the loss of the lease.
     held: Option<Held>,
+    /// The network configuration whose oddities have been told.
+    config: Option<Vec<u8>>,
     /// The node's files have been written once: from then on they are kept, whatever else is wrong.
     published: bool,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
@@ -105,6 +107,7 @@ impl Node {
             metrics,
             uplink: None,
             held: None,
+            config: None,
             published: false,
             settled: None,
             options,
@@ -119,6 +122,7 @@ impl Node {
     /// One pass. Returns when a failed object may be tried again.
     pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>) -> Option<Instant> {
         let started = Instant::now();
+        self.tell_oddities(snapshot);
         let retry = self.stages(lease, snapshot, started).await;
         self.metrics.passes.inc();
         self.metrics.pass_seconds.observe(started.elapsed().as_secs_f64());
@@ -150,6 +154,19 @@ impl Node {
         self.settled = Some(settled);
         self.publish(&held, &uplink);
         filter_retry.into_iter().chain(peers_retry).min()
+    }
+
+    /// Logs, once for each configuration, what in it nobody understands: most of it is misspelt.
+    fn tell_oddities(&mut self, snapshot: Option<&Snapshot>) {
+        let Some(config) = snapshot.and_then(|snapshot| snapshot.config.as_ref()) else { return };
+        if self.config.as_ref() == Some(config) {
+            return;
+        }
+        // One that cannot be used at all is the lease's to report.
+        for warning in NetConf::parse(config).map(|(_, warnings)| warnings).unwrap_or_default() {
+            tracing::warn!("network configuration: {warning}");
+        }
+        self.config = Some(config.clone());
     }
 
     fn select_uplink(&mut self) -> Option<Uplink> {

@@ -138,6 +138,7 @@ mod tests {
             mtu: 1450,
             up: true,
             running: true,
+            operational: true,
             loopback: false,
             master: None,
             promiscuity: 0,

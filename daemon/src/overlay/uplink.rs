@@ -186,6 +186,7 @@ mod tests {
             mtu,
             up: true,
             running: true,
+            operational: true,
             loopback: name == "lo",
             master: None,
             promiscuity: 0,
