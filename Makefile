@@ -1,0 +1,55 @@
+# weft: the commands of a developer. `make` lists them.
+#
+# cargo runs as you; only the lab and the tests need root, for which sudo is asked where you are not root.
+
+NODES  ?= 3
+PODS   ?= 2
+LAB    ?= lab
+OUTPUT ?= table
+
+TARGET ?= $(shell uname -m)-unknown-linux-musl
+OUT    ?= $(or $(CARGO_TARGET_DIR),target)
+SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
+# rustup puts cargo where a shell that was open before does not look.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
+
+.DEFAULT_GOAL := help
+.PHONY: help build lab lab-down test lint bench clean setup-%
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup-%:
+	@tests/setup.sh $*
+
+# One call of cargo a binary: built together, the plugin would get the agent's features of the crates they share.
+build: setup-build ## the two binaries (static, stripped) and weft-lab
+	@cargo build --locked --release --target $(TARGET) --package weft-cni --bin weft-cni
+	@cargo build --locked --release --target $(TARGET) --package weft --bin weft
+	@cargo build --locked --package weft-tests --bin weft-lab
+
+lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json
+	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS)
+
+lab-down: setup-build ## remove every trace of the lab: LAB=lab
+	@test -x $(OUT)/debug/weft-lab || cargo build --locked --package weft-tests --bin weft-lab
+	@$(weft-lab) down
+
+test: setup-test build ## all tests, in namespaces of their own
+	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
+
+lint: setup-lint ## format, clippy, licenses and sources of the dependencies
+	@cargo fmt --all --check
+	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@tests/deny.sh $(OUT)
+
+bench: ARGS ?= cni
+bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000"
+	@cargo build --locked --release --target $(TARGET) --package weft-bench --no-default-features --bin cni-floor
+	@cargo build --locked --profile quick --package weft-bench --bin weft-bench
+	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/quick/weft-bench $(ARGS)
+
+clean: ## remove what was built
+	@cargo clean

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Installs what a target of the Makefile needs and this machine (Debian 12 or later, or Ubuntu) does not have.
+#
+#   tests/setup.sh build|lab|test|lint
+#
+# Looks for the tools themselves, so a machine that has them from elsewhere is left alone: then nothing is installed and
+# no password asked. Says what it installs. Everything it says goes to stderr, as stdout belongs to the target.
+set -euo pipefail
+
+target=${1:?usage: tests/setup.sh build|lab|test|lint}
+
+say() { echo "setup: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+packages=()
+# need PACKAGE PROBE: the package is missing unless PROBE is a command, or a file if it begins with a slash.
+need() {
+    case $2 in
+    /*) [ -e "$2" ] || packages+=("$1") ;;
+    *) command -v "$2" > /dev/null || packages+=("$1") ;;
+    esac
+}
+
+# Debian keeps the tools of the administrator where the path of other users does not lead.
+PATH=$PATH:/usr/sbin:/sbin:$HOME/.cargo/bin
+
+need_build() {
+    need gcc cc
+    need libc6-dev /usr/include/stdio.h
+    need musl-tools musl-gcc
+    need protobuf-compiler protoc
+    need libprotobuf-dev /usr/include/google/protobuf/any.proto
+    if ! command -v cargo > /dev/null; then
+        need ca-certificates /etc/ssl/certs/ca-certificates.crt
+        need curl curl
+    fi
+}
+
+need_lab() {
+    need iproute2 ip
+    need etcd-server etcd
+}
+
+case $target in
+build | lint) need_build ;;
+lab) need_build && need_lab ;;
+test)
+    need_build && need_lab
+    need nftables nft
+    need strace strace
+    need containernetworking-plugins /usr/lib/cni/bridge
+    ;;
+*) die "unknown target $target" ;;
+esac
+
+if [ ${#packages[@]} -gt 0 ]; then
+    command -v apt-get > /dev/null || die "missing: ${packages[*]} (Debian's names); there is no apt-get to install them with"
+    sudo=()
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo > /dev/null || die "missing: ${packages[*]}; run as root, or install sudo or these packages"
+        sudo=(sudo)
+    fi
+    say "installing ${packages[*]}"
+
+    # etcd-server would start an etcd of its own. invoke-rc.d asks this file, and 101 means: do not.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        # Also when the installation fails or is interrupted.
+        trap '"${sudo[@]}" rm -f $policy' EXIT
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy > /dev/null
+        "${sudo[@]}" chmod 755 $policy
+    fi
+    "${sudo[@]}" apt-get update -qq >&2
+    "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >&2
+    case " ${packages[*]} " in
+    *" etcd-server "*)
+        # Nor at the next boot.
+        if command -v systemctl > /dev/null; then "${sudo[@]}" systemctl disable --quiet etcd.service >&2 || true; fi
+        ;;
+    esac
+fi
+
+if ! command -v cargo > /dev/null; then
+    say "installing Rust for $(id -un) by rustup, into $HOME/.cargo and $HOME/.rustup"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y --profile minimal --no-modify-path >&2
+fi
+
+if command -v rustup > /dev/null; then
+    musl=$(uname -m)-unknown-linux-musl
+    rustup target list --installed | grep -qx "$musl" || rustup target add "$musl" >&2
+    if [ "$target" = lint ]; then
+        rustup component list --installed | grep -q '^clippy' || rustup component add clippy >&2
+        rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt >&2
+    fi
+fi

@@ -1,0 +1,131 @@
+//! The segment between the nodes: a bridge in a namespace of its own, one port a node, a gateway address on it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+
+use super::Node;
+use crate::netns::Netns;
+use crate::tool;
+
+/// The address of the underlay itself: the nodes' default gateway, and etcd's.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
+/// etcd's client port.
+pub(super) const ETCD_PORT: u16 = 2379;
+
+/// Node 1 has .11.
+pub(super) fn node_v4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 100, number.saturating_add(10))
+}
+
+/// Node 1 has ::11 in writing, as in v4.
+pub(super) fn node_v6(number: u8) -> Ipv6Addr {
+    let digits = u16::from_str_radix(&number.saturating_add(10).to_string(), 16).unwrap_or_default();
+    Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, digits)
+}
+
+/// Makes the segment, unless it is there.
+pub(super) fn ensure(underlay: &Netns) -> Result<()> {
+    Netns::ensure_machine(underlay.name())?;
+    if underlay.tool("ip", &["link", "show", "br0"]).is_ok() {
+        return Ok(());
+    }
+    // No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery.
+    underlay.tool("ip", &["link", "add", "br0", "type", "bridge", "stp_state", "0", "mcast_snooping", "0"])?;
+    underlay.tool("ip", &["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
+    underlay.tool("ip", &["addr", "add", "fd00:100::1/64", "dev", "br0", "nodad"])?;
+    underlay.tool("ip", &["link", "set", "br0", "up"])?;
+    Ok(())
+}
+
+/// From so many nodes on, their underlay neighbours are fixed entries.
+///
+/// The kernel counts the neighbours of all namespaces together and takes 1024 of them (`gc_thresh3`, which is the host's
+/// and not ours to raise); 33 nodes that all know each other are beyond that. Fixed entries do not count.
+const CROWD: u16 = 20;
+
+/// Makes a node's namespace and plugs it in, unless that is done; in a lab that shall have so many nodes.
+pub(super) fn attach(underlay: &Netns, node: &Node, nodes: u16) -> Result<()> {
+    std::fs::create_dir_all(&node.folder)?;
+    let netns = Netns::ensure_machine(node.netns.name())?;
+    // The last thing that is done below.
+    if netns.tool("ip", &["-6", "route", "show", "default"])?.contains("eth0") {
+        return Ok(());
+    }
+    let port = port(node);
+    // What a kill in the middle may have left; the pair goes with either end.
+    let _ = underlay.tool("ip", &["link", "delete", &port]);
+    let add = [
+        "link",
+        "add",
+        &port,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "address",
+        &mac(node.number),
+        "netns",
+        netns.name(),
+    ];
+    underlay.tool("ip", &add)?;
+    underlay.tool("ip", &["link", "set", &port, "master", "br0", "up"])?;
+    netns.tool("ip", &["link", "set", "eth0", "up"])?;
+    netns.tool("ip", &["addr", "add", &format!("{}/24", node.v4()), "dev", "eth0"])?;
+    netns.tool("ip", &["route", "add", "default", "via", &GATEWAY.to_string()])?;
+    netns.tool("ip", &["addr", "add", &format!("{}/64", node.v6()), "dev", "eth0", "nodad"])?;
+    if nodes > CROWD {
+        introduce(&netns, node, nodes)?;
+    }
+    netns.tool("ip", &["-6", "route", "add", "default", "via", "fd00:100::1", "dev", "eth0"])?;
+    Ok(())
+}
+
+/// Gives a node the others' addresses, those too that are still to come.
+fn introduce(netns: &Netns, node: &Node, nodes: u16) -> Result<()> {
+    let others = (1..=u8::try_from(nodes)?).filter(|number| *number != node.number);
+    let lines = others.flat_map(|number| {
+        let (v4, v6, mac) = (node_v4(number), node_v6(number), mac(number));
+        [v4.to_string(), v6.to_string()].map(|ip| format!("neigh replace {ip} dev eth0 lladdr {mac} nud permanent\n"))
+    });
+    let batch = node.path("neighbours");
+    std::fs::write(&batch, lines.collect::<String>())?;
+    netns.command(tool::command("ip").arg("-batch").arg(&batch)).map(drop)
+}
+
+/// The MAC of a node's `eth0`.
+fn mac(number: u8) -> String {
+    format!("02:00:c0:a8:64:{:02x}", number.saturating_add(10))
+}
+
+/// Removes what [`attach`] made in the underlay, if the node's namespace has not taken it along yet.
+pub(super) fn detach(underlay: &Netns, node: &Node) -> Result<()> {
+    let port = port(node);
+    if underlay.tool("ip", &["link", "show", &port]).is_ok() {
+        // It may vanish by itself in this very moment.
+        let _ = underlay.tool("ip", &["link", "delete", &port]);
+    }
+    Ok(())
+}
+
+/// Plugs a node in or out.
+pub(super) fn plug(underlay: &Netns, node: &Node, plugged: bool) -> Result<()> {
+    underlay.tool("ip", &["link", "set", &port(node), if plugged { "up" } else { "down" }]).map(drop)
+}
+
+fn port(node: &Node) -> String {
+    format!("p{}", node.number.saturating_add(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_read_alike_in_both_families() {
+        assert_eq!(node_v4(1).to_string(), "192.168.100.11");
+        assert_eq!(node_v6(1).to_string(), "fd00:100::11");
+        assert_eq!(node_v6(100).to_string(), "fd00:100::110");
+    }
+}
