@@ -1,0 +1,57 @@
+//! `weft-bench`: weft beside its peers, in numbers.
+//!
+//! Every benchmark is a subcommand in a folder of its own. They share the machine they run on ([`machine`]), the way of
+//! timing a process ([`call`]) and of looking into it ([`memory`], [`trace`]), and statistics ([`stats`]).
+
+mod call;
+mod cni;
+mod machine;
+mod memory;
+mod stats;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Side-by-side measurements of weft and its peers. Exits with 1 if weft misses one of its promises.
+#[derive(Debug, Parser)]
+#[command(version, after_help = "Example:\n  weft-bench cni --rounds 1000 --output json")]
+struct Cli {
+    /// How to show the result.
+    #[arg(long, global = true, default_value = "table")]
+    output: Output,
+    #[command(subcommand)]
+    benchmark: Benchmark,
+}
+
+/// How to show the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs: JSON and nothing else on stdout.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// CNI ADD and DEL: weft-cni, Debian's bridge with host-local, and the least that a process can do.
+    #[command(after_help = "Example:\n  weft-bench cni --rounds 300 --standing 110")]
+    Cni(cni::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.benchmark {
+        Benchmark::Cni(options) => cni::run(options, cli.output),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("weft-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
