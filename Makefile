@@ -40,9 +40,10 @@ lab-down: setup-build ## remove every trace of the lab: LAB=lab
 test: setup-test build ## all tests, in namespaces of their own
 	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
 
-lint: setup-lint ## format, clippy, licenses and sources of the dependencies
+lint: setup-lint ## format, clippy, the named crates, licenses and sources of the dependencies
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@tests/named-crates.sh
 	@tests/deny.sh $(OUT)
 
 bench: ARGS ?= cni

@@ -2,17 +2,19 @@
 //!
 //! This serves hand-written configurations on nodes whose agent is not up yet.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
 
 use crate::formats::SubnetEnv;
+use crate::formats::attachment::LEASE_LOCK;
 use crate::formats::conflist::Etcd;
 use crate::node;
 use crate::protocol::config::NetConf;
@@ -20,10 +22,10 @@ use crate::protocol::{CniError, Result};
 
 /// How long the command may take, and how long to wait for another process that runs it.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Below the state directory; no network's name begins with a dot.
-const LOCK: &str = ".lease.lock";
 /// Prefix of all keys, as flannel has it.
 const PREFIX: &str = "/coreos.com/network";
+/// How much of what the command says is kept: the end of it, in bytes.
+const KEPT: usize = 4096;
 /// What the command may look for other programs in.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -58,7 +60,7 @@ pub(crate) fn obtain(conf: &NetConf, read: impl Fn() -> Result<Option<SubnetEnv>
 }
 
 fn lock(state_dir: &Path) -> Result<Flock<File>> {
-    let path = state_dir.join(LOCK);
+    let path = state_dir.join(LEASE_LOCK);
     let open = || -> io::Result<File> {
         std::fs::create_dir_all(state_dir)?;
         File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
@@ -117,33 +119,59 @@ fn execute(command: &Path, arguments: &[String], password: Option<&str>) -> Resu
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| format!("it could not be run: {error}"))?;
+    let mut words = LastWords::new(child.stderr.take());
     let begun = Instant::now();
     loop {
-        match child.try_wait() {
+        let ended = child.try_wait();
+        words.listen();
+        match ended {
             Ok(Some(status)) if status.success() => return Ok(()),
-            Ok(Some(status)) => return Err(format!("{status}: {}", last_words(&mut child))),
+            Ok(Some(status)) => return Err(format!("{status}: {words}")),
             // Where the runtime ignores SIGCHLD the status is lost; what the command was for will show.
             Err(_) => return Ok(()),
             Ok(None) if begun.elapsed() > DEADLINE => {
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("it did not end within {} s", DEADLINE.as_secs()));
+                return Err(format!("it did not end within {} s: {words}", DEADLINE.as_secs()));
             }
             Ok(None) => pause_for(Duration::from_millis(5)),
         }
     }
 }
 
-/// The end of what the command has said on standard error.
-fn last_words(child: &mut Child) -> String {
-    let mut bytes = Vec::new();
-    if let Some(stderr) = child.stderr.take() {
-        // A grandchild may hold the pipe open; what is there is there.
-        let _ = stderr.take(64 * 1024).read_to_end(&mut bytes);
+/// The end of what the command has said on standard error. It is listened to without waiting: a full pipe would stop the
+/// command, and a grandchild may hold the pipe open for long.
+struct LastWords {
+    pipe: Option<ChildStderr>,
+    heard: Vec<u8>,
+}
+
+impl LastWords {
+    fn new(pipe: Option<ChildStderr>) -> Self {
+        let pipe = pipe.filter(|pipe| fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).is_ok());
+        Self { pipe, heard: Vec::new() }
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    lines.iter().skip(lines.len().saturating_sub(3)).copied().collect::<Vec<_>>().join("; ")
+
+    /// Takes what is there, once a pipe's capacity at most.
+    fn listen(&mut self) {
+        let Some(pipe) = &mut self.pipe else { return };
+        let mut buffer = [0; KEPT];
+        for _ in 0..64 * 1024 / KEPT {
+            match pipe.read(&mut buffer) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => self.heard.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+            }
+        }
+        self.heard.drain(..self.heard.len().saturating_sub(KEPT));
+    }
+}
+
+impl fmt::Display for LastWords {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.heard);
+        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+        f.write_str(&lines.get(lines.len().saturating_sub(3)..).unwrap_or_default().join("; "))
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "a child and a lock cannot be waited for with a limit; this polls them")]
@@ -177,6 +205,9 @@ mod tests {
         assert!(error.contains('3') && error.contains("no etcd"), "{error}");
         assert!(execute(Path::new("/nonexistent"), &[], None).unwrap_err().contains("could not be run"));
         shell("test \"$WEFT_ETCD_PASSWORD\" = secret", Some("secret")).unwrap();
+        // More than a pipe holds, and a grandchild that keeps it open.
+        let error = shell("sleep 5 & head -c 300000 /dev/zero >&2; echo; echo the end >&2; exit 4", None).unwrap_err();
+        assert!(error.contains('4') && error.ends_with("the end"), "{error}");
         shell("test -z \"$WEFT_ETCD_PASSWORD\"", None).unwrap();
     }
 }

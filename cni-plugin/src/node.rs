@@ -1,8 +1,12 @@
 //! What a node has to give: its subnet, out of the configuration or the subnet file.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
 use ipnetwork::IpNetwork;
+use nix::libc;
 
 use crate::formats::SubnetEnv;
 use crate::ipam::range::{Range, RangeSet};
@@ -26,18 +30,29 @@ pub(crate) struct NodeNetwork {
 /// # Errors
 /// Code 11 if there is no subnet file, or a bad one; it names the file and what writes it.
 pub(crate) fn network(conf: &NetConf) -> Result<NodeNetwork> {
+    match known(conf)? {
+        Some(network) => Ok(network),
+        None => leased(conf, lease::obtain(conf, || read(conf))?),
+    }
+}
+
+/// What this node has to give, as far as it is known already; `None` if there is no subnet file.
+///
+/// # Errors
+/// Code 11 for a bad subnet file, code 7 for a configuration that does not go with it.
+pub(crate) fn known(conf: &NetConf) -> Result<Option<NodeNetwork>> {
     if !conf.ipam.sets.is_empty() {
         let mtu = match conf.bridge.mtu {
             // The file may well belong to somebody else; only its MTU is of interest.
             None => read(conf).ok().flatten().map(|env| env.mtu),
             mtu => mtu,
         };
-        return checked(NodeNetwork { sets: conf.ipam.sets.clone(), networks: Vec::new(), mtu });
+        return checked(NodeNetwork { sets: conf.ipam.sets.clone(), networks: Vec::new(), mtu }).map(Some);
     }
-    let env = match read(conf)? {
-        Some(env) => env,
-        None => lease::obtain(conf, || read(conf))?,
-    };
+    read(conf)?.map(|env| leased(conf, env)).transpose()
+}
+
+fn leased(conf: &NetConf, env: SubnetEnv) -> Result<NodeNetwork> {
     let set = |subnet: &IpNetwork| {
         let network = IpNetwork::new(subnet.network(), subnet.prefix()).unwrap_or(*subnet);
         // The file names the gateway with the subnet; older writers gave the subnet alone.
@@ -54,13 +69,24 @@ pub(crate) fn network(conf: &NetConf) -> Result<NodeNetwork> {
 ///
 /// # Errors
 /// Code 11 if it cannot be read or understood: whoever writes it will write it again.
-pub(crate) fn read(conf: &NetConf) -> Result<Option<SubnetEnv>> {
+fn read(conf: &NetConf) -> Result<Option<SubnetEnv>> {
     let path = conf.subnet_file.display();
-    match std::fs::read_to_string(&conf.subnet_file) {
+    match read_regular(&conf.subnet_file) {
         Ok(text) => text.parse().map(Some).map_err(|error| CniError::later(format!("{path} {error}"))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(CniError::later(format!("failed to load subnet file {path}: {error}"))),
     }
+}
+
+/// Reads a file, and never waits: a FIFO in its place is refused.
+fn read_regular(path: &Path) -> io::Result<String> {
+    let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn checked(network: NodeNetwork) -> Result<NodeNetwork> {
@@ -80,4 +106,29 @@ pub(crate) fn missing(conf: &NetConf) -> CniError {
         "failed to load subnet file {}: it does not exist yet; the weft agent (DaemonSet weft) writes it when the node has its subnet, check the agent's log on this node",
         conf.subnet_file.display()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Code;
+    use crate::protocol::env::Args;
+    use crate::protocol::json::Json;
+
+    fn conf(members: &str) -> NetConf {
+        let text = format!(r#"{{"cniVersion":"1.1.0","name":"net","subnetFile":{members}}}"#);
+        NetConf::parse(&Json::parse_object(text.as_bytes()).unwrap(), &Args::default()).unwrap()
+    }
+
+    #[test]
+    fn t124_what_is_known_is_checked_and_nothing_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let error = known(&conf(&format!("{fifo:?}"))).unwrap_err();
+        assert!(error.code == Code::TryAgainLater && error.message.contains("not a regular file"), "{error}");
+        assert_eq!(known(&conf(r#""/nonexistent""#)).unwrap(), None);
+        let ranges = r#""/nonexistent","mtu":1000,"ipam":{"ranges":[[{"subnet":"fd00::/64"}]]}"#;
+        assert_eq!(known(&conf(ranges)).unwrap_err().code, Code::InvalidConfig);
+    }
 }

@@ -12,6 +12,8 @@ use crate::verbs;
 
 /// More than any runtime sends: a GC list of 60,000 attachments has 8 MiB.
 const MAX_INPUT: u64 = 16 * 1024 * 1024;
+/// As much as most runtimes send.
+const USUAL_INPUT: usize = 2048;
 /// The name under which the plugin sets up the loopback interface instead.
 const LOOPBACK: &str = "loopback";
 
@@ -101,7 +103,7 @@ fn dispatch(
 }
 
 fn read(input: &mut dyn Read) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(USUAL_INPUT);
     let limited = &mut input.take(MAX_INPUT + 1);
     limited
         .read_to_end(&mut bytes)

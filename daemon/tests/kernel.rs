@@ -11,7 +11,7 @@ use weft::cluster::lease_value::{BackendData, VxlanData};
 use weft::cluster::model::Lease;
 use weft::filter::plan::{FilterConfig, plan as plan_filter};
 use weft::filter::table::FilterTable;
-use weft::overlay::peers::{LocalVtep, plan as plan_peers};
+use weft::overlay::peers::{Bounds, LocalVtep, plan as plan_peers};
 use weft::overlay::table::PeerTable;
 use weft::reconcile::Reconciler;
 use weft_netlink::agent::Connection;
@@ -89,11 +89,13 @@ fn the_rules_come_back_whatever_is_done_to_them_and_others_are_left_alone() {
             "nft delete chain inet weft forward".to_owned(),
             "nft delete table inet weft".to_owned(),
             "nft add chain inet weft stray".to_owned(),
+            "nft add table inet weft { flags dormant ; }".to_owned(),
         ] {
             sh(&damage);
             let pass = filter.pass(&desired, Instant::now()).await.unwrap();
             assert!(pass.writes() > 0 && pass.failed.is_empty(), "{damage}: {pass:?}");
             assert_eq!(list(), listed, "after {damage}");
+            assert!(!sh("nft list table inet weft").contains("dormant"), "after {damage}");
             assert!(!sh("nft list chains inet").contains("stray"), "after {damage}");
             assert_eq!(filter.pass(&desired, Instant::now()).await.unwrap().writes(), 0, "after {damage}");
         }
@@ -131,6 +133,10 @@ fn peer(number: u8) -> Lease {
     }
 }
 
+fn bounds() -> Bounds {
+    Bounds { cluster: vec!["10.244.0.0/16".parse().unwrap()] }
+}
+
 /// A namespace with a VXLAN device; its index and the peers' reconciler.
 fn overlay() -> (u32, PerFamily<LocalVtep>) {
     sh("ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.0.2.1 nolearning");
@@ -156,11 +162,11 @@ fn d43_foreign_routes_are_left_alone_and_flannels_are_taken_over() {
     block_on(async {
         let mut peers = Reconciler::new(PeerTable::new(Connection::open().unwrap()));
         peers.table_mut().set_devices(vec![link]);
-        let plan = plan_peers(&local, &[&two, &three]);
+        let plan = plan_peers(&local, &bounds(), &[&two, &three]);
         let pass = peers.pass(&plan.objects, Instant::now()).await.unwrap();
         assert_eq!(pass.deleted, 3, "what flannel left of the peer that is gone: {pass:?}");
         assert_eq!(pass.failed.len(), 1, "{pass:?}");
-        assert!(pass.failed[0].0.contains("route 10.244.3.0/24"), "{pass:?}");
+        assert!(pass.failed[0].0.to_string().contains("route 10.244.3.0/24"), "{pass:?}");
         let routes = sh("ip route");
         assert!(routes.contains("10.244.2.0/24 via 10.244.2.0 dev flannel.1 proto 119 onlink"), "{routes}");
         assert!(routes.contains("10.244.50.0/24 dev flannel.1 proto static"), "{routes}");
@@ -188,7 +194,7 @@ fn a_peer_that_moves_leaves_nothing_behind() {
         let mut peers = Reconciler::new(PeerTable::new(Connection::open().unwrap()));
         peers.table_mut().set_devices(vec![link]);
         let before = peer(2);
-        peers.pass(&plan_peers(&local, &[&before]).objects, Instant::now()).await.unwrap();
+        peers.pass(&plan_peers(&local, &bounds(), &[&before]).objects, Instant::now()).await.unwrap();
         // Another address, then another MAC, then both: each is one FDB entry afterwards.
         for (mac, ip) in [(2, 77), (3, 77), (4, 78)] {
             let moved = Lease {
@@ -199,7 +205,7 @@ fn a_peer_that_moves_leaves_nothing_behind() {
                 }),
                 ..peer(2)
             };
-            let plan = plan_peers(&local, &[&moved]).objects;
+            let plan = plan_peers(&local, &bounds(), &[&moved]).objects;
             let pass = peers.pass(&plan, Instant::now()).await.unwrap();
             assert!(pass.failed.is_empty(), "{pass:?}");
             let fdb = sh("bridge fdb show dev flannel.1");

@@ -1,9 +1,11 @@
 //! Network namespaces (network_namespaces(7)).
 
+#![expect(unsafe_code, reason = "one ioctl without an argument")]
+
 use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -20,6 +22,11 @@ pub const NAMED: &str = "/run/netns";
 const OWN: &str = "/proc/thread-self/ns/net";
 /// `NSFS_MAGIC`, linux/magic.h.
 const NSFS: FsType = FsType(0x6e73_6673);
+
+mod raw {
+    // `NS_GET_NSTYPE`, linux/nsfs.h.
+    nix::ioctl_none!(ns_get_nstype, 0xb7, 0x3);
+}
 
 /// An open network namespace. It lives at least as long as this value.
 #[derive(Debug)]
@@ -45,7 +52,7 @@ impl NetNs {
         let path = path.as_ref();
         let open = || -> io::Result<File> {
             let file = File::options().read(true).custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC).open(path)?;
-            if fstatfs(&file)?.filesystem_type() != NSFS {
+            if fstatfs(&file)?.filesystem_type() != NSFS || kind(&file)? != CloneFlags::CLONE_NEWNET.bits() {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a network namespace"));
             }
             Ok(file)
@@ -110,6 +117,12 @@ impl NetNs {
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })
     }
+}
+
+/// What kind of namespace an nsfs file is (`CLONE_NEW*`, ioctl_nsfs(2)).
+fn kind(file: &File) -> io::Result<i32> {
+    // SAFETY: the descriptor is open for as long as `file` lives, and the request takes no argument.
+    Ok(unsafe { raw::ns_get_nstype(file.as_raw_fd()) }?)
 }
 
 impl AsFd for NetNs {
@@ -201,4 +214,18 @@ pub fn names() -> Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_namespaces_and_files_are_refused() {
+        NetNs::current().unwrap();
+        for other in ["/proc/self/ns/mnt", "/proc/self/ns/user", "/proc/self/status", "/proc"] {
+            let error = NetNs::open(other).unwrap_err().to_string();
+            assert!(error.contains("not a network namespace") && error.contains(other), "{error}");
+        }
+    }
 }

@@ -18,8 +18,10 @@ use crate::error::{Error, KernelError, Result};
 const REQUESTS_PER_SEND: usize = 128;
 /// How often a dump that was overtaken by changes is tried again.
 const DUMP_ATTEMPTS: u32 = 16;
+/// Room for acknowledgements and single objects. Larger objects are seen coming.
+const SMALL_BUFFER: usize = 8 * 1024;
 /// Large enough for any datagram of a dump: the kernel fills at most 32 KiB (`NLMSG_GOODSIZE`, or the reader's size).
-const RECEIVE_BUFFER: usize = 64 * 1024;
+const DUMP_BUFFER: usize = 64 * 1024;
 /// `struct nlmsghdr`, linux/netlink.h.
 const HEADER_LENGTH: usize = 16;
 
@@ -30,8 +32,6 @@ pub enum Family {
     Route,
     /// nf_tables and conntrack.
     Netfilter,
-    /// Generic netlink: IPVS, WireGuard.
-    Generic,
 }
 
 impl Family {
@@ -39,7 +39,6 @@ impl Family {
         match self {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
-            Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
         }
     }
 }
@@ -106,7 +105,7 @@ impl Socket {
             Ok(socket)
         };
         let inner = open().map_err(|error| Error::io(format!("open a netlink socket ({family:?})"), error))?;
-        Ok(Self { inner, sequence: 0, buffer: vec![0; RECEIVE_BUFFER] })
+        Ok(Self { inner, sequence: 0, buffer: vec![0; SMALL_BUFFER] })
     }
 
     /// Sends all requests of the batch, in order, and returns the kernel's verdict on each.
@@ -163,23 +162,38 @@ impl Socket {
     where
         I: NetlinkSerializable + NetlinkDeserializable,
     {
+        self.look_up(operation, request, |frame| {
+            let message = NetlinkMessage::<I>::deserialize(frame.bytes).map_err(|error| error.to_string())?;
+            match message.payload {
+                NetlinkPayload::InnerMessage(inner) => Ok(inner),
+                _ => Err(format!("the answer is a control message (type {})", frame.kind)),
+            }
+        })
+    }
+
+    /// Asks for one object and has `read` take out of the answer what is wanted.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if there is no such object or the kernel refuses, [`Error::Decode`] with what `read` says.
+    pub(crate) fn look_up<I: NetlinkSerializable, T>(
+        &mut self,
+        operation: &str,
+        request: I,
+        read: impl FnOnce(Frame<'_>) -> Result<T, String>,
+    ) -> Result<T> {
         self.ask(operation, NLM_F_REQUEST, request)?;
         loop {
-            let length = self.receive(0).map_err(|error| Error::io(operation, error))?;
+            let length = self.receive_any_length().map_err(|error| Error::io(operation, error))?;
             for frame in Frames::new(&self.buffer[..length]) {
                 let frame = frame.map_err(|reason| Error::decode(operation, reason))?;
-                if frame.sequence != self.sequence {
+                if frame.sequence != self.sequence || frame.kind == NLMSG_NOOP {
                     continue; // a late answer to an earlier, abandoned request
                 }
                 if frame.kind == NLMSG_ERROR {
                     let code = frame.error_code().unwrap_or_default();
                     return Err(frame.refusal(code, operation.to_owned()).into());
                 }
-                let message =
-                    NetlinkMessage::<I>::deserialize(frame.bytes).map_err(|error| Error::decode(operation, error))?;
-                if let NetlinkPayload::InnerMessage(inner) = message.payload {
-                    return Ok(inner);
-                }
+                return read(frame).map_err(|reason| Error::decode(operation, reason));
             }
         }
     }
@@ -207,6 +221,7 @@ impl Socket {
     where
         I: NetlinkSerializable + NetlinkDeserializable,
     {
+        self.make_room(DUMP_BUFFER);
         self.ask(operation, NLM_F_REQUEST | NLM_F_DUMP, request)?;
         let mut found = Vec::new();
         let mut interrupted = false;
@@ -260,6 +275,26 @@ impl Socket {
                 Err(error) => return Err(Error::io(operation, error)),
             }
         }
+    }
+
+    fn make_room(&mut self, length: usize) {
+        if self.buffer.len() < length {
+            self.buffer.resize(length, 0);
+        }
+    }
+
+    /// Waits for one datagram and reads it into the buffer, which grows if need be.
+    fn receive_any_length(&mut self) -> io::Result<usize> {
+        // A peek into no room at all tells the length and leaves the datagram where it is.
+        let mut no_room: &mut [u8] = &mut [];
+        let length = loop {
+            match self.inner.recv(&mut no_room, libc::MSG_PEEK | libc::MSG_TRUNC) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => break other?,
+            }
+        };
+        self.make_room(length);
+        self.receive(0)
     }
 
     /// Reads one datagram into the buffer; waits unless `flags` hold `MSG_DONTWAIT`.

@@ -122,6 +122,47 @@ fn what_somebody_deletes_is_back_within_ten_seconds_without_a_restart() {
     heals(&lab, true, &["ip", "neigh", "flush", "dev", "flannel.1", "nud", "permanent"]);
     heals(&lab, true, &["nft", "flush", "ruleset"]);
     heals(&lab, true, &["ip", "link", "set", "flannel.1", "down"]);
+    heals(&lab, false, &["sh", "-c", "ip link set flannel.1 down; ip link set flannel.1 name renamed up"]);
+}
+
+#[test]
+fn pods_are_back_on_the_bridge_within_ten_seconds() {
+    let lab = two_nodes();
+    let node = lab.node("node1").unwrap();
+    let [first] = &node.subnets()[..] else { panic!("one family") };
+    let subnet = first.to_string();
+    // Their own node's pods are reached by the route that came with the bridge's address.
+    for sabotage in [
+        vec!["ip", "link", "delete", "cni0"],
+        vec!["ip", "route", "delete", &subnet, "dev", "cni0"],
+        vec![
+            "sh",
+            "-c",
+            "ip -br link show master cni0 | while read name rest; do ip link set ${name%@*} nomaster; done",
+        ],
+    ] {
+        node.netns.tool(sabotage[0], &sabotage[1..]).unwrap();
+        let reached = || lab.matrix(Duration::from_millis(300)).unwrap().complete();
+        wait::until(REPAIR, &format!("all pods to reach each other after {sabotage:?}"), reached).unwrap();
+    }
+}
+
+#[test]
+fn d50_a_lease_over_the_nodes_or_beside_the_network_is_ignored() {
+    let lab = two_nodes();
+    let value = r#"{"PublicIP":"192.168.100.79","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:47"}}"#;
+    let node = lab.node("node1").unwrap().netns.clone();
+    let before = kernel(&node);
+    for key in ["192.168.100.12-30", "10.99.0.0-24", "0.0.0.0-1"] {
+        lab.etcd().unwrap().put(&format!("/coreos.com/network/subnets/{key}"), value).unwrap();
+    }
+    // A lease that is right comes after them: once it is there, they have been seen.
+    let good = value.replace("192.168.100.79", "192.168.100.80").replace(":47", ":48");
+    lab.etcd().unwrap().put("/coreos.com/network/subnets/10.244.77.0-24", &good).unwrap();
+    let seen = || kernel(&node).iter().any(|line| line.contains("10.244.77.0/24"));
+    wait::until(REPAIR, "the good lease's route", seen).unwrap();
+    let news: Vec<String> = kernel(&node).into_iter().filter(|line| !before.contains(line)).collect();
+    assert!(news.iter().all(|line| line.contains("10.244.77.0") || line.contains(":48")), "{news:?}");
 }
 
 #[test]

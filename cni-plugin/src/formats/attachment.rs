@@ -32,12 +32,19 @@ pub const RECORDS: &str = "att";
 pub const POOL: &str = "pool";
 /// The file whose lock guards the pool and the coming and going of records.
 pub const LOCK: &str = "lock";
+/// Beside the networks' directories: the file whose lock lets one process a node lease a subnet. No network's name begins
+/// with a dot.
+pub const LEASE_LOCK: &str = ".lease.lock";
 /// Offset of the part of a record that changes.
 pub const STATUS_OFFSET: u64 = 16;
 /// A record is far smaller; what is longer is not one.
 pub const MAX_LENGTH: usize = 64 * 1024;
 const MAGIC: &[u8; 8] = b"weftatt\x01";
 const HEADER: usize = 32;
+/// Hexadecimal digits of a record's file name.
+const KEY_LENGTH: usize = 32;
+/// Hexadecimal digits in the name of an interface on the host: with `veth`, the 15 bytes that the kernel allows.
+const LINK_DIGITS: usize = 11;
 
 /// The directory of one network.
 #[must_use]
@@ -69,15 +76,27 @@ impl Identity {
     /// File name of its record: 32 hexadecimal digits.
     #[must_use]
     pub fn key(&self) -> String {
-        hex(&self.digest(), 32)
+        hex(&self.digest(), KEY_LENGTH)
     }
 
     /// Name of its interface on the host: `veth` and 11 hexadecimal digits. It follows from the identity, so that it can be
     /// found when everything else is lost.
     #[must_use]
     pub fn host_interface(&self) -> String {
-        format!("veth{}", hex(&self.digest(), 11))
+        host_interface_of(&hex(&self.digest(), LINK_DIGITS))
     }
+}
+
+/// Whether a file name is that of a record.
+#[must_use]
+pub fn is_key(name: &str) -> bool {
+    name.len() == KEY_LENGTH && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Name of the interface on the host that belongs to the record of this file name: both begin with the same digits.
+#[must_use]
+pub fn host_interface_of(key: &str) -> String {
+    format!("veth{}", key.get(..LINK_DIGITS).unwrap_or(key))
 }
 
 fn hex(bytes: &[u8], digits: usize) -> String {
@@ -325,6 +344,12 @@ mod tests {
         // The parts cannot run into each other.
         let shifted = Identity { network: "cbr0c".into(), container: "1".into(), interface: "eth0".into() };
         assert_ne!(eth0.key(), shifted.key());
+        // The file's name is enough to find the interface of a record that cannot be read.
+        assert_eq!(host_interface_of(&eth0.key()), eth0.host_interface());
+        assert!(is_key(&eth0.key()));
+        for other in ["", "lost+found", &eth0.key()[1..], &eth0.key().to_uppercase()] {
+            assert!(!is_key(other), "{other}");
+        }
     }
 
     proptest! {

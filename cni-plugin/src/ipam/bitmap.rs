@@ -43,6 +43,11 @@ impl Bitmap {
         }
     }
 
+    /// Sets all bits that are set in `other`, a row of the same length.
+    pub(crate) fn include(&mut self, other: &Self) {
+        self.bytes.iter_mut().zip(&other.bytes).for_each(|(own, other)| *own |= other);
+    }
+
     /// The first clear bit at or after `from` that `suits`; full bytes are passed over at once.
     pub(crate) fn first_clear(&self, from: u32, mut suits: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut index = from;

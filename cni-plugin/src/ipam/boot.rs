@@ -1,7 +1,7 @@
 //! Which boot of the machine this is, and how long it has lasted.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 
 use nix::time::{ClockId, clock_gettime};
 
@@ -15,10 +15,13 @@ pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// # Errors
 /// If `/proc` is not mounted.
 pub(super) fn boot_id() -> io::Result<BootId> {
-    let text = fs::read_to_string(BOOT_ID)?;
+    // 36 characters and a line end, which the kernel gives in one piece.
+    let mut text = [0; 64];
+    let length = File::open(BOOT_ID)?.read(&mut text)?;
+    let text = text.iter().take(length);
     let mut id = BootId::default();
     let mut digits =
-        text.bytes().filter_map(|byte| char::from(byte).to_digit(16)).filter_map(|digit| u8::try_from(digit).ok());
+        text.filter_map(|byte| char::from(*byte).to_digit(16)).filter_map(|digit| u8::try_from(digit).ok());
     for byte in &mut id {
         *byte = digits.next().unwrap_or_default() << 4 | digits.next().unwrap_or_default();
     }

@@ -1,7 +1,7 @@
 //! Which address an attachment gets, and the memory of it.
 //!
 //! `range`, `bitmap`, `pool` and `allocator` are pure; `store` keeps them in files that any number of processes share
-//! and that survive each of them being killed at any instruction; `reclaim` finds what the dead have left.
+//! and that survive each of them being killed at any instruction, one `record` an attachment; `reclaim` finds what the dead have left.
 
 pub mod allocator;
 mod bitmap;
@@ -10,4 +10,5 @@ mod lock;
 pub mod pool;
 pub mod range;
 pub mod reclaim;
+pub mod record;
 pub mod store;

@@ -75,12 +75,6 @@ impl Pool {
             && self.sets.iter().zip(sets).all(|(own, set)| own.ranges == *set)
     }
 
-    /// Whether it is of this boot.
-    #[must_use]
-    pub fn is_of(&self, boot: &BootId) -> bool {
-        self.boot == *boot
-    }
-
     /// Goes on where another pool of the same ranges stopped, so that rebuilding does not give just-freed addresses again.
     pub fn take_cursors(&mut self, other: &Self) {
         for set in &mut self.sets {
@@ -89,6 +83,19 @@ impl Pool {
             }
         }
         self.freed.clone_from(&other.freed);
+    }
+
+    /// Takes everything that is taken in `other` too. Returns whether that is all there is to know: `other` is of the same
+    /// boot and has all of these ranges.
+    pub fn take_all_of(&mut self, other: &Self) -> bool {
+        let mut complete = self.boot == other.boot;
+        for set in &mut self.sets {
+            match other.sets.iter().find(|same| same.ranges == set.ranges) {
+                Some(same) => set.bits.include(&same.bits),
+                None => complete = false,
+            }
+        }
+        complete
     }
 
     /// Whether an address is taken; `None` if it is not in the window of any range.

@@ -8,15 +8,23 @@ use std::time::Duration;
 
 use weft_netlink::LinkProbe;
 
-use super::store::{Record, Store, StoreError};
-use crate::formats::attachment::{Attachment, State};
+use super::record::Record;
+use super::store::{Store, StoreError};
+use crate::formats::attachment::{Attachment, RecordError, State};
+
+/// How many records are kept open to be removed together: a few of the 1024 files that a process may have open.
+pub const BATCH: usize = 128;
 
 /// Whether an attachment lives. A dead one is locked for this process.
 pub fn is_dead(record: &mut Record, probe: &LinkProbe) -> bool {
     let committed = |attachment: &Attachment| attachment.status.state == State::Committed;
     match &record.content {
-        // Somebody else's file, or one that a later version wrote: not ours to judge.
-        Err(_) => false,
+        // One that a later version wrote is not ours to judge.
+        Err(RecordError::Foreign) => false,
+        Err(RecordError::Damaged | RecordError::Body(_)) => {
+            let gone = |record: &Record| probe.index(&record.host_interface()).is_ok_and(|index| index.is_none());
+            gone(record) && record.lock(Duration::ZERO).is_ok() && !record.is_forgotten() && gone(record)
+        }
         Ok(attachment) if committed(attachment) && has_link(attachment, probe) => false,
         Ok(_) => {
             // The lock is free if its maker is gone; and what it did last may have been to commit.
@@ -40,6 +48,12 @@ fn is_dying(attachment: &Attachment) -> bool {
     std::fs::metadata(&sandbox.path).map_or(true, |found| (found.dev(), found.ino()) != (sandbox.device, sandbox.inode))
 }
 
+fn forget_all(store: &Store, dead: &mut Vec<Record>) -> Result<(), StoreError> {
+    store.forget(&dead.iter().collect::<Vec<_>>())?;
+    dead.clear();
+    Ok(())
+}
+
 /// What a sweep has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Swept {
@@ -49,27 +63,33 @@ pub struct Swept {
     pub dying: usize,
 }
 
-/// Frees what dead attachments hold; `undo` removes what they left in the kernel.
+/// Frees what dead attachments hold; `undo` removes what they left in the kernel, given their interface on the host.
 ///
 /// # Errors
 /// [`StoreError`] if the records cannot be listed or removed.
 pub fn sweep(
     store: &Store,
     probe: &LinkProbe,
-    mut undo: impl FnMut(&Attachment) -> Result<(), String>,
+    mut undo: impl FnMut(&str) -> Result<(), String>,
 ) -> Result<Swept, StoreError> {
-    let (mut dead, mut dying) = (Vec::new(), 0);
-    for mut record in store.records()? {
+    let mut swept = Swept { freed: 0, dying: 0 };
+    let mut dead = Vec::new();
+    store.visit(|mut record| {
         if is_dead(&mut record, probe) {
             // What cannot be undone keeps its address: it may still answer for it.
-            if record.content.as_ref().is_ok_and(|attachment| undo(attachment).is_ok()) {
+            if undo(&record.host_interface()).is_ok() {
+                swept.freed += 1;
                 dead.push(record);
             }
         } else if record.content.as_ref().is_ok_and(is_dying) {
-            dying += 1;
+            swept.dying += 1;
         }
+        if dead.len() < BATCH { Ok(()) } else { forget_all(store, &mut dead) }
+    })?;
+    forget_all(store, &mut dead)?;
+    // Where nothing comes free by itself, the pool may hold what no record stands behind.
+    if (swept.freed, swept.dying) == (0, 0) {
+        store.distrust_pool()?;
     }
-    store.forget(&dead.iter().collect::<Vec<_>>())?;
-    store.distrust_pool()?;
-    Ok(Swept { freed: dead.len(), dying })
+    Ok(swept)
 }

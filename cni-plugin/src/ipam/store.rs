@@ -15,19 +15,21 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock};
 use nix::libc;
+use weft_netlink::LinkProbe;
 
 use super::allocator::{AllocateError, Wish, allocate};
 use super::boot::{BOOT_ID, boot_id, seconds_since_boot};
 use super::lock;
 use super::pool::{BootId, DIRTY_OFFSET, KnownBridge, Pool};
 use super::range::RangeSet;
-use crate::formats::attachment::{self, AssignedIp, Attachment, Identity, RecordError, STATUS_OFFSET, Status};
+use super::record::Record;
+use crate::formats::attachment::{self, AssignedIp, Attachment, Identity, Status};
 
 /// Room for the pool of a /16; larger ones take a second read.
 const POOL_BUFFER: usize = 16 * 1024;
@@ -46,10 +48,24 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another process held a lock for too long.
-    #[error("{} is still locked by another process after {} s", path.display(), lock::DEADLINE.as_secs())]
+    #[error("{} is still locked by another process after {waited:?}", path.display())]
     Busy {
         /// The locked file.
         path: PathBuf,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The pool has to be built anew, and a record that cannot be read may stand for any address.
+    #[error(
+        "attachment record {} is damaged and its interface {interface} may be in use: until its container is deleted, or \
+         the interface is, no address can be given safely",
+        path.display()
+    )]
+    Unknowable {
+        /// The record.
+        path: PathBuf,
+        /// Name of its interface on the host.
+        interface: String,
     },
     /// Another ADD of the same attachment came first.
     #[error("another ADD for container {container} interface {interface} is under way")]
@@ -70,16 +86,6 @@ pub struct Store {
     directory: PathBuf,
 }
 
-/// A record that is there.
-#[derive(Debug)]
-pub struct Record {
-    /// File name in the directory of records.
-    pub name: String,
-    /// What it says.
-    pub content: Result<Attachment, RecordError>,
-    file: File,
-}
-
 /// A record that this process has made and holds the lock on.
 #[derive(Debug)]
 pub struct Reservation {
@@ -97,12 +103,6 @@ impl Store {
         Self { directory: attachment::directory(state_dir, network) }
     }
 
-    /// The directory.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     fn records_directory(&self) -> PathBuf {
         self.directory.join(attachment::RECORDS)
     }
@@ -112,38 +112,44 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn find(&self, identity: &Identity) -> Result<Option<Record>, StoreError> {
-        self.open_record(identity.key())
+        Record::open(&self.records_directory(), identity.key())
     }
 
-    /// All records.
+    /// Shows all records to `visit`, one after the other: a network may have more than a process may have open files.
+    /// Files that are not named like a record are not ours and are passed over.
     ///
     /// # Errors
-    /// [`StoreError::Io`]. A directory that is not there has none.
-    pub fn records(&self) -> Result<Vec<Record>, StoreError> {
+    /// What `visit` says, or [`StoreError::Io`]. A directory that is not there has no records.
+    pub fn visit(&self, mut visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
         let path = self.records_directory();
         let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             entries => entries.map_err(wrong("list", &path))?,
         };
-        let mut records = Vec::new();
-        for entry in entries {
-            if let Ok(name) = entry.map_err(wrong("list", &path))?.file_name().into_string() {
-                // It may have been forgotten since it was listed.
-                records.extend(self.open_record(name)?);
+        // Listed whole first: what is removed meanwhile must not disturb the listing.
+        let names: Vec<_> = entries
+            .map(|entry| entry.map(|entry| entry.file_name()))
+            .collect::<io::Result<_>>()
+            .map_err(wrong("list", &path))?;
+        for name in names.into_iter().filter_map(|name| name.into_string().ok()) {
+            // It may have been forgotten since it was listed.
+            if attachment::is_key(&name)
+                && let Some(record) = Record::open(&path, name)?
+            {
+                visit(record)?;
             }
         }
-        Ok(records)
+        Ok(())
     }
 
-    fn open_record(&self, name: String) -> Result<Option<Record>, StoreError> {
-        let path = self.records_directory().join(&name);
-        let file = match File::options().read(true).write(true).open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(wrong("open", &path))?,
-        };
-        let mut record = Record { name, content: Err(RecordError::Foreign), file };
-        record.reload().map_err(wrong("read", &path))?;
-        Ok(Some(record))
+    /// Whether a record has the address, or may have it.
+    fn is_recorded(&self, ip: IpAddr) -> Result<bool, StoreError> {
+        let mut found = false;
+        self.visit(|record| {
+            found |= record.holds(ip) || record.content.is_err();
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Reserves one address of each range set and publishes a pending record, which `describe` makes of them.
@@ -158,14 +164,12 @@ impl Store {
         describe: impl FnOnce(&[AssignedIp]) -> Attachment,
     ) -> Result<Reservation, StoreError> {
         let boot = boot_id().map_err(wrong("read", Path::new(BOOT_ID)))?;
-        let lock = self.lock(true)?;
+        let lock = self.lock()?;
         let (mut pool, file, length) = self.load(&boot, sets)?;
         let before = pool.clone();
         let wish = Wish { requested, preferred, now: seconds_since_boot() };
-        let recorded = |ip: IpAddr| {
-            // What cannot be read cannot be ruled out.
-            self.records().map_or(true, |records| records.iter().any(|record| record.holds(ip)))
-        };
+        // What cannot be read cannot be ruled out.
+        let recorded = |ip: IpAddr| self.is_recorded(ip).unwrap_or(true);
         let ips = allocate(&mut pool, sets, wish, recorded)?;
         let attachment = describe(&ips);
         self.mark_dirty(&file, length)?;
@@ -177,7 +181,7 @@ impl Store {
         let saved = self.save(&pool, &file, length);
         if let Err(error) = saved {
             // The pool stays dirty and will be rebuilt; the record must not outlive this failure.
-            let _ = fs::remove_file(self.records_directory().join(&record.name));
+            let _ = fs::remove_file(record.path());
             return Err(error);
         }
         drop(lock);
@@ -192,7 +196,7 @@ impl Store {
         if records.is_empty() {
             return Ok(());
         }
-        let _lock = self.lock(false)?;
+        let _lock = self.lock()?;
         let path = self.directory.join(attachment::POOL);
         let file = open_pool(&path).map_err(wrong("open", &path))?;
         let bytes = read_pool(&file).map_err(wrong("read", &path))?;
@@ -203,9 +207,10 @@ impl Store {
             if record.is_forgotten() {
                 continue;
             }
-            let path = self.records_directory().join(&record.name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong("remove", &path)(error)),
+            match fs::remove_file(record.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(wrong("remove", record.path())(error));
+                }
                 _ => {}
             }
             match (&record.content, &mut pool) {
@@ -226,7 +231,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn distrust_pool(&self) -> Result<(), StoreError> {
-        let _lock = self.lock(false)?;
+        let _lock = self.lock()?;
         let path = self.directory.join(attachment::POOL);
         let file = open_pool(&path).map_err(wrong("open", &path))?;
         self.mark_dirty(&file, usize::MAX)
@@ -240,7 +245,7 @@ impl Store {
         &self,
         work: impl FnOnce() -> Result<KnownBridge, E>,
     ) -> Result<KnownBridge, E> {
-        let _lock = self.lock(true)?;
+        let _lock = self.lock()?;
         let known = work()?;
         let path = self.directory.join(attachment::POOL);
         let file = open_pool(&path).map_err(wrong("open", &path))?;
@@ -254,19 +259,24 @@ impl Store {
         Ok(known)
     }
 
-    fn lock(&self, create: bool) -> Result<Flock<File>, StoreError> {
+    /// Makes the directories, the outer one among them.
+    fn create_directories(&self) -> Result<(), StoreError> {
+        let records = self.records_directory();
+        DirBuilder::new().recursive(true).mode(0o700).create(&records).map_err(wrong("create", &records))
+    }
+
+    fn lock(&self) -> Result<Flock<File>, StoreError> {
         let path = self.directory.join(attachment::LOCK);
-        let open = || File::options().read(true).write(true).create(create).truncate(false).mode(0o600).open(&path);
+        let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open() {
-            Err(error) if create && error.kind() == io::ErrorKind::NotFound => {
-                let records = self.records_directory();
-                DirBuilder::new().recursive(true).mode(0o700).create(&records).map_err(wrong("create", &records))?;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_directories()?;
                 open()
             }
             file => file,
         };
         lock::exclusive(file.map_err(wrong("open", &path))?, lock::DEADLINE).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => StoreError::Busy { path },
+            io::ErrorKind::WouldBlock => StoreError::Busy { path, waited: lock::DEADLINE },
             _ => wrong("lock", &path)(error),
         })
     }
@@ -284,18 +294,25 @@ impl Store {
         let other_boot = bytes.get(16..32).is_some_and(|found| found != boot);
         let mut pool = Pool::new(*boot, sets);
         if other_boot {
-            for record in self.records()? {
-                let path = self.records_directory().join(&record.name);
-                fs::remove_file(&path).map_err(wrong("remove", &path))?;
-            }
+            self.visit(|record| fs::remove_file(record.path()).map_err(wrong("remove", record.path())))?;
         } else {
-            if let Some(old) = &Pool::salvage(&bytes) {
+            let old = Pool::salvage(&bytes);
+            if let Some(old) = &old {
                 pool.take_cursors(old);
                 pool.bridge.clone_from(&old.bridge);
             }
-            let records = self.records()?;
-            let attachments = records.iter().filter_map(|record| record.content.as_ref().ok());
-            attachments.flat_map(|attachment| &attachment.ips).for_each(|ip| pool.take(ip.address.ip()));
+            self.visit(|record| {
+                if let Ok(attachment) = &record.content {
+                    attachment.ips.iter().for_each(|ip| pool.take(ip.address.ip()));
+                    return Ok(());
+                }
+                // Its addresses are among those that were taken before; where that is not known either, there is no way.
+                let covered = old.as_ref().is_some_and(|old| pool.take_all_of(old));
+                if covered || !may_live(&record.host_interface()) {
+                    return Ok(());
+                }
+                Err(StoreError::Unknowable { path: record.path().to_owned(), interface: record.host_interface() })
+            })?;
         }
         Ok((pool, file, bytes.len()))
     }
@@ -321,69 +338,32 @@ impl Store {
     /// Makes the record appear, complete and locked.
     fn publish(&self, attachment: &Attachment) -> Result<Record, StoreError> {
         let directory = self.records_directory();
-        let name = attachment.identity.key();
+        let path = directory.join(attachment.identity.key());
         let publish = || -> io::Result<File> {
             let mut file =
                 File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(&directory)?;
             file.write_all(&attachment.encode())?;
             lock::record(&file, Duration::ZERO)?;
             let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
-            let path = directory.join(&name);
             nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, &path, AtFlags::AT_SYMLINK_FOLLOW)?;
             Ok(file)
         };
-        match publish() {
-            Ok(file) => Ok(Record { name, content: Ok(attachment.clone()), file }),
+        let published = match publish() {
+            // Left by a process that was killed between two directories, or taken away by hand.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.create_directories()?;
+                publish()
+            }
+            published => published,
+        };
+        match published {
+            Ok(file) => Ok(Record::published(&directory, attachment, file)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(StoreError::Overtaken {
                 container: attachment.identity.container.clone(),
                 interface: attachment.identity.interface.clone(),
             }),
             Err(error) => Err(wrong("write a record in", &directory)(error)),
         }
-    }
-}
-
-impl Record {
-    /// Marks the record as being worked on by this process, for as long as this value lives.
-    ///
-    /// # Errors
-    /// [`StoreError::Busy`] if another process is at it for longer than `deadline`.
-    pub fn lock(&mut self, deadline: Duration) -> Result<(), StoreError> {
-        let path = || PathBuf::from(&self.name);
-        lock::record(&self.file, deadline).map_err(|error| match error.kind() {
-            io::ErrorKind::WouldBlock => StoreError::Busy { path: path() },
-            _ => StoreError::Io { operation: "lock", path: path(), source: error },
-        })?;
-        // Whoever had the lock may have changed it.
-        self.reload().map_err(|source| StoreError::Io { operation: "read", path: PathBuf::from(&self.name), source })
-    }
-
-    /// Whether it has been removed since it was opened.
-    #[must_use]
-    pub fn is_forgotten(&self) -> bool {
-        self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
-    }
-
-    fn holds(&self, ip: IpAddr) -> bool {
-        self.content.as_ref().is_ok_and(|attachment| attachment.ips.iter().any(|own| own.address.ip() == ip))
-    }
-
-    fn reload(&mut self) -> io::Result<()> {
-        let mut bytes = vec![0; 2048];
-        let mut length = 0;
-        loop {
-            match self.file.read_at(bytes.get_mut(length..).unwrap_or_default(), length as u64)? {
-                0 => break,
-                read => length += read,
-            }
-            // A short read of a regular file is its end.
-            if length < bytes.len() || bytes.len() > attachment::MAX_LENGTH {
-                break;
-            }
-            bytes.resize(bytes.len() * 4, 0);
-        }
-        self.content = Attachment::decode(bytes.get(..length).unwrap_or_default());
-        Ok(())
     }
 }
 
@@ -394,11 +374,7 @@ impl Reservation {
     /// [`StoreError::Io`].
     pub fn set_status(&mut self, status: Status) -> Result<(), StoreError> {
         self.attachment.status = status;
-        self.record.file.write_all_at(&status.encode(), STATUS_OFFSET).map_err(|source| StoreError::Io {
-            operation: "write",
-            path: PathBuf::from(&self.record.name),
-            source,
-        })
+        self.record.write_status(status)
     }
 
     /// The record, to be forgotten.
@@ -426,7 +402,12 @@ fn read_pool(file: &File) -> io::Result<Vec<u8>> {
     }
 }
 
-fn wrong<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
+/// Whether there may be an interface of this name on the host.
+fn may_live(interface: &str) -> bool {
+    LinkProbe::open().and_then(|probe| probe.index(interface)).map_or(true, |index| index.is_some())
+}
+
+pub(super) fn wrong<'a>(operation: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + use<'a> {
     move |source| StoreError::Io { operation, path: path.to_owned(), source }
 }
 

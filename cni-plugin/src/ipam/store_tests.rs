@@ -25,13 +25,27 @@ impl Bench {
         Pool::decode(&fs::read(self.store.directory.join("pool")).unwrap())
     }
 
+    fn count(&self) -> usize {
+        let mut count = 0;
+        self.store
+            .visit(|_| {
+                count += 1;
+                Ok(())
+            })
+            .unwrap();
+        count
+    }
+
     /// Every record's address is taken in the pool, and nothing else is.
     fn assert_consistent(&self) {
         let (pool, _, _) = self.store.load(&boot_id().unwrap(), &self.sets).unwrap();
         let mut expected = Pool::new(boot_id().unwrap(), &self.sets);
-        for record in self.store.records().unwrap() {
-            record.content.unwrap().ips.iter().for_each(|ip| expected.take(ip.address.ip()));
-        }
+        self.store
+            .visit(|record| {
+                record.content.unwrap().ips.iter().for_each(|ip| expected.take(ip.address.ip()));
+                Ok(())
+            })
+            .unwrap();
         expected.take_cursors(&pool);
         assert_eq!(pool, expected);
     }
@@ -128,7 +142,7 @@ fn t093_an_unlinked_record_under_a_dirty_pool_frees_its_address() {
     let first = bench.add("a").unwrap();
     let file = open_pool(&bench.store.directory.join("pool")).unwrap();
     bench.store.mark_dirty(&file, usize::MAX).unwrap();
-    fs::remove_file(bench.store.records_directory().join(&first.record.name)).unwrap();
+    fs::remove_file(first.record().path()).unwrap();
     assert_eq!(ip(&bench.add("b").unwrap()), "10.1.0.2/30");
 }
 
@@ -145,7 +159,7 @@ fn t098_another_boot_voids_the_directory() {
         fs::write(&path, bytes).unwrap();
         let next = bench.add(&format!("b{dirty}")).unwrap();
         assert_eq!(ip(&next), "10.1.0.2/30");
-        assert_eq!(bench.store.records().unwrap().len(), 1);
+        assert_eq!(bench.count(), 1);
     }
 }
 
@@ -164,7 +178,7 @@ fn t077_changed_ranges_keep_what_was_given_out() {
 #[test]
 fn t079_a_pending_record_is_dead_when_its_maker_is() {
     let bench = Bench::new("10.1.0.0/30");
-    let probe = weft_netlink::LinkProbe::open().unwrap();
+    let probe = LinkProbe::open().unwrap();
     let maker = bench.add("a").unwrap();
     let sweep = || crate::ipam::reclaim::sweep(&bench.store, &probe, |_| Ok(())).unwrap().freed;
     assert_eq!(sweep(), 0);
@@ -198,4 +212,79 @@ fn t095_a_directory_that_cannot_be_written_is_named() {
     let sets = [vec![Range::new("10.1.0.0/24".parse().unwrap(), None, None, None).unwrap()]];
     let error = store.reserve(&sets, &[], &[], |ips| draft("a", ips)).unwrap_err().to_string();
     assert!(error.contains("/file/net"), "{error}");
+}
+
+#[test]
+fn records_are_not_all_open_at_once() {
+    let bench = Bench::new("10.0.0.0/16");
+    let first = bench.add("first").unwrap();
+    // More than a process may usually have open. The limit itself belongs to all tests of this process.
+    let records = 1500;
+    let template = fs::read(first.record().path()).unwrap();
+    for n in 0..records {
+        fs::write(bench.store.records_directory().join(format!("{n:032x}")), &template).unwrap();
+    }
+    let open_now = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = open_now();
+    let (mut count, mut most) = (0, 0);
+    bench
+        .store
+        .visit(|_| {
+            count += 1;
+            if count % 100 == 0 {
+                most = most.max(open_now());
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(count, records + 1);
+    assert!(most < before + 512, "{most} files open, {before} before");
+}
+
+#[test]
+fn t093_directories_that_are_gone_are_made_again() {
+    let bench = Bench::new("10.1.0.0/24");
+    let first = bench.add("a").unwrap();
+    fs::remove_dir_all(bench.store.records_directory()).unwrap();
+    let second = bench.add("b").unwrap();
+    assert_ne!(ip(&first), ip(&second));
+    fs::remove_file(bench.store.directory.join("lock")).unwrap();
+    bench.store.forget(&[second.record()]).unwrap();
+    bench.store.distrust_pool().unwrap();
+    assert_eq!(bench.count(), 0);
+}
+
+#[test]
+fn t094_a_damaged_record_keeps_its_address_and_foreign_files_are_left_alone() {
+    let bench = Bench::new("10.1.0.0/29");
+    let damaged = bench.add("a").unwrap();
+    let path = damaged.record().path().to_owned();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[40] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let foreign = bench.store.records_directory().join("README");
+    fs::write(&foreign, "not ours").unwrap();
+    assert_eq!(bench.count(), 1);
+    bench.store.distrust_pool().unwrap();
+    let others: Vec<_> = (0..4).map(|n| bench.add(&format!("b{n}")).unwrap()).collect();
+    assert!(others.iter().all(|other| ip(other) != ip(&damaged)));
+    assert!(matches!(bench.add("c"), Err(StoreError::Allocate(AllocateError::Exhausted { .. }))));
+    // Nobody is at work on it and its interface is not there: it is dead.
+    drop(damaged);
+    let probe = LinkProbe::open().unwrap();
+    let swept = crate::ipam::reclaim::sweep(&bench.store, &probe, |_| Ok(())).unwrap();
+    assert_eq!((swept.freed, path.exists(), foreign.exists()), (1, false, true));
+    bench.add("c").unwrap();
+}
+
+#[test]
+fn t094_without_the_old_pool_a_damaged_record_of_a_live_interface_is_refused_by_name() {
+    let bench = Bench::new("10.1.0.0/29");
+    let first = bench.add("a").unwrap();
+    fs::write(first.record().path(), "damaged").unwrap();
+    fs::write(bench.store.directory.join("pool"), "damaged").unwrap();
+    // Its interface is not there, so nobody can have its address.
+    bench.add("b").unwrap();
+    let error = StoreError::Unknowable { path: first.record().path().to_owned(), interface: "veth0".into() };
+    assert!(error.to_string().contains(&first.record().name), "{error}");
 }

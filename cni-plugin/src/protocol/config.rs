@@ -190,6 +190,7 @@ fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
         "macspoofchk",
         "vlan",
         "vlanTrunk",
+        "preserveDefaultVlan",
         "disableContainerInterface",
         "conditionsV4",
         "conditionsV6",
@@ -267,7 +268,7 @@ fn read_etcd(fields: &Fields<'_>) -> Result<Option<Etcd>> {
 }
 
 /// A path that does not depend on where the runtime happens to be.
-fn absolute(fields: &Fields<'_>, key: &str) -> Result<Option<PathBuf>> {
+pub(super) fn absolute(fields: &Fields<'_>, key: &str) -> Result<Option<PathBuf>> {
     let Some(path) = fields.string(key)?.map(PathBuf::from) else { return Ok(None) };
     if path.is_absolute() && !path.as_os_str().as_encoded_bytes().contains(&0) {
         return Ok(Some(path));

@@ -36,10 +36,11 @@ fn t011_keys_in_any_case_and_nulls_as_absent() {
 #[test]
 fn t014_unknown_keys_pass_and_isolating_ones_are_code_2() {
     assert!(conf(r#","somethingElse":{"a":[1]},"capabilities":{"portMappings":true}"#).is_ok());
-    assert!(conf(r#","macspoofchk":false,"vlan":0,"vlanTrunk":[]"#).is_ok());
+    assert!(conf(r#","macspoofchk":false,"vlan":0,"vlanTrunk":[],"preserveDefaultVlan":false"#).is_ok());
     for (members, key, value) in [
         (r#","macspoofchk":true"#, "macspoofchk", "true"),
         (r#","vlan":5"#, "vlan", "5"),
+        (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
         (r#","externalSetMarkChain":"KUBE-MARK-MASQ""#, "externalSetMarkChain", "KUBE-MARK-MASQ"),
         (
             r#","runtimeConfig":{"PortMappings":[{"HostPort":80,"ContainerPort":81,"Protocol":"tcp"}]}"#,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
 
+use super::config::absolute;
 use super::error::{CniError, Result};
 use super::json::{Fields, Json};
 use crate::formats::attachment::AssignedRoute;
@@ -60,7 +61,7 @@ impl IpamConfig {
         range::validate(&sets)
             .map_err(|error| CniError::invalid(&format!("ipam.{}", error.key), error.value, error.expected))?;
         let routes = fields.array("routes")?.iter().map(read_route).collect::<Result<_>>()?;
-        Ok(Self { sets, routes, resolv_conf: fields.string("resolvConf")?.map(PathBuf::from) })
+        Ok(Self { sets, routes, resolv_conf: absolute(&fields, "resolvConf")? })
     }
 }
 
@@ -146,6 +147,7 @@ mod tests {
             (r#"{"ranges":[[{"subnet":"10.1.0.5/24"}]]}"#, "ipam.ranges.subnet: 10.1.0.5/24"),
             (r#"{"subnet":"10.1.0.0/24","rangeStart":"10.2.0.1"}"#, "ipam.rangeStart: 10.2.0.1"),
             (r#"{"subnet":"10.1.0.0/24","ranges":[[{"subnet":"10.1.0.0/16"}]]}"#, "ipam.ranges: "),
+            (r#"{"resolvConf":"resolv.conf"}"#, r#"ipam.resolvConf: "resolv.conf""#),
             (r#"{"routes":[{"dst":"nowhere"}]}"#, r#"ipam.routes.dst: "nowhere""#),
             (r#"{"routes":[{"dst":"0.0.0.0/0","gw":"fd00::1"}]}"#, "ipam.routes.gw: fd00::1"),
             (r#"{"routes":[{"dst":"0.0.0.0/0","scope":256}]}"#, "ipam.routes.scope: 256"),

@@ -13,7 +13,16 @@ pub struct Previous {
     /// Name, address and sandbox of each interface.
     pub interfaces: Vec<PreviousInterface>,
     /// The addresses.
-    pub ips: Vec<IpNetwork>,
+    pub ips: Vec<PreviousIp>,
+}
+
+/// An address of an earlier result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PreviousIp {
+    /// With the prefix length of its subnet.
+    pub address: IpNetwork,
+    /// Which of the interfaces bears it, if it was told.
+    pub interface: Option<usize>,
 }
 
 /// An interface of an earlier result.
@@ -48,13 +57,32 @@ impl Previous {
         let mut ips = Vec::new();
         let network = |fields: &Fields<'_>, key| fields.parsed::<IpNetwork>(key, "an address with prefix length");
         for value in fields.array("ips")? {
-            ips.extend(network(&Fields::of(Some(value), "prevResult.ips")?, "address")?);
+            let fields = Fields::of(Some(value), "prevResult.ips")?;
+            let interface = fields.number::<usize>("interface", "a number of an interface")?;
+            ips.extend(network(&fields, "address")?.map(|address| PreviousIp { address, interface }));
         }
         // 0.2.0 and older.
         for (key, path) in [("ip4", "prevResult.ip4"), ("ip6", "prevResult.ip6")] {
-            ips.extend(network(&Fields::of(fields.raw(key), path)?, "ip")?);
+            let address = network(&Fields::of(fields.raw(key), path)?, "ip")?;
+            ips.extend(address.map(|address| PreviousIp { address, interface: None }));
         }
         Ok(Self { interfaces: interfaces.collect::<Result<_>>()?, ips })
+    }
+}
+
+impl Previous {
+    /// The container's interface of this name.
+    pub fn interface(&self, name: &str) -> impl Iterator<Item = &PreviousInterface> {
+        self.interfaces.iter().filter(move |interface| interface.sandbox.is_some() && interface.name == name)
+    }
+
+    /// The addresses of the container's interface of this name, and those of which it was not told whose they are.
+    pub fn ips_of(&self, name: &str) -> impl Iterator<Item = IpNetwork> {
+        let is_ours = move |ip: &&PreviousIp| match ip.interface.map(|index| self.interfaces.get(index)) {
+            None | Some(None) => true,
+            Some(Some(interface)) => interface.sandbox.is_some() && interface.name == name,
+        };
+        self.ips.iter().filter(is_ours).map(|ip| ip.address)
     }
 }
 
@@ -68,6 +96,16 @@ mod tests {
             let error = Previous::required(&Json::parse_object(text.as_bytes()).unwrap()).unwrap_err();
             assert!(error.message.starts_with("Required prevResult missing"), "{error}");
         }
+    }
+
+    #[test]
+    fn t117_addresses_of_other_interfaces_are_not_ours() {
+        let text = r#"{"prevResult":{"interfaces":[{"name":"cni0"},{"name":"eth0","sandbox":"/n"},{"name":"tun0","sandbox":"/n"}],
+            "ips":[{"address":"10.1.0.5/24","interface":1},{"address":"10.7.0.1/24","interface":2},{"address":"10.8.0.1/24"}]}}"#;
+        let previous = Previous::required(&Json::parse_object(text.as_bytes()).unwrap()).unwrap();
+        let ips: Vec<_> = previous.ips_of("eth0").map(|ip| ip.to_string()).collect();
+        assert_eq!(ips, ["10.1.0.5/24", "10.8.0.1/24"]);
+        assert_eq!(previous.interface("cni0").count(), 0);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use weft_netlink::netns::NetNs;
 use weft_netlink::{MacAddr, RouteSocket, announce};
 
 use super::host::{Host, now, open_sandbox};
-use crate::formats::attachment::{AssignedIp, Attachment, Identity, Sandbox, State, Status};
+use crate::formats::attachment::{AssignedIp, AssignedRoute, Attachment, Identity, Sandbox, State, Status};
 use crate::ipam::allocator::AllocateError;
 use crate::ipam::pool::KnownBridge;
 use crate::ipam::reclaim::{has_link, sweep};
@@ -43,14 +43,19 @@ pub fn add(
 ) -> Result<()> {
     let args = Args::from_env(variables)?;
     let conf = NetConf::parse(json, &args)?;
+    check_names(&conf, call)?;
     let dns = read_dns(&conf)?;
     let host_netns = NetNs::current()?;
     let sandbox = open_sandbox(call, &host_netns)?;
     let network = node::network(&conf)?;
     AddResult::check_expressible(
         conf.base.version,
-        network.sets.iter().flatten().map(|range| range.subnet().is_ipv6()),
+        // One address is given of each set, and all ranges of a set are of one family.
+        network.sets.iter().filter_map(|set| set.first()).map(|range| range.subnet().is_ipv6()),
     )?;
+
+    // Which gateway a route without one gets makes no difference to what is checked.
+    plan::check_routes(&conf.ipam.routes)?;
 
     let attach = Attach { conf, network, call, pod: args.pod, dns };
     let mut host = Host::open()?;
@@ -98,8 +103,8 @@ impl Attach<'_> {
             ) {
                 return Ok(outcome?);
             }
-            let swept = sweep(store, &host.probe, |dead| {
-                delete_now(&dead.host_interface, &mut host.socket).map_err(|error| error.to_string())
+            let swept = sweep(store, &host.probe, |interface| {
+                delete_now(interface, &mut host.socket).map_err(|error| error.to_string())
             })?;
             if swept.freed == 0 {
                 // Addresses that are about to come free are worth a moment; otherwise the answer is no, at once.
@@ -173,7 +178,7 @@ impl Attach<'_> {
             veth::await_forwarding(host_name, &host.probe)?;
         }
         let (ips, routes) = (&attachment.ips, &attachment.routes);
-        veth::address(container_index, &self.call.interface, ips, routes, detect, &mut container)?;
+        let routes = veth::address(container_index, &self.call.interface, ips, routes, detect, &mut container)?;
         veth::await_forwarding(host_name, &host.probe)?;
         veth::await_sending(container_index, &self.call.interface, &mut container)?;
         for ip in plan::to_announce(container_mac, ips) {
@@ -186,7 +191,7 @@ impl Attach<'_> {
         let host_mac = host.probe.mac(host_name)?.ok_or_else(vanished)?;
         let bridge_mac = host.probe.mac(&bridge.name)?.ok_or_else(vanished)?;
         let status = Status { state: State::Committed, host_index, container_index };
-        Ok((status, self.result(attachment, [bridge_mac, host_mac, container_mac])))
+        Ok((status, self.result(attachment, routes, [bridge_mac, host_mac, container_mac])))
     }
 
     /// The bridge, made right under the store's lock if it is not as it was last found.
@@ -195,16 +200,22 @@ impl Attach<'_> {
         let wish = BridgeWish {
             config: &self.conf.bridge,
             gateways: &gateways,
+            sets: &self.network.sets,
             mtu: self.network.mtu,
             networks: &self.network.networks,
         };
         match &reservation.bridge {
-            Some(known) if bridge::is_as_known(wish, Some(known), &host.probe) => Ok(known.clone()),
+            Some(known) if bridge::is_as_known(wish, known, &host.probe, &mut host.socket) => Ok(known.clone()),
             _ => store.with_bridge(|| bridge::ensure(wish, &mut host.socket)),
         }
     }
 
-    fn result(&self, attachment: &Attachment, [bridge, host, container]: [MacAddr; 3]) -> AddResult {
+    fn result(
+        &self,
+        attachment: &Attachment,
+        routes: Vec<AssignedRoute>,
+        [bridge, host, container]: [MacAddr; 3],
+    ) -> AddResult {
         let mtu = self.network.mtu;
         let interface = |name: &str, mac: MacAddr, mtu, sandbox| Interface {
             name: name.to_owned(),
@@ -224,7 +235,7 @@ impl Attach<'_> {
                 .iter()
                 .map(|ip| ResultIp { address: ip.address, gateway: ip.gateway, interface: 2 })
                 .collect(),
-            routes: attachment.routes.clone(),
+            routes,
             dns: self.dns.clone(),
         }
     }
@@ -271,6 +282,15 @@ fn roll_back(mut error: CniError, store: &Store, reservation: &Reservation, host
         error.details = if error.details.is_empty() { details } else { format!("{}; {details}", error.details) };
     }
     error
+}
+
+/// Refuses a bridge that is called like the container's interface: in the result nobody could tell one from the other.
+fn check_names(conf: &NetConf, call: &Call) -> Result<()> {
+    if conf.bridge.name != call.interface {
+        return Ok(());
+    }
+    let value = format!("{:?}", conf.bridge.name);
+    Err(CniError::invalid("bridge", value, "another name than that of the container's interface (CNI_IFNAME)"))
 }
 
 fn read_dns(conf: &NetConf) -> Result<Dns> {

@@ -37,7 +37,8 @@ pub fn check(base: &Base, json: &Json, call: &Call) -> Result<()> {
             ));
         }
     };
-    if let Some(ip) = previous.ips.iter().find(|ip| !attachment.ips.iter().any(|own| own.address == **ip)) {
+    let mut listed = previous.ips_of(&call.interface);
+    if let Some(ip) = listed.find(|ip| !attachment.ips.iter().any(|own| own.address == *ip)) {
         return differs(format!("prevResult.ips: {ip} is not reserved for container {}", call.container));
     }
     check_host(&attachment, &mut RouteSocket::open()?)?;
@@ -69,12 +70,12 @@ fn check_container(attachment: &Attachment, previous: &Previous, socket: &mut Ro
         )));
     }
     let mac = link.mac.map(|mac| mac.to_string()).unwrap_or_default();
+    // A plugin behind us may have given it another address; the runtime has the last word.
     let listed =
-        previous.interfaces.iter().filter(|interface| interface.sandbox.is_some() && interface.name == link.name);
-    for expected in listed.filter_map(|interface| interface.mac.as_ref()).chain([&attachment.container_mac]) {
-        if *expected != mac {
-            return Err(CniError::internal(format!("interface {} has address {mac}, expected {expected}", link.name)));
-        }
+        previous.interface(&link.name).find_map(|interface| interface.mac.as_ref().filter(|mac| !mac.is_empty()));
+    let expected = listed.unwrap_or(&attachment.container_mac);
+    if *expected != mac {
+        return Err(CniError::internal(format!("interface {} has address {mac}, expected {expected}", link.name)));
     }
     let addresses = socket.addresses(Some(link.index))?;
     if let Some(missing) = attachment.ips.iter().find(|ip| !addresses.iter().any(|own| own.network == ip.address)) {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::host::{Host, now};
 use crate::formats::attachment::Identity;
-use crate::ipam::store::{Record, Store};
+use crate::ipam::reclaim::BATCH;
+use crate::ipam::record::Record;
+use crate::ipam::store::{Store, StoreError};
 use crate::protocol::config::{Base, valid_attachments};
 use crate::protocol::json::Json;
 use crate::protocol::{CniError, Result};
@@ -21,30 +23,30 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
     let begun = now();
     let valid: HashSet<String> = valid_attachments(base, json)?.iter().map(Identity::key).collect();
     let store = Store::new(&base.state_dir, &base.name);
+    let mut host = Host::open()?;
+    let mut failures = Vec::new();
     let mut stale = Vec::new();
-    for mut record in store.records()? {
+    store.visit(|mut record| -> Result<(), StoreError> {
         // A lock that somebody holds means that it is being worked on.
         if !valid.contains(&record.name) && record.lock(Duration::ZERO).is_ok() && !is_new(&record, begun) {
             stale.push(record);
         }
-    }
-    if stale.is_empty() {
-        return Ok(());
-    }
-    let Host { probe, mut socket } = Host::open()?;
-    let mut failures = Vec::new();
-    let has_link = |record: &Record| {
-        let link = record.content.as_ref().map(|attachment| probe.index(&attachment.host_interface));
-        // Where it cannot be seen it is taken to be there.
-        link.is_ok_and(|index| index.map_or(true, |index| index.is_some()))
-    };
-    let links: Vec<&str> = stale
-        .iter()
-        .filter(|record| has_link(record))
-        .filter_map(|record| record.content.as_ref().ok())
-        .map(|attachment| attachment.host_interface.as_str())
-        .collect();
-    if let Err(error) = delete_all(&links, &mut socket) {
+        if stale.len() == BATCH {
+            remove(std::mem::take(&mut stale), &store, &mut host, &mut failures);
+        }
+        Ok(())
+    })?;
+    remove(stale, &store, &mut host, &mut failures);
+    if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
+}
+
+fn remove(mut stale: Vec<Record>, store: &Store, host: &mut Host, failures: &mut Vec<String>) {
+    let Host { probe, socket } = host;
+    // Where it cannot be seen it is taken to be there.
+    let has_link = |record: &Record| probe.index(&record.host_interface()).map_or(true, |index| index.is_some());
+    let links: Vec<String> = stale.iter().filter(|record| has_link(record)).map(Record::host_interface).collect();
+    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    if let Err(error) = delete_all(&links, socket) {
         failures.push(error.to_string());
         // Whoever still has an interface keeps its address.
         stale.retain(|record| !has_link(record));
@@ -52,7 +54,6 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
     if let Err(error) = store.forget(&stale.iter().collect::<Vec<_>>()) {
         failures.push(error.to_string());
     }
-    if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
 }
 
 fn is_new(record: &Record, begun: u64) -> bool {

@@ -48,7 +48,9 @@ impl From<StoreError> for CniError {
     fn from(error: StoreError) -> Self {
         let code = match &error {
             StoreError::Io { .. } => Code::Io,
-            StoreError::Busy { .. } | StoreError::Overtaken { .. } => Code::TryAgainLater,
+            StoreError::Busy { .. } | StoreError::Overtaken { .. } | StoreError::Unknowable { .. } => {
+                Code::TryAgainLater
+            }
             StoreError::Allocate(AllocateError::Exhausted { .. } | AllocateError::Taken { .. }) => Code::TryAgainLater,
             StoreError::Allocate(AllocateError::NotAHost { .. } | AllocateError::Leftover(_)) => Code::InvalidConfig,
         };

@@ -21,8 +21,7 @@ pub fn add(base: &Base, call: &Call, answer: &mut dyn FnMut(&str) -> Result<()>)
     RouteSocket::open()?.one(LinkChange::new(NAME).up().request())?;
     let ip = |address: &str| address.parse().ok().map(|address| ResultIp { address, gateway: None, interface: 0 });
     // Where IPv6 is off the kernel gives no ::1.
-    let v6 = std::fs::read("/proc/thread-self/net/if_inet6")
-        .is_ok_and(|table| table.starts_with(b"00000000000000000000000000000001"));
+    let v6 = std::fs::read_to_string("/proc/thread-self/net/if_inet6").is_ok_and(|table| bears_loopback(&table));
     let result = AddResult {
         interfaces: vec![Interface {
             name: NAME.to_owned(),
@@ -34,6 +33,11 @@ pub fn add(base: &Base, call: &Call, answer: &mut dyn FnMut(&str) -> Result<()>)
         ..AddResult::default()
     };
     answer(&result.to_json(base.version))
+}
+
+/// Whether a table of IPv6 addresses, one a line and in no order, has `::1`.
+fn bears_loopback(table: &str) -> bool {
+    table.lines().any(|line| line.starts_with("00000000000000000000000000000001 "))
 }
 
 /// Sets it down, if its namespace is still there.
@@ -57,5 +61,17 @@ pub fn check(call: &Call) -> Result<()> {
     match LinkProbe::open()?.flags(NAME)? {
         Some(flags) if flags.up => Ok(()),
         _ => Err(CniError::internal("loopback interface lo is not up")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_address_is_found_in_any_line() {
+        let other = "fd000000000000000000000000000005 02 40 00 80     eth0\n";
+        assert!(!bears_loopback("") && !bears_loopback(other));
+        assert!(bears_loopback(&format!("{other}00000000000000000000000000000001 01 80 10 80       lo\n")));
     }
 }

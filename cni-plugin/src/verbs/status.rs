@@ -20,9 +20,12 @@ use crate::protocol::{CniError, Code, Result};
 /// Code 50 if the node has no subnet or state cannot be written; what ADD would say about the configuration.
 pub fn status(json: &Json) -> Result<()> {
     let conf = NetConf::parse(json, &Args::default())?;
-    let unavailable = |error: CniError| CniError { code: Code::NotAvailable, ..error };
+    let unavailable = |error: CniError| match error.code {
+        Code::TryAgainLater => CniError { code: Code::NotAvailable, ..error },
+        _ => error,
+    };
     let leases_itself = conf.etcd.is_some() && conf.lease_command.is_some();
-    if conf.ipam.sets.is_empty() && node::read(&conf).map_err(unavailable)?.is_none() && !leases_itself {
+    if node::known(&conf).map_err(unavailable)?.is_none() && !leases_itself {
         return Err(unavailable(node::missing(&conf)));
     }
     let directory = conf.base.state_dir.join(&conf.base.name);

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use weft_netlink::{MacAddr, Route, RouteScope};
 
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Identity};
+use crate::protocol::{CniError, Result};
 
 /// On the link, no gateway between (linux/rtnetlink.h).
 const RT_SCOPE_LINK: u8 = 253;
@@ -121,6 +122,56 @@ pub fn routes(wish: RouteWish<'_>, ips: &[AssignedIp]) -> Vec<AssignedRoute> {
     routes
 }
 
+/// Refuses several ways to one destination that are not of one kind: the kernel has one MTU, one segment size and one scope
+/// for all of them.
+///
+/// # Errors
+/// Code 7 naming both.
+pub fn check_routes(routes: &[AssignedRoute]) -> Result<()> {
+    let place = |route: &AssignedRoute| (route.dst, route.table.unwrap_or(Route::MAIN), route.priority);
+    // Scope 0 is what absence means.
+    let kind = |route: &AssignedRoute| (route.mtu, route.advmss, route.scope.unwrap_or_default());
+    for (index, route) in routes.iter().enumerate() {
+        let earlier = routes.iter().take(index);
+        if let Some(other) =
+            earlier.into_iter().find(|other| place(other) == place(route) && kind(other) != kind(route))
+        {
+            return Err(CniError::invalid(
+                "ipam.routes",
+                words(route),
+                format!("the same mtu, advmss and scope as {}, or another priority", words(other)),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn words(route: &AssignedRoute) -> String {
+    let mut words = route.dst.to_string();
+    let mut say = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            words.push_str(&format!(" {key} {value}"));
+        }
+    };
+    say("gw", route.gw.map(|gw| gw.to_string()));
+    say("mtu", route.mtu.map(|mtu| mtu.to_string()));
+    say("advmss", route.advmss.map(|advmss| advmss.to_string()));
+    say("scope", route.scope.map(|scope| scope.to_string()));
+    words
+}
+
+/// The routes with the priorities of those that had to go behind others.
+#[must_use]
+pub fn moved_behind(routes: &[AssignedRoute], behind: &[Route]) -> Vec<AssignedRoute> {
+    let moved = |route: &AssignedRoute| {
+        let table = route.table.unwrap_or(Route::MAIN);
+        let same = |other: &&Route| other.dst == route.dst && other.table == table && route.priority.is_none();
+        let priority = behind.iter().find(same).map_or(route.priority, |other| other.priority);
+        AssignedRoute { priority, ..route.clone() }
+    };
+    routes.iter().map(moved).collect()
+}
+
 /// The routes as the kernel takes them, through the link with this index. Several ways to one destination are one route.
 #[must_use]
 pub fn kernel_routes(routes: &[AssignedRoute], link: u32) -> Vec<Route> {
@@ -208,6 +259,29 @@ mod tests {
         let networks = ["10.244.1.0/24".parse().unwrap()];
         let wish = RouteWish { configured: &configured, default_gateway: true, networks: &networks };
         assert_eq!(text(&routes(wish, &ips)), ["0.0.0.0/0 via 10.244.1.1"]);
+    }
+
+    #[test]
+    fn several_ways_to_one_destination_are_of_one_kind() {
+        let way = |gw: &str, mtu, priority| AssignedRoute {
+            dst: "172.16.0.0/16".parse().unwrap(),
+            gw: Some(gw.parse().unwrap()),
+            mtu,
+            advmss: None,
+            priority,
+            table: None,
+            scope: None,
+        };
+        check_routes(&[way("10.1.0.8", Some(1400), None), way("10.1.0.9", Some(1400), None)]).unwrap();
+        check_routes(&[way("10.1.0.8", Some(1400), None), way("10.1.0.9", None, Some(7))]).unwrap();
+        let both = [way("10.1.0.8", Some(1400), None), way("10.1.0.9", None, None)];
+        let error = check_routes(&both).unwrap_err().to_string();
+        assert!(error.contains("10.1.0.8 mtu 1400") && error.contains("10.1.0.9"), "{error}");
+        // What was moved shows, what has a priority of its own keeps it.
+        let mut behind = both[0].on_link(3);
+        behind.priority = Some(1027);
+        let applied = moved_behind(&[way("10.1.0.8", None, None), way("10.1.0.8", None, Some(7))], &[behind]);
+        assert_eq!(applied.iter().map(|route| route.priority).collect::<Vec<_>>(), [Some(1027), Some(7)]);
     }
 
     #[test]

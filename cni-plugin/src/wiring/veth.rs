@@ -117,7 +117,8 @@ pub fn plug_in(
     }
 }
 
-/// Gives the container's end its addresses and routes.
+/// Gives the container's end its addresses and routes. Returns the routes as they were made: one that had to go behind
+/// another interface's has a priority now.
 ///
 /// # Errors
 /// Code 999 with the kernel's words for the address or route that it refused.
@@ -128,12 +129,13 @@ pub fn address(
     routes: &[AssignedRoute],
     detect_duplicates: bool,
     container: &mut RouteSocket,
-) -> Result<()> {
+) -> Result<Vec<AssignedRoute>> {
     let addresses: Vec<Request> = ips
         .iter()
         .map(|ip| Address { link: index, network: ip.address, no_dad: !detect_duplicates }.request(Verb::Create))
         .collect();
-    let routes = plan::kernel_routes(routes, index);
+    let configured = routes;
+    let routes = plan::kernel_routes(configured, index);
     let route_requests: Vec<Request> = routes.iter().map(|route| route.request(Verb::Create)).collect();
     if ips.iter().any(|ip| ip.address.is_ipv6()) {
         let sysctl = Sysctl::default();
@@ -147,37 +149,45 @@ pub fn address(
         container.all(addresses)?;
         await_unique(index, container)?;
         let verdicts = container.run(route_requests)?;
-        return add_routes(index, &routes, verdicts, container);
+        let behind = add_routes(index, &routes, verdicts, container)?;
+        return Ok(plan::moved_behind(configured, &behind));
     }
     let mut verdicts = container.run(addresses.into_iter().chain(route_requests).collect())?;
     let of_routes = verdicts.split_off(ips.len());
     if let Some(refused) = verdicts.into_iter().find_map(Result::err) {
         return Err(weft_netlink::Error::from(refused).into());
     }
-    add_routes(index, &routes, of_routes, container)
+    let behind = add_routes(index, &routes, of_routes, container)?;
+    Ok(plan::moved_behind(configured, &behind))
 }
 
 /// Deals with refused routes. One that is there already belongs to another interface of this container: ours goes behind
-/// it, by a priority that no other interface has, unless the configuration gives it one.
+/// it, by a priority that no other interface has, or after it where the configuration gives it one. Returns those that got
+/// a priority.
 fn add_routes(
     index: u32,
     routes: &[Route],
     verdicts: Vec<std::result::Result<(), KernelError>>,
     container: &mut RouteSocket,
-) -> Result<()> {
-    let mut behind = Vec::new();
+) -> Result<Vec<Route>> {
+    let (mut requests, mut behind) = (Vec::new(), Vec::new());
     for (route, verdict) in routes.iter().zip(verdicts) {
         match verdict {
             Ok(()) => {}
             Err(error) if error.errno == Errno::EEXIST && route.priority.is_none() => {
                 let mut second = route.clone();
                 second.priority = Some(DEFAULT_PRIORITY.saturating_add(index));
-                behind.push(second.request(Verb::Create));
+                requests.push(second.request(Verb::Create));
+                behind.push(second);
             }
+            Err(error) if error.errno == Errno::EEXIST => requests.push(route.request(Verb::Append)),
             Err(error) => return Err(weft_netlink::Error::from(error).into()),
         }
     }
-    if behind.is_empty() { Ok(()) } else { Ok(container.all(behind)?) }
+    if !requests.is_empty() {
+        container.all(requests)?;
+    }
+    Ok(behind)
 }
 
 fn await_unique(index: u32, container: &mut RouteSocket) -> Result<()> {
@@ -221,7 +231,7 @@ pub fn await_forwarding(name: &str, probe: &LinkProbe) -> Result<()> {
 /// # Errors
 /// Code 11 if it is not so within 5 s.
 pub fn await_sending(index: u32, name: &str, container: &mut RouteSocket) -> Result<()> {
-    let sends = || container.link(index).is_ok_and(|link| link.is_some_and(|link| link.operational));
+    let sends = || container.is_operational(index).is_ok_and(|operational| operational);
     wait(FORWARDING_DEADLINE, sends).map_err(|waited| {
         CniError::new(Code::TryAgainLater, format!("interface {name} is not operational after {waited}"))
     })

@@ -128,6 +128,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
             state_dir: settings.cni_state_dir.clone(),
             ..Conflist::default()
         },
+        cni_state_dir: settings.cni_state_dir.clone(),
         run_dir: settings.run_dir.clone(),
     }
 }

@@ -1,24 +1,26 @@
 //! `weft cleanup`: the machine as it was before the agent's first start.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use weft_cni::formats::attachment;
 use weft_netlink::nft::{Batch, Socket};
 use weft_netlink::sysctl::Sysctl;
-use weft_netlink::{LinkKind, RouteSocket, delete_link};
+use weft_netlink::{Link, LinkKind, RouteSocket, delete_link};
 
+use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
 use crate::cluster::etcd::connect;
-use crate::cluster::family::Family;
 use crate::config::{AgentConfig, AgentFlags};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
 use crate::node::Owned;
-use crate::overlay::device;
+use crate::overlay::bridge::ALIAS;
 
 /// How long the store may take to answer. A machine must be cleanable without it.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
@@ -26,9 +28,9 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// Remove everything that the agent and the plugin have made on this node, and give its lease back.
 ///
 /// Removes the conflist, the subnet file, the VXLAN devices with their routes, the bridge with its pods' ports, the
-/// nf_tables tables and the recorded state, and gives changed kernel settings their old values. Stop the agent first. What
-/// cannot be removed is reported, and the rest removed all the same. Needs the agent's flags where they differ from the
-/// defaults.
+/// nf_tables tables and the recorded state, and gives changed kernel settings their old values. A bridge that was there
+/// before weft stays. Stop the agent first. What cannot be removed is reported, and the rest removed all the same. Needs the
+/// agent's paths, bridge and node name where they are not the defaults.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  weft cleanup --etcd-endpoints http://192.0.2.10:2379")]
 pub(super) struct CleanupArgs {
@@ -83,16 +85,17 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     let settings = &config.settings;
     problems.note_all(places(settings).withdraw());
     problems.note(remove_tables());
-    problems.note(remove_links(settings.bridge.as_str(), settings.vni));
-    if let Some(owned) = problems.note(Owned::load(&settings.run_dir)) {
+    let owned = problems.note(Owned::load(&settings.run_dir));
+    let devices: Vec<String> = owned.iter().flat_map(Owned::devices).map(str::to_owned).collect();
+    problems.note(remove_links(settings.bridge.as_str(), &devices));
+    problems.note(remove_attachments(&settings.cni_state_dir));
+    problems.note(remove_file(&settings.run_dir.join(LEASE_LOCK)));
+    if let Some(owned) = owned {
         problems.note_all(owned.restore(&Sysctl::default()));
     }
     for directory in [&settings.cni_state_dir, &settings.run_dir, &settings.state_dir] {
-        problems.note(remove_tree(directory));
-    }
-    if let Some(parent) = settings.subnet_file.parent() {
         // Whoever else keeps something there keeps the directory.
-        let _ = std::fs::remove_dir(parent);
+        let _ = std::fs::remove_dir(directory);
     }
 }
 
@@ -106,29 +109,19 @@ fn remove_tables() -> anyhow::Result<()> {
 
 /// The VXLAN devices take their routes, neighbours and FDB entries with them; the ports of the bridge go first, as the
 /// bridge does not take them along.
-fn remove_links(bridge: &str, vni: u32) -> anyhow::Result<()> {
+fn remove_links(bridge: &str, devices: &[String]) -> anyhow::Result<()> {
     let mut socket = RouteSocket::open()?;
     let links = socket.links()?;
-    let is_ours = |kind: &LinkKind, name: &str| match kind {
-        LinkKind::Vxlan { vni: found, .. } => {
-            *found == vni && Family::ALL.iter().any(|f| device::name(*f, vni) == name)
-        }
-        LinkKind::Bridge => name == bridge,
-        LinkKind::Veth | LinkKind::Other(_) => false,
-    };
-    let bridge_index =
-        links.iter().find(|link| link.kind == LinkKind::Bridge && link.name == bridge).map(|link| link.index);
-    let ports = links.iter().filter(|link| {
-        bridge_index.is_some()
-            && link.master == bridge_index
+    let bridge = links.iter().find(|link| link.kind == LinkKind::Bridge && link.name == bridge);
+    let is_port = |link: &&Link| {
+        bridge.is_some_and(|bridge| link.master == Some(bridge.index))
             && link.kind == LinkKind::Veth
             && link.name.starts_with("veth")
-    });
-    let requests: Vec<_> = ports
-        .chain(links.iter().filter(|link| is_ours(&link.kind, &link.name)))
-        .map(|link| delete_link(link.index))
-        .collect();
-    for verdict in socket.run(requests)? {
+    };
+    let is_device = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { .. }) && devices.contains(&link.name);
+    let made_bridge = bridge.filter(|bridge| bridge.alias.as_deref() == Some(ALIAS));
+    let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_device)).chain(made_bridge);
+    for verdict in socket.run(doomed.map(|link| delete_link(link.index)).collect())? {
         match verdict {
             Err(error) if !error.is_absent() => return Err(error.into()),
             _ => {}
@@ -137,10 +130,35 @@ fn remove_links(bridge: &str, vni: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn remove_tree(directory: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+/// The plugin's records of all networks, and nothing else that lies there.
+fn remove_attachments(state_dir: &Path) -> anyhow::Result<()> {
+    remove_file(&state_dir.join(attachment::LEASE_LOCK))?;
+    for network in entries(state_dir)? {
+        let records = network.join(attachment::RECORDS);
+        for record in entries(&records)? {
+            remove_file(&record)?;
+        }
+        let _ = std::fs::remove_dir(&records);
+        remove_file(&network.join(attachment::POOL))?;
+        remove_file(&network.join(attachment::LOCK))?;
+        let _ = std::fs::remove_dir(&network);
+    }
+    Ok(())
+}
+
+fn entries(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    match std::fs::read_dir(directory) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Vec::new()),
+        listed => listed
+            .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+            .with_context(|| format!("cannot list {}", directory.display())),
+    }
+}
+
+fn remove_file(path: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
         }
         _ => Ok(()),
     }

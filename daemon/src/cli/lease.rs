@@ -25,6 +25,9 @@ use crate::lease::subnet_file::{subnet_env, subnets_in};
 use crate::lease::{AcquireError, LeaseRequest, acquire_once};
 use crate::overlay::uplink::{self, Uplink};
 
+/// The lock of a node's `weft lease`, below the run directory.
+pub(super) const LEASE_LOCK: &str = "lease.lock";
+
 /// How often a lock that another process holds is tried again.
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
@@ -108,7 +111,7 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
 
 /// The lock of this node, held until dropped: of two plugins that find no subnet file one waits for the other.
 async fn lock(run_dir: &Path, deadline: Instant) -> anyhow::Result<Flock<File>> {
-    let path = run_dir.join("lease.lock");
+    let path = run_dir.join(LEASE_LOCK);
     std::fs::create_dir_all(run_dir).with_context(|| format!("cannot make the directory {}", run_dir.display()))?;
     let mut file = File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
     loop {

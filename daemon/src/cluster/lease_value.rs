@@ -143,7 +143,12 @@ fn public_ip(object: Caseless<'_>, field: &'static str, family: Family) -> Resul
     if Family::of(address) != family || address.is_multicast() || address.is_loopback() {
         return Err(refused());
     }
-    if address == IpAddr::V4(Ipv4Addr::BROADCAST) {
+    // No route leads to a broadcast address, nor to an IPv6 address that means something on one link only.
+    let is_reachable = match address {
+        IpAddr::V4(v4) => !v4.is_broadcast(),
+        IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+    };
+    if !is_reachable {
         return Err(refused());
     }
     Ok(Some(address).filter(|address| !address.is_unspecified()))
@@ -226,6 +231,8 @@ mod tests {
             (r#"{"PublicIP":"127.0.0.1"}"#, "PublicIP"),
             (r#"{"PublicIP":7}"#, "PublicIP is 7"),
             (r#"{"PublicIP":"1.2.3.4","PublicIPv6":"1.2.3.4"}"#, "PublicIPv6"),
+            (r#"{"PublicIP":"1.2.3.4","PublicIPv6":"fe80::1"}"#, "PublicIPv6"),
+            (r#"{"PublicIP":"1.2.3.4","PublicIPv6":"febf::1"}"#, "PublicIPv6"),
             (r#"{"PublicIP":"1.2.3.4","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"hi"}}"#, "BackendData"),
             (
                 r#"{"PublicIP":"1.2.3.4","BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}}"#,
@@ -258,8 +265,10 @@ mod tests {
         fn what_is_written_is_read_back(v4: u32, v6: u128, vni in 0u32..1 << 24, mac: [u8; 5], which in 0u8..16) {
             let v4 = Some(IpAddr::V4(v4.into())).filter(|ip| which & 1 != 0 && !ip.is_multicast() && !ip.is_loopback()
                 && !ip.is_unspecified() && *ip != IpAddr::V4(Ipv4Addr::BROADCAST));
-            let v6 = Some(IpAddr::V6(v6.into()))
-                .filter(|ip| which & 2 != 0 && !ip.is_multicast() && !ip.is_loopback() && !ip.is_unspecified());
+            let v6 = Some(Ipv6Addr::from_bits(v6))
+                .filter(|ip| which & 2 != 0 && !ip.is_multicast() && !ip.is_loopback() && !ip.is_unspecified()
+                    && !ip.is_unicast_link_local())
+                .map(IpAddr::V6);
             let data = VxlanData { vni: Some(vni), vtep_mac: MacAddr([0xc6, mac[0], mac[1], mac[2], mac[3], mac[4]]) };
             let value = LeaseValue {
                 public_ips: PerFamily { v4, v6 },

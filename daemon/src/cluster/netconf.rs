@@ -128,11 +128,20 @@ impl NetConf {
         Value::Object(out).to_string()
     }
 
-    /// Bytes that the back end takes from the underlay's MTU. The larger family decides, because a node has one pod MTU:
-    /// a VXLAN packet over IPv4 costs 50 bytes, over IPv6 70.
+    /// Bytes that the back end takes from the underlay's MTU. The larger family decides, because a node has one pod MTU.
     #[must_use]
     pub const fn overhead(&self) -> u32 {
-        if self.pools.v6.is_some() { 70 } else { 50 }
+        overhead(if self.pools.v6.is_some() { Family::V6 } else { Family::V4 })
+    }
+}
+
+/// Bytes of a packet that VXLAN adds between two nodes of this family: the outer IP header (20, for IPv6 40), UDP (8),
+/// VXLAN (8, RFC 7348 section 5) and the inner Ethernet header (14).
+#[must_use]
+pub const fn overhead(outer: Family) -> u32 {
+    match outer {
+        Family::V4 => 50,
+        Family::V6 => 70,
     }
 }
 
@@ -213,11 +222,15 @@ fn pool(fields: &Fields<'_>, family: Family) -> Result<Pool, NetConfError> {
     }
     let step = 1_u128 << (bits - len);
     // The first subnet is left out: its .0 is the cluster network's own address.
-    let min = fields.bound(names.min, network, step)?.unwrap_or_else(|| number(network.network()) + step);
+    let given_min = fields.bound(names.min, network, step)?;
+    let min = given_min.unwrap_or_else(|| number(network.network()) + step);
     let max = fields.bound(names.max, network, step)?.unwrap_or_else(|| number(network.broadcast()) - (step - 1));
     if min > max {
-        let (min, max) = (address(family, min), address(family, max));
-        return Err(wrong(names.min, &min.to_string(), &format!("not to lie beyond {}, {max}", names.max)));
+        let (low, high) = (address(family, min).to_string(), address(family, max).to_string());
+        return Err(match given_min {
+            Some(_) => wrong(names.min, &low, &format!("an address not beyond {}, {high}", names.max)),
+            None => wrong(names.max, &high, &format!("an address not before {}, {low}", names.min)),
+        });
     }
     Ok(Pool::new(network, len, address(family, min), address(family, max)))
 }

@@ -24,6 +24,7 @@ fn defaults_are_flannels() {
     assert_eq!(range(conf.pools.v6.unwrap()), ("fc00:0:0:1::".into(), "fc00:0:0:ffff::".into(), 64));
     assert_eq!(conf.backend, Backend::Vxlan(Vxlan::default()));
     assert_eq!(conf.overhead(), 70);
+    assert_eq!((overhead(Family::V4), overhead(Family::V6)), (50, 70));
 }
 
 #[test]
@@ -69,7 +70,11 @@ fn a09_each_bad_value_names_its_field() {
         (r#"{"Network": "10.3.0.0/16", "SubnetMin": "10.3.1.7"}"#, "SubnetMin is \"10.3.1.7\"", "such as 10.3.1.0"),
         (r#"{"Network": "10.3.0.0/16", "SubnetMin": "10.4.1.0"}"#, "SubnetMin", "in the network 10.3.0.0/16"),
         (r#"{"Network": "10.3.0.0/16", "SubnetMax": "10.3.9.1"}"#, "SubnetMax", "first address of a subnet"),
-        (r#"{"Network": "10.3.0.0/16", "SubnetMax": "10.3.0.0"}"#, "SubnetMin is 10.3.1.0", "SubnetMax"),
+        (
+            r#"{"Network": "10.3.0.0/16", "SubnetMax": "10.3.0.0"}"#,
+            "SubnetMax is 10.3.0.0",
+            "not before SubnetMin, 10.3.1.0",
+        ),
         (r#"{"Network": "10.3.0.0/16", "SubnetLen": 31}"#, "SubnetLen is 31", "/30"),
         (r#"{"Network": "10.3.0.0/16", "SubnetLen": 17}"#, "SubnetLen is 17", "at least 18"),
         (r#"{"Network": "10.3.0.0/16", "SubnetLen": "24"}"#, "SubnetLen is \"24\"", "prefix length"),

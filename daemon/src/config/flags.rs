@@ -61,7 +61,7 @@ fn flag(key: &'static Key) -> Arg {
         .value_name("VALUE")
         .help(format!("{} [env: {}]{default}", key.help, key.variable()))
         .action(if key.is_list { ArgAction::Append } else { ArgAction::Set });
-    if key.is_switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
+    if key.is_switch { arg.num_args(0..=1).default_missing_value("true") } else { arg }
 }
 
 #[cfg(test)]
@@ -80,7 +80,9 @@ mod tests {
         assert_eq!(flags.texts["iface"], ["eth1", "eth2"]);
         assert_eq!(flags.texts["ip-masq"], ["true"]);
         assert_eq!(flags.texts.len(), 3);
-        assert_eq!(parse::<true>(&["--ip-masq=false"]).unwrap().texts["ip-masq"], ["false"]);
+        for args in [&["--ip-masq=false"][..], &["--ip-masq", "false"], &["--ip-masq", "false", "--bridge=br0"]] {
+            assert_eq!(parse::<true>(args).unwrap().texts["ip-masq"], ["false"]);
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::error::ConfigError;
 use super::load::Texts;
+use super::rule::{self, Rule};
 use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
 use super::value::{Endpoint, Value};
 use crate::cluster::layout::Layout;
@@ -51,7 +52,7 @@ impl Key {
 }
 
 macro_rules! settings {
-    ($( $name:literal $scope:ident $field:ident: $type:ty = $default:expr, $help:literal; )*) => {
+    ($( $name:literal $scope:ident $field:ident: $type:ty $(where $rule:ident)? = $default:expr, $help:literal; )*) => {
         /// The value of every key.
         #[derive(Debug, Clone, PartialEq)]
         pub struct Settings {
@@ -74,11 +75,20 @@ macro_rules! settings {
             /// Reads each key's text.
             ///
             /// # Errors
-            /// Names the first key whose text is not what its type asks for.
+            /// Names the first key whose text is not what its type and its rule ask for.
             pub(super) fn read(texts: &Texts) -> Result<Self, ConfigError> {
-                Ok(Self { $( $field: texts.read($name)?, )* })
+                Ok(Self { $( $field: texts.read($name, &rule!($($rule)?))?, )* })
             }
         }
+    };
+}
+
+macro_rules! rule {
+    () => {
+        Rule::ANY
+    };
+    ($rule:ident) => {
+        rule::$rule
     };
 }
 
@@ -128,42 +138,42 @@ settings! {
         "First IPv6 subnet to lease.";
     "ipv6-subnet-max" any ipv6_subnet_max: Option<Ipv6Addr> = "",
         "Last IPv6 subnet to lease.";
-    "vni" any vni: u32 = "1",
+    "vni" any vni: u32 where VNI = "1",
         "VXLAN network identifier.";
     "vxlan-port" any vxlan_port: u16 = "8472",
         "UDP port of the VXLAN overlay.";
     "iface" any iface: Vec<String> = "",
         "Interface of the underlay, as IP address or name; the first of several that is there. The default route's if not given.";
-    "public-ip" any public_ip: Option<Ipv4Addr> = "",
+    "public-ip" any public_ip: Option<Ipv4Addr> where PUBLIC_V4 = "",
         "IPv4 address that other nodes reach this one at; the interface's if not given.";
-    "public-ipv6" any public_ipv6: Option<Ipv6Addr> = "",
+    "public-ipv6" any public_ipv6: Option<Ipv6Addr> where PUBLIC_V6 = "",
         "IPv6 address that other nodes reach this one at; the interface's if not given.";
-    "subnet-file" any subnet_file: PathBuf = "/run/flannel/subnet.env",
+    "subnet-file" any subnet_file: PathBuf where ABSOLUTE = "/run/flannel/subnet.env",
         "File that tells the CNI plugin this node's subnet.";
     "ip-masq" any ip_masq: bool = "true",
         "Masquerade what pods send out of the cluster network.";
-    "run-dir" any run_dir: PathBuf = "/run/weft",
+    "run-dir" any run_dir: PathBuf where ABSOLUTE = "/run/weft",
         "Directory for locks and for what is void after a reboot.";
-    "state-dir" agent state_dir: PathBuf = "/var/lib/weft",
+    "state-dir" agent state_dir: PathBuf where ABSOLUTE = "/var/lib/weft",
         "Directory for what outlasts a reboot.";
     "subnet-lease-renew-margin" any subnet_lease_renew_margin: RenewMargin = "60",
         "Minutes before its end at which the node's lease is renewed.";
     "healthz-bind" agent healthz_bind: SocketAddr = "0.0.0.0:8081",
         "Address and port of /healthz, /livez, /readyz and /metrics.";
-    "cni-conf-dir" agent cni_conf_dir: PathBuf = "/etc/cni/net.d",
+    "cni-conf-dir" agent cni_conf_dir: PathBuf where ABSOLUTE = "/etc/cni/net.d",
         "Directory for the CNI network configuration.";
-    "cni-bin-dir" agent cni_bin_dir: PathBuf = "/opt/cni/bin",
+    "cni-bin-dir" agent cni_bin_dir: PathBuf where ABSOLUTE = "/opt/cni/bin",
         "Directory for the CNI plugin.";
-    "cni-bin-source" agent cni_bin_source: Option<PathBuf> = "",
+    "cni-bin-source" agent cni_bin_source: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
         "Where to copy weft-cni from; it is not installed if not given.";
-    "cni-state-dir" agent cni_state_dir: PathBuf = "/run/weft/cni",
+    "cni-state-dir" agent cni_state_dir: PathBuf where ABSOLUTE = "/run/weft/cni",
         "Directory in which the CNI plugin records its attachments.";
     "bridge" agent bridge: InterfaceName = "cni0",
         "Name of the bridge that the pods of this node are connected to.";
     "network-name" agent network_name: NetworkName = "cbr0",
         "Name of the CNI network.";
-    "repair-interval" agent repair_interval: Duration = REPAIR_INTERVAL,
-        "How often the kernel is compared with what it should hold.";
+    "repair-interval" agent repair_interval: Duration where INTERVAL = REPAIR_INTERVAL,
+        "How often the kernel is compared with what it should hold, from 100ms to 1m.";
     "log-level" any log_level: LogFilter = "info",
         "Least important lines to log: error, warn, info, debug, trace, or directives such as warn,weft::lease=debug.";
     "log-format" any log_format: LogFormat = "text",

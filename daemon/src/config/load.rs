@@ -10,6 +10,7 @@ use super::error::ConfigError;
 use super::file;
 use super::flags::Flags;
 use super::keys::{KEYS, Key, Settings, find};
+use super::rule::Rule;
 use super::value::Value;
 use crate::cluster::etcd::EtcdOptions;
 use crate::cluster::netconf::{NetConf, NetConfError};
@@ -132,9 +133,9 @@ pub(super) struct Texts(BTreeMap<&'static str, (Vec<String>, Origin)>);
 
 impl Texts {
     /// The typed value of a key.
-    pub(super) fn read<T: Value>(&self, name: &'static str) -> Result<T, ConfigError> {
+    pub(super) fn read<T: Value>(&self, name: &'static str, rule: &Rule<T>) -> Result<T, ConfigError> {
         let texts = self.0.get(name).map(|(texts, _)| texts.as_slice()).unwrap_or_default();
-        T::read(texts).ok_or_else(|| self.wrong(name, T::EXPECTED))
+        T::read(texts).filter(rule.holds).ok_or_else(|| self.wrong(name, rule.expected))
     }
 
     fn wrong(&self, name: &str, expected: &str) -> ConfigError {
@@ -191,6 +192,21 @@ fn password_in(path: &Path) -> Result<String, ConfigError> {
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
+/// Keys of a net-conf and those of the configuration that they are made of; no name comes before a longer one that has
+/// it in it.
+const NETWORK_KEYS: &[(&str, &str)] = &[
+    ("IPv6SubnetLen", "ipv6-subnet-len"),
+    ("IPv6SubnetMin", "ipv6-subnet-min"),
+    ("IPv6SubnetMax", "ipv6-subnet-max"),
+    ("IPv6Network", "ipv6-network"),
+    ("SubnetLen", "subnet-len"),
+    ("SubnetMin", "subnet-min"),
+    ("SubnetMax", "subnet-max"),
+    ("Network", "network"),
+    ("VNI", "vni"),
+    ("Port", "vxlan-port"),
+];
+
 /// The network configuration, by way of its JSON form, so that its rules stand in one place.
 fn network(settings: &Settings, texts: &Texts) -> Result<NetConf, ConfigError> {
     let text = json!({
@@ -217,16 +233,10 @@ fn network(settings: &Settings, texts: &Texts) -> Result<NetConf, ConfigError> {
         NetConfError::Field { key, expected, .. } => (*key, expected.as_str()),
         NetConfError::NotAnObject(_) => ("Network", "a network"),
     };
-    let name = match field {
-        "VNI" => "vni".to_owned(),
-        "Port" => "vxlan-port".to_owned(),
-        other => other
-            .replace("IPv6", "ipv6-")
-            .replace("Subnet", "subnet-")
-            .replace("ipv6-Network", "ipv6-network")
-            .to_ascii_lowercase(),
-    };
-    Err(texts.wrong(&name, expected))
+    // One bound may be wrong because of the other, which then is named, too.
+    let expected = NETWORK_KEYS.iter().fold(expected.to_owned(), |text, (field, key)| text.replace(field, key));
+    let name = NETWORK_KEYS.iter().find(|(known, _)| *known == field).map_or(field, |(_, key)| key);
+    Err(texts.wrong(name, &expected))
 }
 
 fn contradiction(text: &str) -> ConfigError {

@@ -68,9 +68,33 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
         ("network", "10.244.0.0/29", "at least a /28"),
         ("subnet-len", "31", "/30"),
         ("subnet-min", "10.9.0.0", "in the network 10.244.0.0/16"),
-        ("vni", "16777216", "16777215"),
+        ("vni", "0", "a number from 1 to 16777215"),
+        ("vni", "16777216", "a number from 1 to 16777215"),
+        ("vni", "x", "a number from 1 to 16777215"),
+        ("public-ip", "0.0.0.0", "other nodes can send to"),
+        ("public-ip", "127.0.0.1", "not 0.0.0.0, loopback"),
+        ("public-ip", "169.254.1.1", "link-local"),
+        ("public-ip", "224.0.0.1", "multicast"),
+        ("public-ip", "255.255.255.255", "broadcast"),
+        ("public-ip", "2001:db8::1", "an IPv4 address"),
+        ("public-ipv6", "::", "other nodes can send to"),
+        ("public-ipv6", "::1", "loopback"),
+        ("public-ipv6", "fe80::1", "link-local"),
+        ("public-ipv6", "ff02::1", "multicast"),
+        ("public-ipv6", "::ffff:192.0.2.1", "IPv4-mapped"),
+        ("subnet-file", "subnet.env", "an absolute path"),
+        ("run-dir", "run", "an absolute path"),
+        ("state-dir", "./state", "an absolute path"),
+        ("cni-conf-dir", "net.d", "an absolute path"),
+        ("cni-bin-dir", "bin", "an absolute path"),
+        ("cni-bin-source", "bin/weft-cni", "an absolute path"),
+        ("cni-state-dir", "cni", "an absolute path"),
+        ("log-level", "loud", "error, warn, info"),
         ("log-level", "weft=loud", "debug"),
-        ("repair-interval", "10", "unit"),
+        ("repair-interval", "10", "a time with its unit from 100ms to 1m"),
+        ("repair-interval", "0s", "from 100ms to 1m"),
+        ("repair-interval", "99ms", "from 100ms to 1m"),
+        ("repair-interval", "2m", "from 100ms to 1m"),
         ("node-name", "a/b", "node-1"),
     ];
     for (key, value, expected) in cases {
@@ -82,6 +106,16 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
     assert!(error.starts_with("ipv6-subnet-max is \"fd01::\""), "{error}");
     let error = load(&[("ipv6-network", "fd00::/125")], &[], "").unwrap_err();
     assert!(error.starts_with("ipv6-network is \"fd00::/125\""), "{error}");
+    let bounds = [("subnet-min", "10.244.9.0"), ("subnet-max", "10.244.3.0")];
+    let error = load(&bounds, &[], "").unwrap_err();
+    let expected = "subnet-min is \"10.244.9.0\" (flag); expected an address not beyond subnet-max, 10.244.3.0";
+    assert_eq!(error, expected);
+    let error = load(&[("subnet-max", "10.244.0.0")], &[], "").unwrap_err();
+    let expected = "subnet-max is \"10.244.0.0\" (flag); expected an address not before subnet-min, 10.244.1.0";
+    assert_eq!(error, expected);
+    let six = [("ipv6-network", "fd00::/48"), ("ipv6-subnet-min", "fd00:0:0:9::"), ("ipv6-subnet-max", "fd00:0:0:3::")];
+    let error = load(&six, &[], "").unwrap_err();
+    assert!(error.contains("expected an address not beyond ipv6-subnet-max, fd00:0:0:3::"), "{error}");
     let error = load(&[], &[("WEFT_VNI", "x")], "").unwrap_err();
     assert!(error.contains("(environment WEFT_VNI)"), "{error}");
 }

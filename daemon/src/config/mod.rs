@@ -9,6 +9,7 @@ mod file;
 mod flags;
 pub mod keys;
 mod load;
+mod rule;
 mod types;
 mod value;
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::value::Scalar;
 
@@ -59,7 +60,10 @@ impl Scalar for LogFilter {
     const EXPECTED: &'static str = "error, warn, info, debug or trace, or directives such as warn,weft::lease=debug";
 
     fn read(text: &str) -> Option<Self> {
-        (!text.is_empty() && EnvFilter::try_new(text).is_ok()).then(|| Self(text.to_owned()))
+        // A lone word that is no level would name a target, and leave everything else unlogged.
+        let is_level = |item: &str| !item.is_empty() && item.parse::<LevelFilter>().is_ok();
+        let is_meant = |item: &str| item.contains(['=', '[']) || is_level(item.trim());
+        (text.split(',').all(is_meant) && EnvFilter::try_new(text).is_ok()).then(|| Self(text.to_owned()))
     }
 }
 
@@ -134,3 +138,18 @@ name!(
         text.starts_with(|c: char| c.is_ascii_alphanumeric()) && text.chars().all(inner)
     }
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lone_word_in_a_log_filter_is_a_level() {
+        for good in ["info", "WARN", "off", "warn,weft::lease=debug", "weft=trace", "info,[pass{n}]=debug"] {
+            assert!(LogFilter::read(good).is_some(), "{good}");
+        }
+        for bad in ["", "loud", "weft", "warn,weft::lease", "info,", "weft=loud"] {
+            assert!(LogFilter::read(bad).is_none(), "{bad}");
+        }
+    }
+}

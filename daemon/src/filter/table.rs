@@ -1,6 +1,7 @@
 //! The agent's chains as a table of the kernel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use weft_netlink::Error;
 use weft_netlink::nft::{BaseChain, Batch, CommitError, Socket};
@@ -15,7 +16,7 @@ pub struct ChainContent {
     base: Option<BaseChain>,
     /// The comments of its rules, which identify their content.
     comments: Vec<String>,
-    /// The rules are not, to the byte, those that were there after the last commit.
+    /// The rules are not, to the byte, those that were there after the last commit, or their table sleeps.
     tampered: bool,
 }
 
@@ -44,9 +45,9 @@ pub enum FilterError {
     /// Reading failed.
     #[error(transparent)]
     Read(#[from] Error),
-    /// The transaction failed, and changed nothing.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
+    /// The transaction failed, and changed nothing. It failed for all of its chains.
+    #[error("{0}")]
+    Commit(Arc<CommitError>),
 }
 
 impl FilterTable {
@@ -64,7 +65,7 @@ impl FilterTable {
         self.planned.iter().map(|chain| (chain.chain.name.to_string(), ChainContent::of(chain))).collect()
     }
 
-    fn commit(&mut self, objects: &[Update<String, ChainContent>]) -> Result<(), FilterError> {
+    fn commit(&mut self, objects: &[Update<String, ChainContent>]) -> Result<(), CommitError> {
         let table = agent_table();
         let mut batch = Batch::new();
         batch.add_table(&table);
@@ -97,6 +98,11 @@ impl Table for FilterTable {
     async fn dump(&mut self) -> Result<BTreeMap<String, ChainContent>, FilterError> {
         let table = agent_table();
         let mut contents = BTreeMap::new();
+        let sleeps = self
+            .socket
+            .tables()?
+            .iter()
+            .any(|info| (info.table.family, &info.table.name) == (table.family, &table.name) && info.dormant);
         for info in self.socket.chains(&table)? {
             let name = info.chain.name.to_string();
             let rules = self.socket.rules(&table, Some(&name))?;
@@ -110,7 +116,7 @@ impl Table for FilterTable {
                     false
                 }
             };
-            contents.insert(name, ChainContent { base: info.chain.base, comments, tampered });
+            contents.insert(name, ChainContent { base: info.chain.base, comments, tampered: tampered || sleeps });
         }
         Ok(contents)
     }
@@ -120,14 +126,8 @@ impl Table for FilterTable {
         match self.commit(objects) {
             Ok(()) => objects.iter().map(|_| Ok(())).collect(),
             Err(error) => {
-                let words = error.to_string();
-                let again = || {
-                    FilterError::Read(Error::Io {
-                        operation: "commit the agent's nf_tables chains".into(),
-                        source: std::io::Error::other(words.clone()),
-                    })
-                };
-                objects.iter().map(|_| Err(again())).collect()
+                let error = Arc::new(error);
+                objects.iter().map(|_| Err(FilterError::Commit(Arc::clone(&error)))).collect()
             }
         }
     }
@@ -139,7 +139,7 @@ impl Table for FilterTable {
             let mut batch = Batch::new();
             batch.delete_chain(&table, name);
             self.known.remove(name);
-            results.push(self.socket.commit(batch).map_err(FilterError::from));
+            results.push(self.socket.commit(batch).map_err(|error| FilterError::Commit(Arc::new(error))));
         }
         results
     }

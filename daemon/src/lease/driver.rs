@@ -34,6 +34,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 /// Shortest and longest wait after a lost race.
 const CONTENTION: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 
+/// Shortest and longest wait before taking the lease back from another node of the same name; half of it is random.
+const CONTEST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
+
 /// Longest time that a keep-alive may take; it is a stream, which the connection's own time-out does not cover.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -221,6 +224,8 @@ struct Driver {
     state: watch::Sender<LeaseState>,
     backoff: Backoff,
     contention: Backoff,
+    /// Never starts over: each time that the lease is taken back is a short success only.
+    contest: Backoff,
 }
 
 impl Driver {
@@ -238,6 +243,7 @@ impl Driver {
             machine,
             backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
             contention: Backoff::new(CONTENTION.0, CONTENTION.1),
+            contest: Backoff::new(CONTEST.0, CONTEST.1),
         }
     }
 
@@ -245,6 +251,9 @@ impl Driver {
     fn step(&mut self, input: Input) -> Next {
         let step = self.machine.clone().step(input);
         self.machine = step.machine;
+        if let Some(warning) = &step.warning {
+            tracing::warn!("{warning}");
+        }
         if matches!(step.next, Next::Sleep(Sleep::UntilRenewal(_) | Sleep::Forever)) {
             self.backoff.reset();
             self.contention.reset();
@@ -310,6 +319,7 @@ impl Driver {
         let wait = match how {
             Sleep::Retry => Some(self.backoff.next_wait()),
             Sleep::Contended => Some(self.contention.next_wait()),
+            Sleep::Contested => Some(self.contest.next_wait()),
             Sleep::Grace => Some(GRACE),
             Sleep::UntilRenewal(ttl) => {
                 Some(ttl.checked_sub(self.renew_margin).filter(|w| !w.is_zero()).unwrap_or(ttl / 2))

@@ -4,6 +4,8 @@
 //! reply, a lost race, an expired etcd lease, a wiped store), the answer is to read the store again and to plan from
 //! what it says; so there is nothing to remember that could be wrong.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +15,11 @@ use crate::cluster::key::SubnetKey;
 use crate::cluster::layout::Layout;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::netconf::NetConf;
-use crate::cluster::node::NodeName;
+use crate::cluster::node::{NodeName, NodeRecord};
 use crate::cluster::view::StoreView;
+
+/// How many writes in a row may be done without the lease then being as it should.
+const MAX_WRITES: u32 = 2;
 
 /// How a lease that the node holds is.
 #[derive(Debug, Clone, PartialEq)]
@@ -115,6 +120,9 @@ pub enum Sleep {
     Retry,
     /// A back-off after a lost race: shorter, because the store works and others get on.
     Contended,
+    /// A back-off before taking the lease back from another node of the same name: much longer, as it ends with one of
+    /// the two being renamed.
+    Contested,
     /// [`super::driver::GRACE`].
     Grace,
     /// Until the etcd lease, which lives for so long, is due for renewal.
@@ -130,6 +138,8 @@ pub struct Step {
     pub machine: Machine,
     /// What to do next.
     pub next: Next,
+    /// Something that happened once and that someone should know of.
+    pub warning: Option<String>,
 }
 
 /// The lease of one node.
@@ -145,8 +155,18 @@ pub struct Machine {
     grace_over: bool,
     /// Number of the etcd lease that the current sleep ends with renewing.
     renewal: Option<i64>,
+    /// Whether the current sleep is [`Sleep::Contested`].
+    contested: bool,
+    /// Whether the lease may be taken back from another node of the same name, after a wait.
+    may_take_back: bool,
+    /// Every address that the lease was to say in this process.
+    own_addresses: BTreeSet<IpAddr>,
     /// Conflicts in a row.
     conflicts: u32,
+    /// Writes that were done since the lease was last found as it should be.
+    writes: u32,
+    /// What was missing in the store of the lease that runs, until it is held again.
+    missing: Option<&'static str>,
     state: LeaseState,
 }
 
@@ -164,6 +184,7 @@ impl Machine {
         Self {
             layout,
             node,
+            own_addresses: wanted.public_ips.values().copied().collect(),
             wanted,
             previous,
             network: network.into_bytes(),
@@ -171,7 +192,11 @@ impl Machine {
             running: None,
             grace_over: false,
             renewal: None,
+            contested: false,
+            may_take_back: false,
             conflicts: 0,
+            writes: 0,
+            missing: None,
             state: LeaseState::Acquiring { reason: "the store has not been read yet".to_owned() },
         }
     }
@@ -184,7 +209,7 @@ impl Machine {
 
     /// The lease that the node runs, as it was found in the store.
     #[must_use]
-    pub const fn running(&self) -> Option<&Holding> {
+    pub(super) const fn running(&self) -> Option<&Holding> {
         self.running.as_ref()
     }
 
@@ -192,6 +217,8 @@ impl Machine {
     #[must_use]
     pub fn step(mut self, input: Input) -> Step {
         let renewal = self.renewal.take();
+        let contested = std::mem::take(&mut self.contested);
+        let missing = self.missing;
         let next = match input {
             Input::View(Ok(view)) => self.plan(&view),
             Input::View(Err(reason)) => self.retry(format!("cannot read the store: {reason}")),
@@ -204,23 +231,33 @@ impl Machine {
             Input::Granted(Err(reason)) => self.retry(format!("cannot get an etcd lease: {reason}")),
             Input::Committed(outcome) => self.committed(outcome),
             Input::KeptAlive(alive) => self.kept_alive(&alive, renewal),
-            Input::Wake => match renewal {
-                Some(id) => self.renew(id),
-                None => Next::Read,
-            },
+            Input::Wake => {
+                self.may_take_back = contested;
+                match renewal {
+                    Some(id) => self.renew(id),
+                    None => Next::Read,
+                }
+            }
             Input::Changed => Next::Read,
             Input::Wanted(wanted) => {
+                self.own_addresses.extend(wanted.public_ips.values());
                 self.wanted = wanted;
+                self.writes = 0;
                 Next::Read
             }
         };
-        Step { machine: self, next }
+        let made_again = missing.zip(self.running.as_ref()).filter(|_| self.missing.is_none());
+        let warning = made_again.map(|(what, running)| {
+            format!("{what} {} was deleted from the store, or had expired; claimed again", running.key)
+        });
+        Step { machine: self, next, warning }
     }
 
     fn committed(&mut self, outcome: Outcome) -> Next {
         match outcome {
             Outcome::Done(view) => {
                 self.conflicts = 0;
+                self.writes += 1;
                 self.plan(&view)
             }
             Outcome::Conflict(view) => {
@@ -278,9 +315,19 @@ impl Machine {
             etcd_lease: self.etcd_lease,
             grace_over: self.grace_over,
         };
-        match plan(view, &asking) {
+        let plan = plan(view, &asking);
+        self.missing = running.and_then(|running| missing(view, running, &self.node)).or(self.missing);
+        match plan {
             Plan::Hold(holding) => self.hold(holding),
+            Plan::Write(..) if self.writes >= MAX_WRITES => {
+                // One more is tried after each wait.
+                self.writes = MAX_WRITES - 1;
+                self.stuck("the lease that was written does not read back as wanted".to_owned())
+            }
             Plan::Write(key, transaction) => {
+                if let Some(other) = self.namesake(view, &key).filter(|_| !self.may_take_back) {
+                    return self.contest(other);
+                }
                 if running.is_some_and(|running| running.key != key) {
                     self.lose("another node has taken them".to_owned());
                 }
@@ -302,8 +349,32 @@ impl Machine {
         }
     }
 
+    /// Where the node is that has the same name as this one: the lease that this node runs, and its record, say an
+    /// address that is not and never was this node's.
+    fn namesake(&self, view: &StoreView, key: &SubnetKey) -> Option<IpAddr> {
+        self.running.as_ref().filter(|running| running.key == *key)?;
+        let record =
+            NodeRecord::parse(&view.nodes.get(self.node.as_str())?.value).filter(|record| record.key == *key)?;
+        record.public_ips.values().copied().find(|ip| !self.own_addresses.contains(ip))
+    }
+
+    /// Leaves the lease for a while to the other node of this name. Neither can know which of them is to be renamed; if
+    /// both wrote at once whenever they lost it, they would write without end.
+    fn contest(&mut self, other: IpAddr) -> Next {
+        let notice = format!("node name {} is also used by the node at {other}", self.node);
+        if let LeaseState::Held(held) = &mut self.state {
+            held.notice = Some(notice.clone());
+        }
+        self.explain(notice);
+        self.contested = true;
+        Next::Sleep(Sleep::Contested)
+    }
+
     fn hold(&mut self, holding: Holding) -> Next {
         self.conflicts = 0;
+        self.writes = 0;
+        self.may_take_back = false;
+        self.missing = None;
         self.previous = None;
         self.state = LeaseState::Held(Held {
             key: holding.key,
@@ -324,6 +395,7 @@ impl Machine {
 
     /// The subnets are no longer mine: stop saying so, and remember them only as what would be nice to have back.
     fn lose(&mut self, reason: String) {
+        self.missing = None;
         if let Some(running) = self.running.take() {
             self.previous = Some(running.key);
             self.state = LeaseState::Lost { previous: running.key, reason };
@@ -351,5 +423,16 @@ impl Machine {
             LeaseState::Acquiring { reason } | LeaseState::Lost { reason, .. } => *reason = why,
             LeaseState::Held(_) => {}
         }
+    }
+}
+
+/// What the store does not have of the lease that the node runs.
+fn missing(view: &StoreView, running: &Holding, node: &NodeName) -> Option<&'static str> {
+    if !view.subnets.contains_key(&running.key.to_string()) {
+        Some("the lease")
+    } else if !view.nodes.contains_key(node.as_str()) {
+        Some("the node's record of its lease")
+    } else {
+        None
     }
 }

@@ -411,3 +411,112 @@ fn what_was_read_before_a_wipe_is_not_acted_on_after_it() {
     world.settle();
     assert_eq!(world.held(1).unwrap().to_string(), "10.0.0.32-28&fd00:0:0:2::-63");
 }
+
+/// Serves a node until it sleeps (but for the grace); says how often it wrote.
+fn writes_until_sleep(world: &mut World, n: usize) -> usize {
+    let mut writes = 0;
+    for _ in 0..20 {
+        if matches!(world.nodes[n].next, Next::Sleep(sleep) if sleep != Sleep::Grace) {
+            return writes;
+        }
+        writes += usize::from(matches!(world.nodes[n].next, Next::Commit(_)));
+        let reply = world.serve(n);
+        world.step(n, reply);
+    }
+    panic!("no rest: {:?}", world.nodes[n].machine.state());
+}
+
+/// `127.0.0.1` is nothing that a lease may say, so what was written never reads back.
+#[test]
+fn a_lease_that_does_not_read_back_is_not_written_without_end() {
+    let mut world = World::new(SINGLE);
+    world.etcd.put(&world.layout.config(), SINGLE[0].into(), 0);
+    let loopback = PerFamily { v4: Some("127.0.0.1".parse().unwrap()), v6: None };
+    let said = LeaseValue { public_ips: loopback, backend: BackendData::None };
+    let mut lost = world.node(0, None);
+    lost.machine = Machine::new(world.layout.clone(), "node-0".parse().unwrap(), said.clone(), None, SINGLE[0].into());
+    world.nodes[0] = lost;
+    for expected in [2, 1, 1] {
+        assert_eq!(writes_until_sleep(&mut world, 0), expected);
+        assert_eq!(world.nodes[0].next, Next::Sleep(Sleep::Retry));
+        let LeaseState::Acquiring { reason } = world.nodes[0].machine.state() else { panic!() };
+        assert!(reason.contains("does not read back as wanted"), "{reason}");
+        world.step(0, Input::Wake);
+    }
+    // The same of a lease that is held: it stays held, and says what is wrong. A better value ends it.
+    writes_until_sleep(&mut world, 0);
+    world.step(0, Input::Wanted(wanted(1)));
+    assert_eq!(writes_until_sleep(&mut world, 0), 1);
+    world.step(0, Input::Wanted(said));
+    assert_eq!(writes_until_sleep(&mut world, 0), 2);
+    let LeaseState::Held(held) = world.nodes[0].machine.state() else { panic!() };
+    assert!(held.notice.as_ref().unwrap().contains("does not read back as wanted"));
+}
+
+#[test]
+fn two_nodes_of_one_name_take_the_lease_from_each_other_slowly_and_say_so() {
+    let mut world = World::new(SINGLE);
+    writes_until_sleep(&mut world, 0);
+    let key = world.held(0).unwrap();
+    let clone = Machine::new(world.layout.clone(), "node-0".parse().unwrap(), wanted(50), None, SINGLE[0].into());
+    world.nodes[1] = Node { machine: clone, next: Next::Read, reply: None };
+    // A node that starts cannot tell a namesake from itself under an address that it had before.
+    assert_eq!(writes_until_sleep(&mut world, 1), 1);
+    assert_eq!(world.held(1), Some(key));
+    for (loser, at) in [(0, "192.0.2.50"), (1, "192.0.2.1"), (0, "192.0.2.50")] {
+        for _ in 0..3 {
+            world.step(loser, Input::Changed);
+            assert_eq!(writes_until_sleep(&mut world, loser), 0);
+            assert_eq!(world.nodes[loser].next, Next::Sleep(Sleep::Contested));
+            let LeaseState::Held(held) = world.nodes[loser].machine.state() else { panic!() };
+            assert_eq!(held.notice, Some(format!("node name node-0 is also used by the node at {at}")));
+        }
+        world.step(loser, Input::Wake);
+        assert_eq!(writes_until_sleep(&mut world, loser), 1);
+        let LeaseState::Held(held) = world.nodes[loser].machine.state() else { panic!() };
+        assert_eq!((held.key, &held.notice), (key, &None));
+    }
+}
+
+#[test]
+fn an_address_that_changes_is_no_namesake() {
+    let mut world = World::new(SINGLE);
+    writes_until_sleep(&mut world, 0);
+    world.step(0, Input::Wanted(wanted(101)));
+    let read = world.serve(0);
+    world.step(0, read);
+    // The write is done, but its reply is lost, and the address has changed again.
+    world.apply(Event::ServeAndLose(0));
+    world.apply(Event::Reply(0));
+    world.step(0, Input::Wanted(wanted(102)));
+    assert_eq!(writes_until_sleep(&mut world, 0), 1);
+    assert!(matches!(world.nodes[0].next, Next::Sleep(Sleep::UntilRenewal(_))));
+}
+
+#[test]
+fn a_lease_or_record_that_was_deleted_is_made_again_with_one_warning() {
+    let mut world = World::new(SINGLE);
+    writes_until_sleep(&mut world, 0);
+    let held = world.held(0).unwrap();
+    for (key, what) in [
+        (world.layout.subnet(&held), "the lease"),
+        (world.layout.node(&"node-0".parse().unwrap()), "the node's record of its lease"),
+    ] {
+        world.etcd.revision += 1;
+        world.etcd.keys.remove(&key).unwrap();
+        let mut input = Input::Changed;
+        let mut warnings = Vec::new();
+        for _ in 0..10 {
+            let step = world.nodes[0].machine.clone().step(input);
+            warnings.extend(step.warning);
+            world.nodes[0] = Node { machine: step.machine, next: step.next, reply: None };
+            input = world.serve(0);
+        }
+        assert!(world.etcd.keys.contains_key(&key));
+        assert_eq!(
+            warnings,
+            [format!("{what} {held} was deleted from the store, or had expired; claimed again")],
+            "{key}"
+        );
+    }
+}

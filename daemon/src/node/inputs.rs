@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_netlink::agent::{Event, Monitor};
 
-use super::pass::Node;
+use super::pass::{Node, Passed};
 use crate::cluster::etcd::SourceStatus;
 use crate::cluster::model::Snapshot;
 use crate::filter::agent_table;
@@ -17,8 +17,8 @@ use crate::serve::{Component, Health, Metrics};
 
 /// Changes rarely come alone: what comes within this time shares a pass.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Longest wait for changes to cease: a burst must not put off the pass for ever.
-const LONGEST_DEBOUNCE: Duration = Duration::from_millis(200);
+/// Longest wait for changes to cease, as a multiple of the debounce: a burst must not put off the pass for ever.
+const LONGEST_DEBOUNCE: u32 = 10;
 
 /// Everything that a pass depends on.
 #[derive(Debug)]
@@ -43,17 +43,21 @@ pub async fn run(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
+    let mut patience = Patience::new(inputs.repair_interval / 2);
     loop {
         let lease = inputs.lease.borrow_and_update().clone();
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), &health, &metrics);
-        let retry = node.pass(&lease, snapshot.as_deref()).await;
+        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_deref()).await;
+        let now = Instant::now();
+        patience.passed(repaired > 0, now);
 
-        let timer = Instant::now() + inputs.repair_interval;
-        let due = retry.map_or(timer, |retry| retry.min(timer));
+        // What no event tells of is found by the timer: at half the time, so that it is repaired within the whole.
+        let timer = now + inputs.repair_interval / 2;
+        let due = retry_at.map_or(timer, |retry| retry.min(timer));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = something(&mut inputs, &node) => debounce(&mut inputs, &node).await,
+            () = something(&mut inputs, &node) => debounce(&mut inputs, &node, patience.wait).await,
             () = sleep_until(due.into()) => {}
         }
     }
@@ -91,21 +95,54 @@ fn concerns(event: &Event, (uplink, ours): (Option<u32>, &[u32])) -> bool {
     match event {
         Event::Link { index } => ours.contains(index) || uplink.is_none_or(|uplink| uplink == *index),
         Event::Address { link } => ours.contains(link) || uplink.is_none_or(|uplink| uplink == *link),
-        // Of the bridge's neighbours and routes none is ours, and those of its pods change with every packet.
-        Event::Route { link } | Event::Neighbour { link } => {
-            ours.split_last().is_some_and(|(_bridge, devices)| devices.contains(link))
-        }
+        Event::Route { link } => ours.contains(link),
+        // Of the bridge's neighbours none is ours, and they change with every packet.
+        Event::Neighbour { link } => ours.split_last().is_some_and(|(_bridge, devices)| devices.contains(link)),
         Event::Nftables { table } => *table == agent_table().name,
         Event::Overrun => true,
     }
 }
 
+/// How long events are collected before they cause a pass.
+///
+/// Somebody who keeps putting his own state in the place of ours would have us at it without pause: each repair soon after
+/// another doubles the wait, up to what the promised time of repair allows.
+#[derive(Debug)]
+struct Patience {
+    wait: Duration,
+    longest: Duration,
+    last_repair: Option<Instant>,
+}
+
+impl Patience {
+    fn new(longest: Duration) -> Self {
+        Self { wait: DEBOUNCE, longest, last_repair: None }
+    }
+
+    fn passed(&mut self, repaired: bool, now: Instant) {
+        let calm = self.wait * 4 + Duration::from_secs(1);
+        let quarrel = self.last_repair.is_some_and(|last| now.duration_since(last) < calm);
+        if !quarrel {
+            self.wait = DEBOUNCE;
+        } else if repaired {
+            let before = self.wait;
+            self.wait = (self.wait * 2).min(self.longest);
+            if before < self.longest && self.wait == self.longest {
+                tracing::warn!("somebody keeps changing what weft has put into the kernel; repairing more slowly");
+            }
+        }
+        if repaired {
+            self.last_repair = Some(now);
+        }
+    }
+}
+
 /// Lets a burst pass by.
-async fn debounce(inputs: &mut Inputs, node: &Node) {
-    let end = tokio::time::Instant::now() + LONGEST_DEBOUNCE;
+async fn debounce(inputs: &mut Inputs, node: &Node, wait: Duration) {
+    let end = tokio::time::Instant::now() + (wait * LONGEST_DEBOUNCE).min(inputs.repair_interval / 2);
     loop {
         tokio::select! {
-            () = sleep(DEBOUNCE) => return,
+            () = sleep(wait) => return,
             () = sleep_until(end) => return,
             () = something(inputs, node) => {}
         }
@@ -128,6 +165,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_quarrel_slows_repairs_down_and_peace_speeds_them_up() {
+        let mut patience = Patience::new(Duration::from_secs(5));
+        let mut now = Instant::now();
+        patience.passed(true, now);
+        assert_eq!(patience.wait, DEBOUNCE, "one repair is no quarrel");
+        for _ in 0..20 {
+            now += patience.wait;
+            patience.passed(true, now);
+            // Our own writes come back as events and cause a pass without a repair.
+            now += patience.wait;
+            patience.passed(false, now);
+        }
+        assert_eq!(patience.wait, Duration::from_secs(5));
+        patience.passed(false, now + Duration::from_secs(60));
+        assert_eq!(patience.wait, DEBOUNCE);
+    }
+
+    #[test]
     fn only_what_is_ours_wakes_the_node() {
         let (uplink, devices, bridge, pod) = (2, 4, 5, 9);
         let watched = || (Some(uplink), [devices, bridge]);
@@ -139,7 +194,7 @@ mod tests {
         assert!(wakes(Event::Link { index: uplink }) && wakes(Event::Address { link: uplink }));
         assert!(!wakes(Event::Link { index: pod }) && !wakes(Event::Address { link: pod }));
         assert!(wakes(Event::Route { link: devices }) && wakes(Event::Neighbour { link: devices }));
-        assert!(!wakes(Event::Neighbour { link: bridge }) && !wakes(Event::Route { link: bridge }));
+        assert!(!wakes(Event::Neighbour { link: bridge }) && wakes(Event::Route { link: bridge }));
         assert!(wakes(Event::Nftables { table: "weft".into() }) && !wakes(Event::Nftables { table: "kube".into() }));
         assert!(wakes(Event::Overrun));
     }

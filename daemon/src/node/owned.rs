@@ -3,7 +3,7 @@
 //! Written before the change it speaks of, so that a change is never without its record; the other way round is
 //! harmless, as restoring an unchanged setting changes nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,12 @@ struct Record {
     /// Settings that were changed, with their values before.
     #[serde(default)]
     sysctls: BTreeMap<String, String>,
+    /// VXLAN devices that were made or taken over.
+    #[serde(default)]
+    devices: BTreeSet<String>,
+    /// Directories that were not there, outermost first.
+    #[serde(default)]
+    directories: Vec<PathBuf>,
 }
 
 /// The record, or a setting in it, could not be read or written.
@@ -65,6 +71,45 @@ impl Owned {
         Ok(Self { path, record })
     }
 
+    /// The VXLAN devices that were made or taken over.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.record.devices.iter().map(String::as_str)
+    }
+
+    /// Remembers that a VXLAN device is about to be made or taken over.
+    ///
+    /// # Errors
+    /// [`OwnedError::Record`].
+    pub fn claim_device(&mut self, name: &str) -> Result<(), OwnedError> {
+        if self.record.devices.insert(name.to_owned()) { self.save() } else { Ok(()) }
+    }
+
+    /// Forgets a VXLAN device that is gone.
+    ///
+    /// # Errors
+    /// [`OwnedError::Record`].
+    pub fn release_device(&mut self, name: &str) -> Result<(), OwnedError> {
+        if self.record.devices.remove(name) { self.save() } else { Ok(()) }
+    }
+
+    /// Remembers which parts of a path are not there, and so are about to be made.
+    ///
+    /// # Errors
+    /// [`OwnedError::Record`].
+    pub fn claim_directory(&mut self, path: &Path) -> Result<(), OwnedError> {
+        let missing: Vec<PathBuf> = path
+            .ancestors()
+            .take_while(|ancestor| !ancestor.as_os_str().is_empty() && !ancestor.exists())
+            .map(Path::to_owned)
+            .filter(|ancestor| !self.record.directories.contains(ancestor))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.record.directories.extend(missing.into_iter().rev());
+        self.save()
+    }
+
     /// Gives a setting a value, and remembers what it was the first time; says whether it had to be changed.
     ///
     /// # Errors
@@ -84,10 +129,11 @@ impl Owned {
         }
     }
 
-    /// Gives every changed setting its old value, and forgets the record.
+    /// Gives every changed setting its old value, removes the directories that were made and are empty again, and forgets
+    /// the record.
     ///
     /// # Errors
-    /// All that went wrong; the other settings are restored.
+    /// All that went wrong; everything else is as it was.
     pub fn restore(self, sysctl: &Sysctl) -> Result<(), Vec<OwnedError>> {
         let mut errors = Vec::new();
         for (name, before) in &self.record.sysctls {
@@ -99,6 +145,10 @@ impl Owned {
                 Ok(_) => {}
                 Err(error) => errors.push(error.into()),
             }
+        }
+        for directory in self.record.directories.iter().rev() {
+            // Whoever else keeps something there keeps the directory.
+            let _ = fs::remove_dir(directory);
         }
         if errors.is_empty()
             && let Err(source) = fs::remove_file(&self.path)
@@ -119,6 +169,22 @@ impl Owned {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn directories_that_were_made_go_again_and_others_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let made = root.path().join("etc/cni/net.d");
+        fs::create_dir(root.path().join("etc")).unwrap();
+        let run = root.path().join("run");
+        let mut owned = Owned::load(&run).unwrap();
+        owned.claim_directory(&made).unwrap();
+        fs::create_dir_all(&made).unwrap();
+        owned.claim_device("flannel.1").unwrap();
+        let owned = Owned::load(&run).unwrap();
+        assert_eq!(owned.devices().collect::<Vec<_>>(), ["flannel.1"]);
+        owned.restore(&Sysctl::default()).unwrap();
+        assert!(!root.path().join("etc/cni").exists() && root.path().join("etc").exists());
+    }
 
     #[test]
     fn what_was_before_the_first_change_comes_back() {

@@ -1,5 +1,7 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
+use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +17,7 @@ use super::owned::Owned;
 use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
-use crate::cluster::model::Snapshot;
+use crate::cluster::model::{Rejected, Snapshot};
 use crate::cluster::netconf::{Backend, NetConf};
 use crate::cluster::pool::Pool;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
@@ -23,13 +25,16 @@ use crate::filter::table::FilterTable;
 use crate::lease::subnet_file::{self, subnet_env};
 use crate::lease::{Held, LeaseState};
 use crate::overlay::bridge::WantedBridge;
-use crate::overlay::peers::{self, LocalVtep};
+use crate::overlay::peers::{self, Bounds, LocalVtep};
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink, UplinkSpec};
-use crate::overlay::{device, links};
+use crate::overlay::{attachments, device, links};
 use crate::publish::Places;
 use crate::reconcile::{Pass, Reconciler};
 use crate::serve::{Component, Health, Metrics, gauge};
+
+/// Ignored leases that are named; of more only the number is told.
+const TOLD: usize = 3;
 
 /// How this node is to be.
 #[derive(Debug, Clone)]
@@ -48,6 +53,8 @@ pub struct NodeOptions {
     pub places: Places,
     /// The conflist to install.
     pub conflist: Conflist,
+    /// Where the plugin records its attachments.
+    pub cni_state_dir: PathBuf,
     /// Where the record of changed settings is.
     pub run_dir: PathBuf,
 }
@@ -71,8 +78,19 @@ pub struct Node {
     config: Option<Vec<u8>>,
     /// The node's files have been written once: from then on they are kept, whatever else is wrong.
     published: bool,
+    /// Objects that this pass has put back.
+    repaired: usize,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     settled: Option<Settled>,
+}
+
+/// What a pass has come to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Passed {
+    /// When a failed object may be tried again.
+    pub(super) retry_at: Option<Instant>,
+    /// Objects that somebody else had changed, and that are right again.
+    pub(super) repaired: usize,
 }
 
 /// What the last pass left behind.
@@ -109,6 +127,7 @@ impl Node {
             held: None,
             config: None,
             published: false,
+            repaired: 0,
             settled: None,
             options,
         })
@@ -119,15 +138,16 @@ impl Node {
         (self.uplink.as_ref().map(|uplink| uplink.index), self.settled.as_ref().map_or(&[], |settled| &settled.links))
     }
 
-    /// One pass. Returns when a failed object may be tried again.
-    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>) -> Option<Instant> {
+    /// One pass.
+    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>) -> Passed {
         let started = Instant::now();
+        self.repaired = 0;
         self.tell_oddities(snapshot);
-        let retry = self.stages(lease, snapshot, started).await;
+        let retry_at = self.stages(lease, snapshot, started).await;
         self.metrics.passes.inc();
         self.metrics.pass_seconds.observe(started.elapsed().as_secs_f64());
         self.health.passed();
-        retry
+        Passed { retry_at, repaired: self.repaired }
     }
 
     /// The stages in their order; one that cannot go on leaves what is behind it as it is.
@@ -172,7 +192,11 @@ impl Node {
     fn select_uplink(&mut self) -> Option<Uplink> {
         match uplink::select(&mut self.route, &self.options.uplink) {
             Ok(uplink) => {
-                self.health.good(Component::Uplink, format!("{} ({})", uplink.name, uplink.because));
+                if uplink.up {
+                    self.health.good(Component::Uplink, format!("{} ({})", uplink.name, uplink.because));
+                } else {
+                    self.health.bad(Component::Uplink, format!("{} is down", uplink.name));
+                }
                 self.uplink = Some(uplink);
             }
             // An uplink that is away for a moment is no reason to take anything down.
@@ -187,7 +211,7 @@ impl Node {
                 self.health.good(Component::Lease, words_of(held));
                 self.metrics.subnets_used.set(i64::try_from(held.usage.used).unwrap_or(i64::MAX));
                 self.metrics.subnets_total.set(i64::try_from(held.usage.total).unwrap_or(i64::MAX));
-                self.held = Some(held.clone());
+                self.held = Some(settle_config(held, self.held.as_ref()));
             }
             LeaseState::Acquiring { reason } => self.health.waiting(Component::Lease, reason.clone()),
             LeaseState::Lost { previous, reason } => {
@@ -247,9 +271,10 @@ impl Node {
         uplink: &Uplink,
     ) -> Result<Settled, String> {
         let cluster = networks(held);
-        let mut done = Vec::new();
+        let mut done = self.remove_stale_devices(vteps).await?;
         let mut links = Vec::new();
         for vtep in vteps.values() {
+            self.owned.claim_device(&vtep.device.name).map_err(|error| error.to_string())?;
             let placed = links::vxlan(&self.kernel, &self.sysctl, &vtep.device, vtep.address, &cluster)
                 .await
                 .map_err(|error| error.to_string())?;
@@ -264,6 +289,7 @@ impl Node {
         let placed = links::bridge(&self.kernel, &bridge, &cluster).await.map_err(|error| error.to_string())?;
         links.push(placed.index);
         done.extend(placed.done);
+        done.extend(self.replug(&bridge.name, placed.index).await?);
         let families = held.key.subnets().families();
         done.extend(
             sysctls::ensure(&mut self.owned, &self.sysctl, families, &uplink.name)
@@ -281,8 +307,45 @@ impl Node {
             }
         }
         self.metrics.wrote("links", done.len());
-        self.metrics.repaired("links", if repair { done.len() } else { 0 });
+        if repair {
+            self.metrics.repaired("links", done.len());
+            self.repaired += done.len();
+        }
         Ok(settled)
+    }
+
+    /// Devices of an earlier configuration: with their routes they would be in the way of those of this one.
+    async fn remove_stale_devices(&mut self, vteps: &PerFamily<vtep::Vtep>) -> Result<Vec<String>, String> {
+        let is_wanted = |name: &&str| vteps.values().any(|vtep| vtep.device.name == *name);
+        let stale: Vec<String> = self.owned.devices().filter(|name| !is_wanted(name)).map(str::to_owned).collect();
+        let mut done = Vec::new();
+        for name in stale {
+            links::remove_vxlan(&self.kernel, &name).await.map_err(|error| error.to_string())?;
+            self.owned.release_device(&name).map_err(|error| error.to_string())?;
+            done.push(format!("remove {name}, which is no longer wanted"));
+        }
+        Ok(done)
+    }
+
+    /// Puts the pods' host ends back on the bridge.
+    async fn replug(&self, name: &str, bridge: u32) -> Result<Vec<String>, String> {
+        let network = &self.options.conflist.name;
+        let recorded = attachments::recorded(&self.options.cni_state_dir, network)
+            .map_err(|error| format!("the plugin's records cannot be read: {error}"))?;
+        if recorded.is_empty() {
+            return Ok(Vec::new());
+        }
+        let links = self.kernel.links().await.map_err(|error| error.to_string())?;
+        let requests = attachments::replug(name, bridge, &recorded, &links);
+        let words: Vec<String> = requests.iter().map(|request| request.operation().to_owned()).collect();
+        for verdict in self.kernel.run(requests).await {
+            match verdict {
+                // The pod may have gone in between.
+                Err(error) if !error.is_absent() => return Err(error.to_string()),
+                _ => {}
+            }
+        }
+        Ok(words)
     }
 
     async fn place_filter(&mut self, held: &Held, now: Instant) -> Option<Instant> {
@@ -312,7 +375,8 @@ impl Node {
             local.set(family, Some(end));
         }
         let (others, overlapping) = snapshot.peers_of(&held.key);
-        let plan = peers::plan(&local, &others);
+        let bounds = Bounds { cluster: networks(held) };
+        let plan = peers::plan(&local, &bounds, &others);
         let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
         self.metrics.leases_rejected.set(gauge(rejected.len()));
         self.metrics.peers.set(gauge(plan.reached.len()));
@@ -320,25 +384,26 @@ impl Node {
         self.peers.table_mut().set_devices(devices);
         let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
         if let Ok(pass) = &outcome {
-            // An object is named after its peer's address, so at most one failed peer stands for each failed object.
-            let failed = pass.failed.len().min(plan.reached.len());
-            self.metrics.peers_programmed.set(gauge(plan.reached.len() - failed));
+            let broken: BTreeSet<_> = pass.failed.iter().filter_map(|(key, _)| plan.owners.get(key)).collect();
+            self.metrics.peers_programmed.set(gauge(plan.reached.len() - broken.len()));
         }
         let reached = plan.reached.len();
         self.report(Component::Peers, "peers", outcome, |_| {
-            let refused: Vec<String> =
-                rejected.iter().map(|rejected| format!("; ignored {}: {}", rejected.key, rejected.reason)).collect();
-            format!("{reached} reached{}", refused.concat())
+            let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
+            let refused: Vec<String> = rejected.iter().take(TOLD).map(|rejected| words(&rejected)).collect();
+            let more = rejected.len().saturating_sub(TOLD);
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            format!("{reached} reached{}{more}", refused.concat())
         })
     }
 
     /// Tells log, metrics and health of a table's pass.
-    fn report(
-        &self,
+    fn report<K: Display>(
+        &mut self,
         component: Component,
         table: &'static str,
-        outcome: Result<Pass, String>,
-        words: impl FnOnce(&Pass) -> String,
+        outcome: Result<Pass<K>, String>,
+        words: impl FnOnce(&Pass<K>) -> String,
     ) -> Option<Instant> {
         match outcome {
             Ok(pass) => {
@@ -350,6 +415,7 @@ impl Node {
                 }
                 self.metrics.wrote(table, pass.writes());
                 self.metrics.repaired(table, pass.repaired);
+                self.repaired += pass.repaired;
                 self.metrics.failed(table, pass.failed.len());
                 match pass.failed.first() {
                     None => self.health.good(component, words(&pass)),
@@ -376,6 +442,12 @@ impl Node {
             return;
         }
         let subnet = subnet_env(&held.key, &held.config, uplink.mtu, self.options.ip_masq);
+        for directory in self.options.places.directories() {
+            if let Err(error) = self.owned.claim_directory(directory) {
+                self.health.bad(Component::Publish, error.to_string());
+                return;
+            }
+        }
         match self.options.places.publish(&subnet, &self.options.conflist) {
             Ok(written) => {
                 for path in written {
@@ -386,6 +458,23 @@ impl Node {
             }
             Err(error) => self.health.bad(Component::Publish, error.to_string()),
         }
+    }
+}
+
+/// A lease that no longer fits its network configuration is kept, and so is the configuration it was made under: with the
+/// new one, running pods would lose their masquerade and their networks.
+fn settle_config(new: &Held, old: Option<&Held>) -> Held {
+    let fits = |config: &NetConf| {
+        new.key
+            .subnets()
+            .iter()
+            .all(|(family, subnet)| config.pools.get(family).is_some_and(|pool| pool.leases(*subnet)))
+    };
+    match old {
+        Some(old) if old.key == new.key && !fits(&new.config) => {
+            Held { config: Arc::clone(&old.config), ..new.clone() }
+        }
+        _ => new.clone(),
     }
 }
 

@@ -12,16 +12,13 @@ use crate::overlay::device;
 use crate::overlay::mac::vtep_mac;
 use crate::overlay::uplink::Uplink;
 
-/// Bytes that VXLAN puts around a packet (RFC 7348): outer Ethernet 14, IP 20 or 40, UDP 8, VXLAN 8.
-const fn overhead(outer: Family) -> u32 {
-    match outer {
-        Family::V4 => 50,
-        Family::V6 => 70,
+/// Smallest MTU that pods can live with: that of an IPv6 link (RFC 8200), and what every IPv4 host takes (RFC 791).
+const fn smallest_mtu(family: Family) -> u32 {
+    match family {
+        Family::V4 => 576,
+        Family::V6 => 1280,
     }
 }
-
-/// Smallest MTU of an IPv6 link (RFC 8200).
-const SMALLEST_MTU: u32 = 1280;
 
 /// One family's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +68,11 @@ pub(super) fn plan(
             ));
         };
         let outer = settings.mtu.unwrap_or(uplink.mtu);
-        let mtu = outer.saturating_sub(overhead(family));
-        if mtu < SMALLEST_MTU && family == Family::V6 {
+        let mtu = outer.saturating_sub(netconf::overhead(family));
+        let smallest = smallest_mtu(family);
+        if mtu < smallest {
             return Err(format!(
-                "the MTU {outer} of {} leaves pods {mtu} bytes; IPv6 needs {SMALLEST_MTU}",
+                "the MTU {outer} of {} leaves pods {mtu} bytes; {family} needs {smallest}",
                 uplink.name
             ));
         }
@@ -124,6 +122,7 @@ mod tests {
             index: 2,
             name: "eth0".into(),
             mtu: 1500,
+            up: true,
             v4: Some("192.0.2.1".parse().unwrap()),
             v6: Some("2001:db8::1".parse().unwrap()),
             because: String::new(),
@@ -158,6 +157,15 @@ mod tests {
         assert_eq!(vteps.v6.unwrap().mac, mac(3));
         let vteps = planned(&BackendData::None, &PerFamily::default());
         assert_eq!(vteps.v4.unwrap().mac, vtep_mac("/coreos.com/network", "node1", Family::V4));
+    }
+
+    #[test]
+    fn an_mtu_that_is_too_small_is_named() {
+        let uplink = Uplink { mtu: 1300, ..uplink() };
+        let (settings, none) = (netconf::Vxlan::default(), PerFamily::default());
+        let error =
+            plan(&both(), &settings, &uplink, &none, &BackendData::None, &PerFamily::default(), IDENTITY).unwrap_err();
+        assert_eq!(error, "the MTU 1300 of eth0 leaves pods 1230 bytes; IPv6 needs 1280");
     }
 
     #[test]

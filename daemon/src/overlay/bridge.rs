@@ -3,7 +3,14 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use weft_netlink::{Address, AddressInfo, Bridge, Link, LinkChange, LinkKind, MacAddr, Request, Verb};
+use weft_netlink::{
+    Address, AddressInfo, Bridge, Link, LinkChange, LinkKind, MacAddr, NextHop, Request, Route, RouteScope, Verb,
+};
+
+/// `rtm_protocol` of the routes that the kernel makes with addresses (`RTPROT_KERNEL`, linux/rtnetlink.h).
+const RTPROT_KERNEL: u8 = 2;
+/// Metric that the kernel gives them in IPv6 (`IP6_RT_PRIO_ADDRCONF`, net/ip6_route.h).
+const IP6_RT_PRIO_ADDRCONF: u32 = 256;
 
 /// The mark (`IFLA_IFALIAS`) on a bridge that weft made.
 pub const ALIAS: &str = "weft";
@@ -64,6 +71,25 @@ impl WantedBridge {
             .map(|gateway| Address::new(link, *gateway).request(Verb::Replace))
             .chain(stale.map(|network| Address::new(link, network).request(Verb::Delete)))
             .collect()
+    }
+
+    /// The requests that bring back the routes to the node's own pods. The kernel makes them with the gateways' addresses,
+    /// and does not make them again when a flush takes them away.
+    #[must_use]
+    pub fn routes(&self, link: u32, found: &[Route]) -> Vec<Request> {
+        let route = |gateway: &IpNetwork| {
+            let subnet = IpNetwork::new(gateway.network(), gateway.prefix()).unwrap_or(*gateway);
+            let v4 = gateway.is_ipv4();
+            Route {
+                next_hop: NextHop { link: Some(link), ..NextHop::default() },
+                scope: if v4 { RouteScope::Link } else { RouteScope::Universe },
+                src: v4.then(|| gateway.ip()),
+                priority: (!v4).then_some(IP6_RT_PRIO_ADDRCONF),
+                ..Route::new(subnet, RTPROT_KERNEL)
+            }
+        };
+        let missing = self.gateways.iter().map(route).filter(|route| !found.iter().any(|found| found.dst == route.dst));
+        missing.map(|route| route.request(Verb::Create)).collect()
     }
 }
 

@@ -40,19 +40,19 @@ pub fn plan(wanted: &Vxlan, found: Option<&Link>) -> DevicePlan {
     let Some(found) = found else {
         return DevicePlan::Make { requests: vec![wanted.create()], because: None };
     };
-    let LinkKind::Vxlan { vni, port, underlay, local, learning, gbp } = &found.kind else {
+    let LinkKind::Vxlan { vni, port, underlay, local, learning, gbp } = found.kind else {
         return DevicePlan::Conflict(format!(
             "{} is there and is no VXLAN device; weft needs that name for the overlay, so rename or delete it",
             wanted.name
         ));
     };
     let differences: Vec<String> = [
-        differs("VNI", vni, &wanted.vni),
-        differs("port", port, &wanted.port),
-        differs("underlying device", underlay, &wanted.underlay),
-        differs("local address", local, &wanted.local),
-        differs("learning", learning, &wanted.learning),
-        differs("GBP", gbp, &wanted.gbp),
+        differs("VNI", Some(vni), Some(wanted.vni)),
+        differs("port", Some(port), Some(wanted.port)),
+        differs("underlying link", underlay, wanted.underlay),
+        differs("local address", local, wanted.local),
+        differs("learning", Some(learning), Some(wanted.learning)),
+        differs("GBP", Some(gbp), Some(wanted.gbp)),
     ]
     .into_iter()
     .flatten()
@@ -98,8 +98,9 @@ pub fn addresses(link: u32, address: IpAddr, cluster: &[IpNetwork], found: &[Add
     requests
 }
 
-fn differs<T: PartialEq + std::fmt::Debug>(what: &str, found: &T, wanted: &T) -> Option<String> {
-    (found != wanted).then(|| format!("{what} is {found:?} and should be {wanted:?}"))
+fn differs<T: Copy + PartialEq + std::fmt::Display>(what: &str, found: Option<T>, wanted: Option<T>) -> Option<String> {
+    let words = |value: &Option<T>| value.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+    (found != wanted).then(|| format!("{what} is {} and should be {}", words(&found), words(&wanted)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
-use weft_netlink::{Error, Link, Request, Vxlan};
+use weft_netlink::{Error, Link, LinkKind, Request, Route, RouteFilter, Vxlan, delete_link};
 
 use super::bridge::WantedBridge;
 use super::device::{self, DevicePlan};
@@ -46,6 +46,9 @@ pub async fn vxlan(
 ) -> Result<InPlace, LinkError> {
     let mut done = Vec::new();
     let found = kernel.link(wanted.name.as_str()).await?;
+    if found.is_none() {
+        make_way(kernel, wanted, &mut done).await?;
+    }
     let kept = match device::plan(wanted, found.as_ref()) {
         DevicePlan::Keep => found,
         DevicePlan::Conflict(reason) => return Err(LinkError::Conflict(reason)),
@@ -73,6 +76,32 @@ pub async fn vxlan(
     Ok(InPlace { index: device.index, done })
 }
 
+/// Removes our device if somebody has renamed it: there can be no second one with its VNI and port.
+async fn make_way(kernel: &Connection, wanted: &Vxlan, done: &mut Vec<String>) -> Result<(), Error> {
+    let in_the_way = |link: &Link| {
+        let same =
+            matches!(&link.kind, LinkKind::Vxlan { vni, port, .. } if (*vni, *port) == (wanted.vni, wanted.port));
+        // The MAC is what we have published; a device with another one is somebody else's.
+        same && link.mac.is_some() && link.mac == wanted.mac
+    };
+    if let Some(renamed) = kernel.links().await?.iter().find(|link| in_the_way(link)) {
+        done.push(format!("{} was renamed to {}", wanted.name, renamed.name));
+        carry_out(kernel, vec![delete_link(renamed.index)], done).await?;
+    }
+    Ok(())
+}
+
+/// Removes a VXLAN device that is no longer wanted, with its routes, neighbours and FDB entries.
+///
+/// # Errors
+/// [`Error`]; one that is not there, or is no VXLAN device any more, is no error.
+pub async fn remove_vxlan(kernel: &Connection, name: &str) -> Result<(), Error> {
+    match kernel.link(name).await? {
+        Some(link) if matches!(link.kind, LinkKind::Vxlan { .. }) => kernel.one(delete_link(link.index)).await,
+        _ => Ok(()),
+    }
+}
+
 /// Brings the bridge into place.
 ///
 /// # Errors
@@ -98,6 +127,8 @@ pub async fn bridge(kernel: &Connection, wanted: &WantedBridge, cluster: &[IpNet
     };
     let addresses = kernel.addresses(Some(bridge.index)).await?;
     carry_out(kernel, wanted.addresses(bridge.index, cluster, &addresses), &mut done).await?;
+    let filter = RouteFilter { link: Some(bridge.index), table: Some(Route::MAIN), ..RouteFilter::default() };
+    carry_out(kernel, wanted.routes(bridge.index, &kernel.routes(filter).await?), &mut done).await?;
     Ok(InPlace { index: bridge.index, done })
 }
 

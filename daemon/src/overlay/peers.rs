@@ -98,22 +98,36 @@ impl fmt::Display for PeerKey {
 pub struct PeerPlan {
     /// The kernel objects.
     pub objects: BTreeMap<PeerKey, PeerObject>,
+    /// Whose object it is.
+    pub owners: BTreeMap<PeerKey, SubnetKey>,
     /// The peers that are reached.
     pub reached: BTreeSet<SubnetKey>,
     /// The peers that cannot be, and why.
     pub rejected: Vec<Rejected>,
 }
 
+/// Where the overlay may route to, and where it must not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// The cluster's networks: whatever lies elsewhere is not a pod's.
+    pub cluster: Vec<IpNetwork>,
+}
+
 /// Plans the peers. A peer whose data cannot be right is left out by itself; the others are not touched by it.
 #[must_use]
-pub fn plan(local: &PerFamily<LocalVtep>, peers: &[&Lease]) -> PeerPlan {
+pub fn plan(local: &PerFamily<LocalVtep>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
     let mut plan = PeerPlan::default();
+    let nodes: Vec<IpAddr> = local
+        .values()
+        .map(|vtep| vtep.public_ip)
+        .chain(peers.iter().flat_map(|peer| peer.public_ips.values().copied()))
+        .collect();
     // Of two peers with one MAC the older stands, on every node alike.
     let mut by_age = peers.to_vec();
     by_age.sort_by_key(|peer| (peer.create_revision, peer.key));
     let mut macs: BTreeMap<(u32, MacAddr), SubnetKey> = BTreeMap::new();
     for peer in by_age {
-        match objects(local, peer) {
+        match within(bounds, &nodes, peer).and_then(|()| objects(local, peer)) {
             Ok(objects) if objects.is_empty() => {}
             Ok(objects) => {
                 let used = |object: &PeerObject| match object {
@@ -126,6 +140,7 @@ pub fn plan(local: &PerFamily<LocalVtep>, peers: &[&Lease]) -> PeerPlan {
                     continue;
                 }
                 macs.extend(claimed.into_iter().map(|claim| (claim, peer.key)));
+                plan.owners.extend(objects.iter().map(|object| (object.key(), peer.key)));
                 plan.objects.extend(objects.into_iter().map(|object| (object.key(), object)));
                 plan.reached.insert(peer.key);
             }
@@ -133,6 +148,20 @@ pub fn plan(local: &PerFamily<LocalVtep>, peers: &[&Lease]) -> PeerPlan {
         }
     }
     plan
+}
+
+/// A route to anywhere but the cluster's networks, or over the nodes themselves, would cut this node off from them.
+fn within(bounds: &Bounds, nodes: &[IpAddr], peer: &Lease) -> Result<(), String> {
+    for subnet in peer.key.subnets().values() {
+        let inside = |network: &IpNetwork| network.contains(subnet.network()) && network.prefix() <= subnet.prefix();
+        if !bounds.cluster.iter().any(inside) {
+            return Err(format!("{subnet} lies outside the cluster network"));
+        }
+        if let Some(node) = nodes.iter().find(|node| subnet.contains(**node)) {
+            return Err(format!("{subnet} contains {node}, the address of a node"));
+        }
+    }
+    Ok(())
 }
 
 /// All objects of one peer; none if it does not take part in the overlay yet.
@@ -211,15 +240,19 @@ mod tests {
         }
     }
 
+    fn bounds() -> Bounds {
+        Bounds { cluster: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/48".parse().unwrap()] }
+    }
+
     fn reason(lease: &Lease) -> String {
-        let plan = plan(&local(), &[lease]);
+        let plan = plan(&local(), &bounds(), &[lease]);
         assert!(plan.objects.is_empty() && plan.reached.is_empty());
         plan.rejected[0].reason.clone()
     }
 
     #[test]
     fn both_families_in_the_order_neighbour_fdb_route() {
-        let plan = plan(&local(), &[&peer(2)]);
+        let plan = plan(&local(), &bounds(), &[&peer(2)]);
         let words: Vec<String> = plan.objects.keys().map(ToString::to_string).collect();
         assert_eq!(
             words,
@@ -250,16 +283,27 @@ mod tests {
         let other = Lease { backend: BackendData::Other("host-gw".into()), ..peer(3) };
         assert_eq!(reason(&other), "its back end is host-gw; this node's is vxlan");
 
-        let both = plan(&local(), &[&other, &peer(2)]);
-        assert_eq!(both.objects, plan(&local(), &[&peer(2)]).objects);
+        let both = plan(&local(), &bounds(), &[&other, &peer(2)]);
+        assert_eq!(both.objects, plan(&local(), &bounds(), &[&peer(2)]).objects);
         assert_eq!(both.rejected.len(), 1);
+    }
+
+    #[test]
+    fn d50_no_lease_routes_beside_the_cluster_network_or_over_the_nodes() {
+        let at = |key: &str| Lease { key: key.parse().unwrap(), ..peer(3) };
+        assert_eq!(reason(&at("10.99.0.0-24")), "10.99.0.0/24 lies outside the cluster network");
+        assert_eq!(reason(&at("10.0.0.0-8")), "10.0.0.0/8 lies outside the cluster network");
+        let wide = Bounds { cluster: vec!["0.0.0.0/0".parse().unwrap()] };
+        let plan = plan(&local(), &wide, &[&at("192.0.2.0-30")]);
+        assert_eq!(plan.rejected[0].reason, "192.0.2.0/30 contains 192.0.2.1, the address of a node");
+        assert!(plan.objects.is_empty());
     }
 
     #[test]
     fn of_two_peers_with_one_mac_the_older_stands() {
         let twin = Lease { backend: peer(2).backend, ..peer(3) };
         for order in [[&twin, &peer(2)], [&peer(2), &twin]] {
-            let plan = plan(&local(), &order);
+            let plan = plan(&local(), &bounds(), &order);
             assert_eq!(plan.reached.len(), 1);
             assert_eq!(plan.rejected[0].key, twin.key.to_string());
             assert!(plan.rejected[0].reason.contains("is that of 10.244.2.0-24"), "{}", plan.rejected[0].reason);
@@ -268,13 +312,13 @@ mod tests {
 
     #[test]
     fn a_node_that_only_holds_a_lease_is_no_fault() {
-        let plan = plan(&local(), &[&Lease { backend: BackendData::None, ..peer(2) }]);
+        let plan = plan(&local(), &bounds(), &[&Lease { backend: BackendData::None, ..peer(2) }]);
         assert_eq!(plan, PeerPlan::default());
     }
 
     #[test]
     fn a_node_of_one_family_takes_that_part_of_its_peers() {
         let v4 = PerFamily { v4: local().v4, v6: None };
-        assert_eq!(plan(&v4, &[&peer(2)]).objects.len(), 3);
+        assert_eq!(plan(&v4, &bounds(), &[&peer(2)]).objects.len(), 3);
     }
 }

@@ -28,6 +28,8 @@ pub struct Uplink {
     pub v4: Option<Ipv4Addr>,
     /// The IPv6 address on it that the overlay uses.
     pub v6: Option<Ipv6Addr>,
+    /// Whether it is set up.
+    pub up: bool,
     /// Why it was chosen, for the log and for `/readyz`.
     pub because: String,
 }
@@ -137,19 +139,22 @@ fn usable(machine: &Machine, link: &Link, preferred: Option<IpAddr>, because: St
         index: link.index,
         name: link.name.clone(),
         mtu: link.mtu,
+        up: link.up,
         v4: addresses.v4.and_then(|ip| if let IpAddr::V4(v4) = ip { Some(v4) } else { None }),
         v6: addresses.v6.and_then(|ip| if let IpAddr::V6(v6) = ip { Some(v6) } else { None }),
         because,
     })
 }
 
-/// Global before link-local, permanent before learned, stable before temporary; never deprecated or tentative ones.
+/// Global before link-local, permanent before learned, stable before temporary; never deprecated or tentative ones, and
+/// never an IPv6 link-local one, which nobody can send to without knowing by which of his links.
 fn best_address(machine: &Machine, link: u32, family: Family) -> Option<IpAddr> {
     machine
         .addresses
         .iter()
         .filter(|address| address.link == link && Family::of(address.network.ip()) == family)
         .filter(|address| !address.deprecated && !address.tentative && !address.dad_failed)
+        .filter(|address| address.global || family == Family::V4)
         .max_by_key(|address| (address.global, address.permanent, !address.secondary))
         .map(|address| address.network.ip())
 }

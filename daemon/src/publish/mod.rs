@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use weft_cni::formats::conflist::{self, Conflist};
@@ -58,6 +59,13 @@ impl Places {
         self.cni_bin_dir.join(conflist::PLUGIN_TYPE)
     }
 
+    /// The directories of the files.
+    #[must_use]
+    pub fn directories(&self) -> Vec<&Path> {
+        let plugin = self.plugin_source.as_ref().map(|_| self.cni_bin_dir.as_path());
+        [self.subnet_file.parent(), plugin, Some(self.cni_conf_dir.as_path())].into_iter().flatten().collect()
+    }
+
     /// Puts everything in its place; returns the files that had to be written.
     ///
     /// # Errors
@@ -65,7 +73,7 @@ impl Places {
     pub fn publish(&self, subnet: &SubnetEnv, conflist: &Conflist) -> Result<Vec<PathBuf>, PublishError> {
         let mut written = Vec::new();
         let mut put = |path: PathBuf, bytes: &[u8], mode, durability| -> Result<(), PublishError> {
-            if fs::read(&path).is_ok_and(|found| found == bytes) {
+            if is_right(&path, bytes, mode) {
                 return Ok(());
             }
             write_atomically(&path, bytes, mode, durability).map_err(io_error("write", &path))?;
@@ -79,9 +87,7 @@ impl Places {
             put(self.plugin(), &binary, BINARY_MODE, Durability::Durable)?;
         }
         let path = self.conflist();
-        if let Ok(found) = fs::read(&path)
-            && !Conflist::is_ours(&found)
-        {
+        if fs::read(&path).is_ok_and(|found| is_foreign(&found)) {
             return Err(PublishError::Foreign(path));
         }
         put(path, conflist.render().as_bytes(), conflist::MODE, Durability::Durable)?;
@@ -105,6 +111,18 @@ impl Places {
         }
         if errors.is_empty() { Ok(()) } else { Err(errors) }
     }
+}
+
+/// Whether the file has this content and mode already.
+fn is_right(path: &Path, bytes: &[u8], mode: u32) -> bool {
+    let has_mode = fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o7777 == mode);
+    has_mode && fs::read(path).is_ok_and(|found| found == bytes)
+}
+
+/// Whether somebody has put another configuration under our name. What is no configuration at all is what a full disk or a
+/// power failure has left of ours.
+fn is_foreign(found: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(found).is_ok() && !Conflist::is_ours(found)
 }
 
 fn remove(path: &Path) -> Result<(), PublishError> {
@@ -154,6 +172,18 @@ mod tests {
             assert!(!path.exists(), "{}", path.display());
         }
         places.withdraw().unwrap();
+    }
+
+    #[test]
+    fn damage_to_content_or_mode_is_mended() {
+        let root = tempfile::tempdir().unwrap();
+        let places = places(root.path());
+        let conflist = Conflist::default();
+        places.publish(&subnet(), &conflist).unwrap();
+        fs::write(places.conflist(), "").unwrap();
+        fs::set_permissions(places.plugin(), fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(places.publish(&subnet(), &conflist).unwrap(), [places.plugin(), places.conflist()]);
+        assert!(places.publish(&subnet(), &conflist).unwrap().is_empty());
     }
 
     #[test]

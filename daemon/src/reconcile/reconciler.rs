@@ -32,8 +32,8 @@ pub trait Table {
 }
 
 /// What one pass did.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pass {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pass<K> {
     /// Objects created or changed because the desired state is new.
     pub updated: usize,
     /// Objects put back although the desired state is as it was: somebody else had changed them.
@@ -41,12 +41,18 @@ pub struct Pass {
     /// Objects deleted.
     pub deleted: usize,
     /// What is not as it should be, and why.
-    pub failed: Vec<(String, String)>,
+    pub failed: Vec<(K, String)>,
     /// When the next failed object may be tried again.
     pub retry_at: Option<Instant>,
 }
 
-impl Pass {
+impl<K> Default for Pass<K> {
+    fn default() -> Self {
+        Self { updated: 0, repaired: 0, deleted: 0, failed: Vec::new(), retry_at: None }
+    }
+}
+
+impl<K> Pass<K> {
     /// How many objects the pass wrote.
     #[must_use]
     pub fn writes(&self) -> usize {
@@ -78,7 +84,7 @@ impl<T: Table> Reconciler<T> {
     ///
     /// # Errors
     /// The table's error if it cannot be read; then nothing was changed.
-    pub async fn pass(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Result<Pass, T::Error> {
+    pub async fn pass(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Result<Pass<T::Key>, T::Error> {
         let actual = self.table.dump().await?;
         let changes = diff(desired, &actual);
         let mut pass = Pass::default();
@@ -109,7 +115,7 @@ impl<T: Table> Reconciler<T> {
         self.settled.clone_from(desired);
         for (key, reason) in self.failures.reasons() {
             self.settled.remove(key);
-            pass.failed.push((key.to_string(), reason.to_owned()));
+            pass.failed.push((key.clone(), reason.to_owned()));
         }
         pass.retry_at = self.failures.next_due();
         Ok(pass)
@@ -210,7 +216,7 @@ mod tests {
         let start = Instant::now();
         let pass = reconciler.pass(&wanted, start).await.unwrap();
         assert_eq!(pass.updated, 2);
-        assert_eq!(pass.failed, [("2".to_owned(), "refused".to_owned())]);
+        assert_eq!(pass.failed, [(2, "refused".to_owned())]);
         assert_eq!(pass.retry_at, Some(start + FIRST_DELAY));
 
         reconciler.table_mut().log.clear();

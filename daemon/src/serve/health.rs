@@ -101,13 +101,6 @@ impl Health {
         inner.revision
     }
 
-    /// Whether everything is right now.
-    #[must_use]
-    pub fn all_good(&self) -> bool {
-        let inner = self.lock();
-        Component::ALL.iter().all(|component| matches!(inner.components.get(component), Some(State::Good(_))))
-    }
-
     /// Whether everything up to, and without, a component is right now.
     #[must_use]
     pub fn good_before(&self, last: Component) -> bool {
@@ -124,8 +117,8 @@ impl Health {
 
     /// Whether the node takes pods, and a line for each component that says why or why not.
     ///
-    /// A node that was ready stays so while its store is out of reach: its data plane forwards, and taking it out of
-    /// service would only spread the outage.
+    /// A node that was ready stays so while its store is out of reach, or single peers cannot be programmed: the rest of
+    /// its data plane forwards, and taking it out of service would only spread the outage.
     #[must_use]
     pub fn readiness(&self) -> (bool, String) {
         let mut inner = self.lock();

@@ -5,6 +5,9 @@ use std::fmt;
 use super::attributes::Attributes;
 use super::writer::Writer;
 
+const NFTA_TABLE_FLAGS: u16 = 2;
+/// `NFT_TABLE_F_DORMANT`: the table is there, and packets pass it by.
+const DORMANT: u32 = 1;
 const NFTA_TABLE_HANDLE: u16 = 4;
 const NFTA_TABLE_USERDATA: u16 = 6;
 
@@ -76,6 +79,8 @@ impl Table {
     }
 
     pub(super) fn write(&self, w: &mut Writer) {
+        // Said outright, so that a table that somebody has put to sleep wakes up.
+        w.be32(NFTA_TABLE_FLAGS, 0);
         if let Some(comment) = &self.comment {
             w.comment(NFTA_TABLE_USERDATA, comment);
         }
@@ -96,6 +101,8 @@ pub struct TableInfo {
     pub table: Table,
     /// The kernel's number for it; a table that was deleted and made again has another.
     pub handle: u64,
+    /// It is there, and packets pass it by.
+    pub dormant: bool,
 }
 
 impl TableInfo {
@@ -105,6 +112,7 @@ impl TableInfo {
         let name = attributes.string(super::message::TABLE_NAME).ok_or("a table without a name")?;
         let comment = attributes.comment(NFTA_TABLE_USERDATA);
         let handle = attributes.be64(NFTA_TABLE_HANDLE).unwrap_or_default();
-        Ok(Some(Self { table: Table { family, name, comment }, handle }))
+        let dormant = attributes.be32(NFTA_TABLE_FLAGS).unwrap_or_default() & DORMANT != 0;
+        Ok(Some(Self { table: Table { family, name, comment }, handle, dormant }))
     }
 }

@@ -7,8 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 
 use super::request::Request;
@@ -250,39 +249,10 @@ impl LinkChange {
         self.with(format!("master {bridge}"), LinkAttribute::Controller(bridge))
     }
 
-    /// Takes it off its bridge.
-    #[must_use]
-    pub fn no_master(self) -> Self {
-        self.with("no master", LinkAttribute::Controller(0))
-    }
-
-    /// Gives it another name. Only by index: a name would say which link is meant.
-    #[must_use]
-    pub fn rename(self, name: &str) -> Self {
-        self.with(format!("name {name}"), LinkAttribute::IfName(name.to_owned()))
-    }
-
     /// Sets the free text that the kernel keeps with it (`IFLA_IFALIAS`), weft's mark of ownership.
     #[must_use]
     pub fn alias(self, alias: &str) -> Self {
         self.with(format!("alias {alias:?}"), LinkAttribute::IfAlias(alias.to_owned()))
-    }
-
-    /// Moves it to another network namespace.
-    #[must_use]
-    pub fn netns(self, netns: BorrowedFd<'_>) -> Self {
-        self.with("to another network namespace", LinkAttribute::NetNsFd(netns.as_raw_fd()))
-    }
-
-    /// No link-local address of its own (`IN6_ADDR_GEN_MODE_NONE`). Takes effect when the link goes up.
-    #[must_use]
-    pub fn addr_gen_mode_none(self) -> Self {
-        self.with(
-            "no link-local address",
-            LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(
-                In6AddrGenMode::None,
-            )])]),
-        )
     }
 
     /// The request that makes the changes.

@@ -73,6 +73,17 @@ impl RouteSocket {
         }
     }
 
+    /// Whether a link is operational, as [`Link::operational`] has it, without the work of reading all of the answer.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] (`ENODEV`) if there is none of that index.
+    pub fn is_operational(&mut self, link: u32) -> Result<bool> {
+        let link = LinkRef::from(link);
+        self.0.look_up("look up the state of a link", wire::one_link(&link), |frame| {
+            Ok(wire::is_operational(frame.payload()))
+        })
+    }
+
     /// All addresses, or those of one link.
     ///
     /// # Errors

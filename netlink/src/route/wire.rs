@@ -1,11 +1,17 @@
 //! Questions to rtnetlink and what is kept of the answers: shared by the blocking socket and the agent's connection.
 
+use netlink_packet_core::NlasIterator;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage, State};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{AddressInfo, FdbEntry, Link, LinkRef, Neighbour, Route, RouteFilter};
+
+/// The length of `struct ifinfomsg`, linux/rtnetlink.h.
+const LINK_HEADER: usize = 16;
+/// linux/if_link.h.
+const IFLA_OPERSTATE: u16 = 16;
 
 /// Asks for all links, without their statistics, which are most of a dump.
 pub(crate) fn all_links() -> RouteNetlinkMessage {
@@ -53,6 +59,13 @@ pub(crate) fn link(message: RouteNetlinkMessage) -> Option<Link> {
     }
 }
 
+/// Whether a link, told by the payload of its message, is operational. Nothing else of it is read.
+pub(crate) fn is_operational(payload: &[u8]) -> bool {
+    let attributes = payload.get(LINK_HEADER..).into_iter().flat_map(NlasIterator::new).flatten();
+    let state = attributes.into_iter().find(|attribute| attribute.kind() == IFLA_OPERSTATE);
+    state.is_some_and(|state| state.value() == [u8::from(State::Up)])
+}
+
 pub(crate) fn address(message: &RouteNetlinkMessage, link: Option<u32>) -> Option<AddressInfo> {
     match message {
         RouteNetlinkMessage::NewAddress(address) => {
@@ -80,5 +93,29 @@ pub(crate) fn fdb(message: &RouteNetlinkMessage, link: u32) -> Option<FdbEntry> 
     match message {
         RouteNetlinkMessage::NewNeighbour(entry) => FdbEntry::from_message(entry).filter(|entry| entry.link == link),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::Emitable;
+
+    use super::*;
+
+    fn payload(attributes: Vec<LinkAttribute>) -> Vec<u8> {
+        let mut message = LinkMessage::default();
+        message.attributes = attributes;
+        let mut bytes = vec![0; message.buffer_len()];
+        message.emit(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn a_link_is_operational_if_it_says_so() {
+        let name = || LinkAttribute::IfName("eth0".to_owned());
+        assert!(is_operational(&payload(vec![name(), LinkAttribute::OperState(State::Up)])));
+        assert!(!is_operational(&payload(vec![name(), LinkAttribute::OperState(State::LowerLayerDown)])));
+        assert!(!is_operational(&payload(vec![name()])));
+        assert!(!is_operational(&[]));
     }
 }

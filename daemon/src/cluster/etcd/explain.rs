@@ -5,7 +5,12 @@ use std::error::Error as StdError;
 use etcd_client::Error;
 
 /// A server that does not like a client's certificate, or its speaking TLS or not, ends the connection without a word.
-const HUNG_UP: &str = "the server hung up: check http or https in etcd-endpoints, and etcd-certfile and etcd-keyfile";
+/// So does one that is stopped, hence the condition.
+const HUNG_UP: &str =
+    "the server hung up; if it always does, check http or https in etcd-endpoints, and etcd-certfile and etcd-keyfile";
+
+/// Said of a connection over which an answer had begun to come: whatever ended it, the settings are right.
+const WAS_GOOD: &str = "error reading a body from connection";
 
 /// Words found in the chain of causes, and what they mean to the person who configured weft.
 const HINTS: &[(&str, &str)] = &[
@@ -15,6 +20,7 @@ const HINTS: &[(&str, &str)] = &[
     ("BadCertificate", "the server refused the client certificate: check etcd-certfile and etcd-keyfile"),
     ("UnknownCA", "the server's CA did not sign the client certificate in etcd-certfile"),
     ("InvalidContentType", "the server does not speak TLS: use http:// in etcd-endpoints"),
+    ("frame with invalid size", "the server speaks TLS, or is no etcd: use https:// in etcd-endpoints"),
     ("Expired", "a certificate has expired; check the clock, too"),
     ("broken pipe", HUNG_UP),
     ("connection closed", HUNG_UP),
@@ -33,10 +39,15 @@ pub fn explain(error: &Error) -> String {
         Error::TransportError(error) => chain(&error.to_string(), StdError::source(error)),
         other => other.to_string(),
     };
-    match HINTS.iter().find(|(word, _)| text.contains(word)) {
-        Some((_, hint)) => format!("{text} ({hint})"),
+    match hint(&text) {
+        Some(hint) => format!("{text} ({hint})"),
         None => text,
     }
+}
+
+fn hint(text: &str) -> Option<&'static str> {
+    let (_, hint) = HINTS.iter().find(|(word, _)| text.contains(word))?;
+    Some(*hint).filter(|hint| *hint != HUNG_UP || !text.contains(WAS_GOOD))
 }
 
 /// Whether the error says that the etcd lease which a write wanted to use does not exist (any more).
@@ -74,6 +85,15 @@ mod tests {
     fn an_expired_lease_is_told_from_a_failure() {
         assert!(is_lease_gone(&Error::LeaseKeepAliveError("lease not found".to_owned())));
         assert!(!is_lease_gone(&Error::LeaseKeepAliveError("channel closed".to_owned())));
+    }
+
+    #[test]
+    fn a_watch_that_breaks_is_no_sign_of_wrong_settings() {
+        let of_watch =
+            "h2 protocol error: error reading a body from connection: stream closed because of a broken pipe";
+        assert_eq!(hint(of_watch), None);
+        assert_eq!(hint("connection error: stream closed because of a broken pipe"), Some(HUNG_UP));
+        assert!(hint("connection error detected: frame with invalid size").unwrap().contains("https://"));
     }
 
     #[test]

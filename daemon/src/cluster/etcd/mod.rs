@@ -4,6 +4,7 @@
 
 pub mod connect;
 pub mod explain;
+mod outage;
 pub mod read;
 pub mod source;
 

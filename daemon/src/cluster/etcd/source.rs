@@ -13,17 +13,15 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::explain::explain;
+use super::outage::Outage;
 use super::read::{entry, read_view};
-use crate::cluster::backoff::{Backoff, jittered};
+use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::model::Snapshot;
 use crate::cluster::view::StoreView;
 
 /// How often everything is listed again although the watch works.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(60);
-
-/// Shortest and longest wait after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long changes are gathered before they are published: when all nodes of a large cluster start at once, a snapshot
 /// for each single change would cost more than all the rest.
@@ -39,8 +37,6 @@ pub struct SourceStatus {
     pub last_list: Option<Instant>,
     /// Whether a watch is open.
     pub watching: bool,
-    /// How many times everything has been listed.
-    pub lists: u64,
     /// What went wrong last; `None` once a list has succeeded again.
     pub error: Option<String>,
 }
@@ -63,12 +59,6 @@ impl SourceHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<SourceStatus> {
         self.status.clone()
-    }
-
-    /// Time since everything was last read without an error; `None` if it never was.
-    #[must_use]
-    pub fn age(&self) -> Option<Duration> {
-        self.status.borrow().last_list.map(|at| at.elapsed())
     }
 }
 
@@ -98,24 +88,35 @@ struct Source {
 impl Source {
     /// Lists and watches until nobody listens any more.
     async fn run(self) {
-        let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        while !self.snapshots.is_closed() {
-            let started = Instant::now();
-            let reason = match self.list().await {
-                Ok(view) => self.follow(view).await,
+        let mut outage = Outage::default();
+        loop {
+            let reason = match self.begin().await {
+                Ok((view, stream)) => {
+                    outage.over();
+                    self.status.send_modify(|status| status.watching = true);
+                    self.follow(view, stream).await
+                }
                 Err(reason) => reason,
             };
-            // A watch that lasted was no failure to back off from.
-            if started.elapsed() > BACKOFF.1 {
-                backoff.reset();
+            if self.snapshots.is_closed() {
+                return;
             }
             self.status.send_modify(|status| {
                 status.watching = false;
                 status.error = Some(reason.clone());
             });
-            let wait = backoff.next_wait();
-            tracing::warn!(reason, retry_in = ?wait, "the leases are no longer watched; all that is known is kept");
-            sleep(wait).await;
+            let known = self.snapshots.borrow().is_some();
+            sleep(outage.failed(&reason, known)).await;
+        }
+    }
+
+    /// Lists everything, and opens a watch from there on.
+    async fn begin(&self) -> Result<(StoreView, WatchStream), String> {
+        let view = self.list().await?;
+        match timeout(WATCH_TIMEOUT, self.watch(view.revision)).await {
+            Ok(Ok(stream)) => Ok((view, stream)),
+            Ok(Err(error)) => Err(format!("cannot watch: {}", explain(&error))),
+            Err(_) => Err("cannot watch: no answer in time".to_owned()),
         }
     }
 
@@ -124,7 +125,6 @@ impl Source {
         let view = read_view(&self.client, &self.layout).await.map_err(|e| format!("cannot list: {}", explain(&e)))?;
         self.status.send_modify(|status| {
             status.last_list = Some(Instant::now());
-            status.lists += 1;
             status.error = None;
         });
         self.publish(&view);
@@ -143,14 +143,8 @@ impl Source {
         });
     }
 
-    /// Watches from `view` on, until the watch ends or a list fails; says why.
-    async fn follow(&self, mut view: StoreView) -> String {
-        let mut stream = match timeout(WATCH_TIMEOUT, self.watch(view.revision)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return format!("cannot watch: {}", explain(&error)),
-            Err(_) => return "cannot watch: no answer in time".to_owned(),
-        };
-        self.status.send_modify(|status| status.watching = true);
+    /// Brings `view` up to date by its watch, until that ends or a list fails; says why.
+    async fn follow(&self, mut view: StoreView, mut stream: WatchStream) -> String {
         let mut listed_at = view.revision;
         let mut relist_at = Instant::now() + jittered(self.relist);
         let mut publish_at: Option<Instant> = None;
