@@ -50,6 +50,7 @@ impl fmt::Display for Request {
             24 => f.write_str("NEWROUTE"),
             25 => f.write_str("DELROUTE"),
             26 => f.write_str("GETROUTE"),
+            28 => f.write_str("NEWNEIGH"),
             other => write!(f, "type {other}"),
         }
     }

@@ -16,6 +16,7 @@
 #[cfg(feature = "agent")]
 pub mod agent;
 mod announce;
+mod arena;
 mod detach;
 mod error;
 mod ifreq;
@@ -28,6 +29,7 @@ mod socket;
 pub mod sysctl;
 
 pub use announce::announce;
+pub use arena::Arena;
 pub use detach::{Detached, detach};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};

@@ -130,7 +130,7 @@ fn pods_are_back_on_the_bridge_within_ten_seconds() {
     let lab = two_nodes();
     let node = lab.node("node1").unwrap();
     let [first] = &node.subnets()[..] else { panic!("one family") };
-    let subnet = first.to_string();
+    let subnet = first.clone();
     // Their own node's pods are reached by the route that came with the bridge's address.
     for sabotage in [
         vec!["ip", "link", "delete", "cni0"],

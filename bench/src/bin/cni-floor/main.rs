@@ -55,6 +55,10 @@ fn add(netns: &str, host_name: &str, bridge: u32, address: (Ipv4Addr, u8), gatew
     let own = File::open(OWN)?;
     let sandbox = File::open(netns)?;
     let host = Socket::open()?;
+    // weft-cni looks whether the bridge still has its gateways.
+    let mut gateways = Batch::default();
+    gateways.list_addresses(bridge);
+    host.dump(&gateways)?;
     setns(&sandbox, CloneFlags::CLONE_NEWNET)?;
     let container = Socket::open()?;
 
@@ -65,12 +69,18 @@ fn add(netns: &str, host_name: &str, bridge: u32, address: (Ipv4Addr, u8), gatew
     let mut port = Batch::default();
     port.plug_in(host_name, bridge);
     port.hairpin(host_name);
+    port.confirm_neighbour(bridge, address.0);
     host.run(&port)?;
 
     let mut network = Batch::default();
     network.address(CONTAINER_INDEX, address);
     network.default_route(CONTAINER_INDEX, gateway);
-    container.run(&network)
+    container.run(&network)?;
+
+    // The kernel opens the interface's queue before it answers.
+    let mut state = Batch::default();
+    state.look_up(CONTAINER_INDEX);
+    container.run(&state)
 }
 
 /// Has a child delete the pair and looks until it is gone, as `weft-cni` does. Only the fork and its request come from

@@ -5,12 +5,17 @@ use std::os::fd::RawFd;
 
 const REQUEST: u16 = 0x1;
 const ACK: u16 = 0x4;
+const DUMP: u16 = 0x300;
+const REPLACE: u16 = 0x100;
 const EXCLUSIVE: u16 = 0x200;
 const CREATE: u16 = 0x400;
 
 const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
+const GET_ADDRESS: u16 = 22;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
+const NEW_NEIGHBOUR: u16 = 28;
 
 const IFF_UP: u32 = 1;
 const IFLA_ADDRESS: u16 = 1;
@@ -18,6 +23,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
@@ -26,10 +32,15 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_REACHABLE: u16 = 2;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -61,9 +72,9 @@ impl Batch {
     /// `eth0` here, up, and its peer in the namespace behind `netns`; one queue each.
     pub(crate) fn create_pair(&mut self, index: u32, address: Ipv4Addr, peer: &str, netns: RawFd) {
         let [a, b, c, d] = address.octets();
-        self.request(NEW_LINK, EXCLUSIVE | CREATE, &link(index, IFF_UP, IFF_UP), |end| {
+        self.request(NEW_LINK, ACK | EXCLUSIVE | CREATE, &link(index, IFF_UP, IFF_UP), |end| {
             end.name("eth0");
-            end.attribute(IFLA_ADDRESS, &[0x0a, 0x58, a, b, c, d]);
+            end.attribute(IFLA_ADDRESS, &mac(address));
             end.single_queue();
             end.nest(IFLA_LINKINFO, |info| {
                 info.attribute(IFLA_INFO_KIND, b"veth\0");
@@ -82,7 +93,7 @@ impl Batch {
 
     /// The named link becomes a port of the bridge, and up.
     pub(crate) fn plug_in(&mut self, name: &str, bridge: u32) {
-        self.request(NEW_LINK, 0, &link(0, IFF_UP, IFF_UP), |port| {
+        self.request(NEW_LINK, ACK, &link(0, IFF_UP, IFF_UP), |port| {
             port.name(name);
             port.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
         });
@@ -90,7 +101,7 @@ impl Batch {
 
     /// The named bridge port reflects.
     pub(crate) fn hairpin(&mut self, name: &str) {
-        self.request(NEW_LINK, 0, &link(0, 0, 0), |port| {
+        self.request(NEW_LINK, ACK, &link(0, 0, 0), |port| {
             port.name(name);
             port.nest(IFLA_LINKINFO, |info| {
                 info.attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
@@ -104,7 +115,7 @@ impl Batch {
         let host_bits = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
         let broadcast = (address.to_bits() | host_bits).to_be_bytes();
         let [a, b, c, d] = index.to_ne_bytes();
-        self.request(NEW_ADDRESS, EXCLUSIVE | CREATE, &[AF_INET, prefix, 0, 0, a, b, c, d], |message| {
+        self.request(NEW_ADDRESS, ACK | EXCLUSIVE | CREATE, &[AF_INET, prefix, 0, 0, a, b, c, d], |message| {
             message.attribute(IFA_LOCAL, &address.octets());
             message.attribute(IFA_ADDRESS, &address.octets());
             message.attribute(IFA_BROADCAST, &broadcast);
@@ -114,10 +125,34 @@ impl Batch {
     /// The default route.
     pub(crate) fn default_route(&mut self, index: u32, gateway: Ipv4Addr) {
         let header = [AF_INET, 0, 0, 0, TABLE_MAIN, PROTOCOL, 0, UNICAST, 0, 0, 0, 0];
-        self.request(NEW_ROUTE, EXCLUSIVE | CREATE, &header, |message| {
+        self.request(NEW_ROUTE, ACK | EXCLUSIVE | CREATE, &header, |message| {
             message.attribute(RTA_DST, &[0; 4]);
             message.attribute(RTA_GATEWAY, &gateway.octets());
             message.attribute(RTA_OIF, &index.to_ne_bytes());
+        });
+    }
+
+    /// The address is behind the bridge, at its pair's Ethernet address.
+    pub(crate) fn confirm_neighbour(&mut self, bridge: u32, address: Ipv4Addr) {
+        let [a, b, c, d] = bridge.to_ne_bytes();
+        let [low, high] = NUD_REACHABLE.to_ne_bytes();
+        let header = [AF_INET, 0, 0, 0, a, b, c, d, low, high, 0, UNICAST];
+        self.request(NEW_NEIGHBOUR, ACK | CREATE | REPLACE, &header, |message| {
+            message.attribute(NDA_DST, &address.octets());
+            message.attribute(NDA_LLADDR, &mac(address));
+        });
+    }
+
+    /// A question: which addresses the link has.
+    pub(crate) fn list_addresses(&mut self, index: u32) {
+        let [a, b, c, d] = index.to_ne_bytes();
+        self.request(GET_ADDRESS, DUMP, &[0, 0, 0, 0, a, b, c, d], |_| {});
+    }
+
+    /// A question: how the link is doing.
+    pub(crate) fn look_up(&mut self, index: u32) {
+        self.request(GET_LINK, 0, &link(index, 0, 0), |message| {
+            message.attribute(IFLA_EXT_MASK, &RTEXT_FILTER_SKIP_STATS.to_ne_bytes());
         });
     }
 
@@ -136,7 +171,7 @@ impl Batch {
         // nlmsg_len, patched below; nlmsg_seq and nlmsg_pid are 0: answers come in order.
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
-        self.bytes.extend_from_slice(&(REQUEST | ACK | flags).to_ne_bytes());
+        self.bytes.extend_from_slice(&(REQUEST | flags).to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 8]);
         self.bytes.extend_from_slice(header);
         attributes(self);
@@ -163,6 +198,12 @@ impl Batch {
             *slot = *byte;
         }
     }
+}
+
+/// The container's Ethernet address, which follows from its IP address.
+fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
 }
 
 /// `struct ifinfomsg`.
