@@ -124,7 +124,7 @@ mod tests {
                 unsafe {
                     if kind == 0 || live.is_empty() {
                         let object = arena.alloc(layout);
-                        prop_assert!(!object.is_null() && object.addr() % layout.align() == 0);
+                        prop_assert!(!object.is_null() && object.addr().is_multiple_of(layout.align()));
                         object.write_bytes(mark, size);
                         live.push((object, layout, mark));
                     } else if kind == 1 {
