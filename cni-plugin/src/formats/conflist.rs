@@ -15,6 +15,8 @@ pub const MODE: u32 = 0o600;
 pub const SUBNET_FILE: &str = "/run/flannel/subnet.env";
 /// Where attachments are recorded unless told otherwise; one directory a network below it.
 pub const STATE_DIR: &str = "/run/weft/cni";
+/// The mark (`IFLA_IFALIAS`) on a bridge that weft made, be it the plugin or the agent: it may be changed and removed.
+pub const BRIDGE_ALIAS: &str = "weft";
 
 /// How the plugin reaches the cluster's store when it has to lease a subnet itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -5,13 +5,11 @@ use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{Address, AddressInfo, Bridge, Errno, Link, LinkChange, LinkKind, LinkProbe, RouteSocket, Verb};
 
 use super::plan::bridge_mac;
+use crate::formats::conflist::BRIDGE_ALIAS;
 use crate::ipam::pool::KnownBridge;
 use crate::ipam::range::RangeSet;
 use crate::protocol::config::BridgeConfig;
 use crate::protocol::{CniError, Code, Result};
-
-/// What the kernel keeps with a bridge that weft has made (`IFLA_IFALIAS`).
-pub const ALIAS: &str = "weft";
 
 /// What the bridge has to be.
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +58,7 @@ pub fn ensure(wish: BridgeWish<'_>, socket: &mut RouteSocket) -> Result<KnownBri
     }
     let mut changes = Vec::new();
     if made {
-        changes.push(LinkChange::new(link.index).alias(ALIAS).request());
+        changes.push(LinkChange::new(link.index).alias(BRIDGE_ALIAS).request());
     }
     if !link.up {
         changes.push(LinkChange::new(link.index).up().request());
@@ -72,7 +70,7 @@ pub fn ensure(wish: BridgeWish<'_>, socket: &mut RouteSocket) -> Result<KnownBri
         socket.all(changes)?;
     }
     if wish.config.is_gateway {
-        let ours = made || link.alias.as_deref() == Some(ALIAS);
+        let ours = made || link.alias.as_deref() == Some(BRIDGE_ALIAS);
         ensure_addresses(wish, &link, ours, socket)?;
         ensure_forwarding(wish.gateways)?;
     }

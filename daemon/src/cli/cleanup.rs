@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use weft_cni::formats::attachment;
+use weft_cni::formats::conflist::BRIDGE_ALIAS;
 use weft_netlink::nft::{Batch, Socket};
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{Link, LinkKind, RouteSocket, delete_link};
@@ -20,7 +21,6 @@ use crate::config::{AgentConfig, AgentFlags};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
 use crate::node::Owned;
-use crate::overlay::bridge::ALIAS;
 
 /// How long the store may take to answer. A machine must be cleanable without it.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
@@ -119,7 +119,7 @@ fn remove_links(bridge: &str, devices: &[String]) -> anyhow::Result<()> {
             && link.name.starts_with("veth")
     };
     let is_device = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { .. }) && devices.contains(&link.name);
-    let made_bridge = bridge.filter(|bridge| bridge.alias.as_deref() == Some(ALIAS));
+    let made_bridge = bridge.filter(|bridge| bridge.alias.as_deref() == Some(BRIDGE_ALIAS));
     let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_device)).chain(made_bridge);
     for verdict in socket.run(doomed.map(|link| delete_link(link.index)).collect())? {
         match verdict {

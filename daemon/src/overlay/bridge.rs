@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use weft_cni::formats::conflist::BRIDGE_ALIAS;
 use weft_netlink::{
     Address, AddressInfo, Bridge, Link, LinkChange, LinkKind, MacAddr, NextHop, Request, Route, RouteScope, Verb,
 };
@@ -11,9 +12,6 @@ use weft_netlink::{
 const RTPROT_KERNEL: u8 = 2;
 /// Metric that the kernel gives them in IPv6 (`IP6_RT_PRIO_ADDRCONF`, net/ip6_route.h).
 const IP6_RT_PRIO_ADDRCONF: u32 = 256;
-
-/// The mark (`IFLA_IFALIAS`) on a bridge that weft made.
-pub const ALIAS: &str = "weft";
 
 /// The bridge that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +35,7 @@ impl WantedBridge {
         });
         vec![
             Bridge { name: self.name.clone(), mac, mtu: Some(self.mtu), up: true }.create(),
-            LinkChange::new(self.name.as_str()).alias(ALIAS).request(),
+            LinkChange::new(self.name.as_str()).alias(BRIDGE_ALIAS).request(),
         ]
     }
 
