@@ -12,3 +12,4 @@ pub mod overlay;
 pub mod publish;
 pub mod reconcile;
 pub mod serve;
+pub mod service;

@@ -15,6 +15,7 @@ pub mod model;
 pub mod netconf;
 pub mod node;
 pub mod pool;
+pub mod services;
 pub mod view;
 
 pub use family::{Family, PerFamily};

@@ -1,0 +1,172 @@
+//! What a source has read so far, and which Services have changed since somebody last looked.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::object::{EndpointSlice, ObjectName, Service};
+
+/// A Service that has changed, as it is now.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    /// Its name.
+    pub name: ObjectName,
+    /// The Service; `None` if there is none, or none that is ours to serve.
+    pub service: Option<Arc<Service>>,
+    /// Its slices, in the order of their names.
+    pub slices: Vec<Arc<EndpointSlice>>,
+}
+
+/// All Services and slices. Shared: a source writes, whoever plans takes the changes.
+#[derive(Debug, Default)]
+pub struct ServiceStore {
+    inner: Mutex<Inner>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    services: HashMap<ObjectName, Arc<Service>>,
+    /// By Service, then by the slice's name.
+    slices: HashMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
+    /// Which Service a slice belongs to, so that a deletion, which tells only a name, finds it.
+    owners: HashMap<ObjectName, ObjectName>,
+    dirty: HashSet<ObjectName>,
+    /// Both lists have been read in whole once. Before, nothing is given out: a Service without its slices would be rejected.
+    synced: bool,
+}
+
+impl ServiceStore {
+    /// Puts a Service, or takes it out.
+    pub fn set_service(&self, name: &ObjectName, service: Option<Service>) {
+        let mut inner = self.lock();
+        inner.set_service(name, service);
+        self.tell(&inner);
+    }
+
+    /// Puts a slice, or takes it out. It may belong to another Service than before.
+    pub fn set_slice(&self, name: &ObjectName, slice: Option<EndpointSlice>) {
+        let mut inner = self.lock();
+        inner.set_slice(name, slice);
+        self.tell(&inner);
+    }
+
+    /// Puts everything that a whole list has: what is not in it is taken out. From now on changes are given out.
+    pub fn replace(&self, services: Vec<Service>, slices: Vec<EndpointSlice>) {
+        let mut inner = self.lock();
+        let listed: HashSet<ObjectName> = services.iter().map(|service| service.name.clone()).collect();
+        let gone: Vec<_> = inner.services.keys().filter(|name| !listed.contains(name)).cloned().collect();
+        for name in gone {
+            inner.set_service(&name, None);
+        }
+        for service in services {
+            inner.set_service(&service.name.clone(), Some(service));
+        }
+        let listed: HashSet<ObjectName> = slices.iter().map(|slice| slice.name.clone()).collect();
+        let gone: Vec<_> = inner.owners.keys().filter(|name| !listed.contains(name)).cloned().collect();
+        for name in gone {
+            inner.set_slice(&name, None);
+        }
+        for slice in slices {
+            inner.set_slice(&slice.name.clone(), Some(slice));
+        }
+        inner.synced = true;
+        // Also when nothing is there at all: somebody waits to know just that.
+        drop(inner);
+        self.changed.notify_one();
+    }
+
+    /// Whether both lists have been read in whole once.
+    pub fn synced(&self) -> bool {
+        self.lock().synced
+    }
+
+    /// The number of Services.
+    pub fn len(&self) -> usize {
+        self.lock().services.len()
+    }
+
+    /// Whether there is no Service.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes the Services that have changed since the last time, in no order; none before the store is synced.
+    pub fn take_changes(&self) -> Vec<Changed> {
+        let mut inner = self.lock();
+        if !inner.synced {
+            return Vec::new();
+        }
+        let dirty = std::mem::take(&mut inner.dirty);
+        dirty.into_iter().map(|name| inner.changed(name)).collect()
+    }
+
+    /// Every Service there is, as if all had changed; what has changed is not forgotten by it.
+    pub fn all(&self) -> Vec<Changed> {
+        let inner = self.lock();
+        inner.services.keys().cloned().map(|name| inner.changed(name)).collect()
+    }
+
+    /// Waits until something has changed since the last [`take_changes`](Self::take_changes). One at a time may wait.
+    pub async fn wait(&self) {
+        self.changed.notified().await;
+    }
+
+    fn tell(&self, inner: &Inner) {
+        if inner.synced && !inner.dirty.is_empty() {
+            self.changed.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every change above is whole before anything can panic.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn set_service(&mut self, name: &ObjectName, service: Option<Service>) {
+        let same = self.services.get(name).map(AsRef::as_ref) == service.as_ref();
+        if same {
+            return;
+        }
+        match service {
+            Some(service) => self.services.insert(name.clone(), Arc::new(service)),
+            None => self.services.remove(name),
+        };
+        self.dirty.insert(name.clone());
+    }
+
+    fn set_slice(&mut self, name: &ObjectName, slice: Option<EndpointSlice>) {
+        let before = self.owners.get(name).cloned();
+        if let (Some(owner), Some(slice)) = (&before, &slice)
+            && self.slices.get(owner).and_then(|slices| slices.get(name)).map(AsRef::as_ref) == Some(slice)
+        {
+            return;
+        }
+        if let Some(owner) = before {
+            self.owners.remove(name);
+            if let Some(slices) = self.slices.get_mut(&owner) {
+                slices.remove(name);
+                if slices.is_empty() {
+                    self.slices.remove(&owner);
+                }
+            }
+            self.dirty.insert(owner);
+        }
+        if let Some(slice) = slice {
+            self.owners.insert(name.clone(), slice.service.clone());
+            self.dirty.insert(slice.service.clone());
+            self.slices.entry(slice.service.clone()).or_default().insert(name.clone(), Arc::new(slice));
+        }
+    }
+
+    fn changed(&self, name: ObjectName) -> Changed {
+        Changed {
+            service: self.services.get(&name).cloned(),
+            slices: self.slices.get(&name).map(|slices| slices.values().cloned().collect()).unwrap_or_default(),
+            name,
+        }
+    }
+}
