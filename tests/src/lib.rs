@@ -21,6 +21,7 @@ pub mod binaries;
 pub mod cni;
 pub mod etcd;
 pub mod http;
+pub mod kube;
 pub mod lab;
 pub mod netns;
 pub mod probe;
