@@ -22,6 +22,7 @@ pub mod cni;
 pub mod etcd;
 pub mod guest;
 pub mod http;
+pub mod kube;
 pub mod lab;
 pub mod netns;
 pub mod probe;
