@@ -17,13 +17,19 @@
 pub mod agent;
 mod announce;
 mod arena;
+mod codec;
+pub mod conntrack;
 mod detach;
 mod error;
+mod frames;
 mod ifreq;
+mod ip_version;
+pub mod ipvs;
 mod mac;
 pub mod netns;
 pub mod nft;
 pub mod priority;
+pub mod protocol;
 mod route;
 mod socket;
 pub mod sysctl;
@@ -33,6 +39,7 @@ pub use arena::Arena;
 pub use detach::{Detached, detach};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};
+pub use ip_version::IpVersion;
 pub use mac::{MacAddr, ParseMacError};
 pub use nix::errno::Errno;
 pub use route::{

@@ -96,6 +96,22 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
         ("repair-interval", "99ms", "from 100ms to 1m"),
         ("repair-interval", "2m", "from 100ms to 1m"),
         ("node-name", "a/b", "node-1"),
+        ("proxy-mode", "iptables", "one of: auto, ipvs, nftables, none"),
+        ("service-cidr", "10.96.0.0", "10.96.0.0/12"),
+        ("service-cidr", "10.96.0.0/12,0.0.0.0/0", "at least 8 bits"),
+        ("detect-local", "bridge", "bridge:NAME"),
+        ("cluster-cidr", "10.244.0.0/33", "fd00:10:96::/108"),
+        ("node-port-addresses", "primary,10.0.0.0/8", "primary alone"),
+        ("node-port-addresses", "", "primary alone"),
+        ("masquerade-bit", "32", "a number from 0 to 31"),
+        ("ipvs-scheduler", "RR", "the name of an IPVS scheduler"),
+        ("ipvs-drain-limit", "25h", "up to 24h"),
+        ("ipvs-tcp-timeout", "500ms", "whole seconds"),
+        ("conntrack-udp-timeout", "501h", "up to 500h"),
+        ("conntrack-max-per-core", "-1", "a number from 0"),
+        ("min-sync-period", "31s", "up to 30s"),
+        ("proxy-healthz-bind", "10256", "0.0.0.0:8081"),
+        ("kube-proxy-config", "config.conf", "an absolute path"),
     ];
     for (key, value, expected) in cases {
         let error = load(&[(key, value)], &[], "").unwrap_err();

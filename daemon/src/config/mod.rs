@@ -10,6 +10,7 @@ mod flags;
 pub mod keys;
 mod load;
 mod rule;
+mod service_types;
 mod types;
 mod value;
 
@@ -17,6 +18,7 @@ pub use error::ConfigError;
 pub use flags::Flags;
 pub use keys::Settings;
 pub use load::{AgentConfig, Effective, Origin};
+pub use service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
 pub use types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
 pub use value::Endpoint;
 

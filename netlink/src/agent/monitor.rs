@@ -9,7 +9,7 @@ use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::socket::Frames;
+use crate::frames::Frames;
 
 /// `NFNLGRP_NFTABLES`, linux/netfilter/nfnetlink.h.
 const NFNLGRP_NFTABLES: u32 = 7;

@@ -1,9 +1,9 @@
 //! Chains.
 
 use super::Name;
-use super::attributes::Attributes;
 use super::table::TableFamily;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_CHAIN_HANDLE: u16 = 2;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;

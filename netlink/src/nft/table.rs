@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::attributes::Attributes;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_TABLE_FLAGS: u16 = 2;
 /// `NFT_TABLE_F_DORMANT`: the table is there, and packets pass it by.

@@ -1,34 +1,9 @@
 //! What can be loaded into a register: meta data, headers, conntrack, the routing table, numbers.
 
-use std::net::IpAddr;
 use std::ops::BitOr;
 
 use super::Register;
-
-/// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IpVersion {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl IpVersion {
-    /// The version of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
-    pub(super) fn nfproto(self) -> u8 {
-        match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
-        }
-    }
-}
+use crate::IpVersion;
 
 /// The source's side of something, or the destination's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,0 +1,192 @@
+//! The socket: carries out batches and reads the tables.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+
+use super::batch::words;
+use super::message::{ATTR_DEST, ATTR_SERVICE, GET_CONFIG, GET_DEST, GET_INFO, GET_SERVICE, header};
+use super::{Batch, RealServerInfo, Target, Timeouts, VirtualServerInfo};
+use crate::codec::{Attributes, Message, Writer, read_all};
+use crate::socket::{Answers, Family, Socket as Netlink};
+use crate::{Error, KernelError, Result};
+
+/// The controller of generic netlink (`GENL_ID_CTRL`, linux/genetlink.h).
+const CONTROLLER: u16 = 0x10;
+const CTRL_CMD_GETFAMILY: u8 = 3;
+const CTRL_ATTR_FAMILY_ID: u16 = 1;
+const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+/// `struct genlmsghdr`.
+const GENERIC_HEADER: usize = 4;
+const NAME: &str = "IPVS";
+const MODULE: &str = "ip_vs";
+
+/// What IPVS says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Info {
+    /// Its version, which has been 1.2.1 since 2004.
+    pub version: (u8, u8, u8),
+    /// How many buckets the table of connections has (module parameter `conn_tab_bits`).
+    pub connection_buckets: u32,
+}
+
+/// A blocking IPVS socket. It stays in the network namespace in which it was opened.
+#[derive(Debug)]
+pub struct Socket {
+    netlink: Netlink,
+    family: u16,
+}
+
+impl Socket {
+    /// Opens a socket in the network namespace of the calling thread. The kernel loads the module if it has it.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] if the kernel has no IPVS, [`Error::Io`] if the process may not open sockets.
+    pub fn open() -> Result<Self> {
+        const OPERATION: &str = "look for IPVS";
+        let mut netlink = Netlink::open(Family::Generic)?;
+        let request =
+            Message::new(CONTROLLER, [CTRL_CMD_GETFAMILY, 1, 0, 0], |w| w.string(CTRL_ATTR_FAMILY_NAME, NAME));
+        let family = netlink.look_up(OPERATION, request, |frame| {
+            attributes(frame.payload()).u16(CTRL_ATTR_FAMILY_ID).ok_or_else(|| "the family has no number".to_owned())
+        });
+        match family {
+            Ok(family) => Ok(Self { netlink, family }),
+            Err(error) if error.is_absent() => Err(Error::Unsupported { feature: NAME, module: MODULE }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out the changes in their order and returns the kernel's verdict on each; a refused one does not stop those
+    /// behind it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the socket itself fails; earlier changes may then have taken effect.
+    pub fn run(&mut self, mut batch: Batch) -> Result<Vec<Result<(), KernelError>>> {
+        let (bytes, starts) = batch.messages(self.family);
+        self.netlink.run_messages(bytes, starts, Answers::Refusals, &|_, request| words(request))
+    }
+
+    /// All virtual servers, whoever added them.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses, [`Error::Decode`] if an answer cannot be read.
+    pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerInfo>> {
+        let mut found =
+            self.dump("list virtual servers", GET_SERVICE, ATTR_SERVICE, |_| {}, VirtualServerInfo::read)?;
+        keep_first(&mut found, |info| info.server.target);
+        Ok(found)
+    }
+
+    /// The real servers of a virtual server; none if there is no such virtual server, which the kernel does not tell
+    /// apart from one that has none.
+    ///
+    /// # Errors
+    /// See [`virtual_servers`](Self::virtual_servers).
+    pub fn real_servers(&mut self, target: &Target) -> Result<Vec<RealServerInfo>> {
+        let service = |w: &mut Writer| w.nest(ATTR_SERVICE, |w| target.write(w));
+        let read = |attributes: Attributes<'_>| RealServerInfo::read(attributes, target.version());
+        let mut found = self.dump("list real servers", GET_DEST, ATTR_DEST, service, read)?;
+        keep_first(&mut found, |info| info.server.socket_address());
+        Ok(found)
+    }
+
+    /// One virtual server; `None` if there is none that takes this.
+    ///
+    /// # Errors
+    /// See [`virtual_servers`](Self::virtual_servers).
+    pub fn virtual_server(&mut self, target: &Target) -> Result<Option<VirtualServerInfo>> {
+        let service = |w: &mut Writer| w.nest(ATTR_SERVICE, |w| target.write(w));
+        let found = self.look_up(&format!("look up virtual server {target}"), GET_SERVICE, service, |attributes| {
+            VirtualServerInfo::read(attributes.nest(ATTR_SERVICE).ok_or("the answer holds no virtual server")?)
+        });
+        match found {
+            Ok(info) => Ok(Some(info)),
+            Err(error) if error.is_absent() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// After what time connections are forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses.
+    pub fn timeouts(&mut self) -> Result<Timeouts> {
+        self.look_up("read the IPVS timeouts", GET_CONFIG, |_| {}, |attributes| Ok(Timeouts::read(attributes)))
+    }
+
+    /// Sets those timeouts that are `Some`.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] (`EINVAL`) if one is longer than the kernel can count.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> Result<()> {
+        let mut batch = Batch::default();
+        batch.set_timeouts(timeouts);
+        self.run(batch)?.into_iter().collect::<Result<(), KernelError>>().map_err(Error::from)
+    }
+
+    /// What IPVS says of itself.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses, [`Error::Decode`] if the answer cannot be read.
+    pub fn info(&mut self) -> Result<Info> {
+        const VERSION: u16 = 1;
+        const CONN_TAB_SIZE: u16 = 2;
+        self.look_up(
+            "ask IPVS for its version",
+            GET_INFO,
+            |_| {},
+            |attributes| {
+                let [_, major, minor, patch] =
+                    attributes.u32(VERSION).ok_or("the answer holds no version")?.to_be_bytes();
+                let connection_buckets = attributes.u32(CONN_TAB_SIZE).ok_or("the answer holds no table size")?;
+                Ok(Info { version: (major, minor, patch), connection_buckets })
+            },
+        )
+    }
+
+    fn look_up<T>(
+        &mut self,
+        operation: &str,
+        command: u8,
+        body: impl FnOnce(&mut Writer),
+        read: impl FnOnce(Attributes<'_>) -> Result<T, String>,
+    ) -> Result<T> {
+        let request = Message::new(self.family, header(command), body);
+        self.netlink.look_up(operation, request, |frame| read(attributes(frame.payload())))
+    }
+
+    /// Asks for a table; of each message the attribute `kind` is read.
+    fn dump<T>(
+        &mut self,
+        operation: &str,
+        command: u8,
+        kind: u16,
+        body: impl FnOnce(&mut Writer),
+        read: impl Fn(Attributes<'_>) -> Result<T, String>,
+    ) -> Result<Vec<T>> {
+        let request = Message::new(self.family, header(command), body);
+        read_all(&mut self.netlink, operation, &request, |message| message.attributes().nest(kind).map(&read))
+    }
+}
+
+fn attributes(payload: &[u8]) -> Attributes<'_> {
+    Attributes(payload.get(GENERIC_HEADER..).unwrap_or_default())
+}
+
+/// Drops what was read before: a dump goes on by counting, so that an entry added in front meanwhile repeats another.
+fn keep_first<T, K: Eq + Hash>(found: &mut Vec<T>, key: impl Fn(&T) -> K) {
+    let mut seen = HashSet::with_capacity(found.len());
+    found.retain(|entry| seen.insert(key(entry)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_dump_repeats_is_dropped() {
+        let mut found = vec![1, 2, 1, 3, 2];
+        keep_first(&mut found, |entry| *entry);
+        assert_eq!(found, [1, 2, 3]);
+    }
+}
