@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::types::{Backend, Frontend, NodeView};
 use crate::cluster::PerFamily;
-use crate::cluster::services::{EndpointSlice, Interner, Service, parse};
+use crate::cluster::services::{Changed, EndpointSlice, Interner, Service, parse};
 
 /// The node `n1` of the cases: 192.168.0.2, 2001:db8::2, no zone.
 pub(super) fn node() -> NodeView {
@@ -88,6 +88,11 @@ pub(super) fn unready(address: &str, node: &str) -> Value {
 pub(super) fn hinted(mut endpoint: Value, member: &str, names: &[&str]) -> Value {
     endpoint["hints"][member] = names.iter().map(|name| json!({"name": name})).collect();
     endpoint
+}
+
+/// The Service as changed.
+pub(super) fn changed(service: Service, slices: &[Arc<EndpointSlice>]) -> Changed {
+    Changed { name: service.name.clone(), service: Some(Arc::new(service)), slices: slices.to_vec() }
 }
 
 /// Backends as `address:port`, `L:` before those of this node.
