@@ -4,4 +4,6 @@
 //! which put the same meaning into the kernel. In come changed Services from `cluster::services` and what is known of the
 //! node; out go nf_tables elements, virtual servers, and the facts that `serve` tells.
 
+pub mod conntrack_sysctls;
+pub mod health_ports;
 pub mod model;
