@@ -5,4 +5,6 @@
 //! node; out go nf_tables elements, virtual servers, and the facts that `serve` tells.
 
 pub mod conntrack;
+pub mod conntrack_sysctls;
+pub mod health_ports;
 pub mod model;
