@@ -340,6 +340,7 @@ fn ipvs_says_what_it_is() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "polls the counters, with a limit")]
 fn connections_and_packets_are_counted() {
     const RUN_ESTIMATION: &str = "net/ipv4/vs/run_estimation";
     let mut socket = in_new_netns();
