@@ -5,3 +5,4 @@
 //! node; out go nf_tables elements, virtual servers, and the facts that `serve` tells.
 
 pub mod model;
+pub mod nft;
