@@ -8,3 +8,4 @@ pub mod conntrack;
 pub mod conntrack_sysctls;
 pub mod health_ports;
 pub mod model;
+pub mod nft;
