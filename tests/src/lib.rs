@@ -20,6 +20,7 @@
 pub mod binaries;
 pub mod cni;
 pub mod etcd;
+pub mod guest;
 pub mod http;
 pub mod lab;
 pub mod netns;
