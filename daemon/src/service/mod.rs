@@ -7,5 +7,6 @@
 pub mod conntrack;
 pub mod conntrack_sysctls;
 pub mod health_ports;
+pub mod ipvs;
 pub mod model;
 pub mod nft;
