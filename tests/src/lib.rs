@@ -30,5 +30,6 @@ pub mod process;
 pub mod runtime;
 pub mod scratch;
 pub mod skip;
+pub mod svc;
 pub mod tool;
 pub mod wait;
