@@ -15,7 +15,15 @@ pub struct IpvsSysctls {
     pub estimate: bool,
 }
 
-/// The settings in the order in which they are made, each with its value.
+impl IpvsSysctls {
+    /// For Services of these families, without estimators.
+    #[must_use]
+    pub fn new(mut families: impl Iterator<Item = Family>) -> Self {
+        Self { v4: families.any(|family| family == Family::V4), estimate: false }
+    }
+}
+
+/// The settings, each with its value.
 fn wanted(sysctls: IpvsSysctls) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
         // Connections through IPVS are known to conntrack, and can be masqueraded.
@@ -49,15 +57,6 @@ pub fn ensure(owned: &mut Owned, sysctl: &Sysctl, sysctls: IpvsSysctls) -> Resul
         }
     }
     Ok(changed)
-}
-
-/// The family of addresses that a setting is needed for.
-impl IpvsSysctls {
-    /// For Services of these families, without estimators.
-    #[must_use]
-    pub fn new(mut families: impl Iterator<Item = Family>) -> Self {
-        Self { v4: families.any(|family| family == Family::V4), estimate: false }
-    }
 }
 
 #[cfg(test)]
