@@ -69,7 +69,7 @@ impl Source {
 
     /// The Services there are, by name.
     fn names(&self) -> Vec<String> {
-        let all = self.handle.store().all();
+        let all = self.handle.store().take_all().0;
         let mut names: Vec<String> = all.iter().map(|service| service.name.name.to_string()).collect();
         names.sort();
         names
@@ -77,7 +77,7 @@ impl Source {
 
     fn find(&self, text: &str) -> Changed {
         let wanted = name(text);
-        self.handle.store().all().into_iter().find(|service| service.name == wanted).unwrap()
+        self.handle.store().take_all().0.into_iter().find(|service| service.name == wanted).unwrap()
     }
 
     fn address(&self, text: &str) -> String {
@@ -170,14 +170,14 @@ async fn a_list_of_many_pages_is_whole_and_a_repeated_one_changes_nothing() {
     let first = source.status(|status| status.watching).await;
     let node = NodeView { name: "n1".into(), zone: None, addresses: Default::default() };
     let mut table = ServiceTable::new(node, PlanOptions::default());
-    let changes = table.update(source.handle.store().take_changes());
+    let changes = table.update(source.handle.store().take().0);
     assert_eq!(changes.changed.len(), 3000);
     assert!(changes.changed.iter().all(|plan| plan.cluster.len() == 1));
     source.status(|status| status.last_list > first.last_list).await;
-    assert!(source.handle.store().take_changes().is_empty());
+    assert!(source.handle.store().take().0.is_empty());
     let status = source.reached(put(&client, &service_key("s0"), service(0).replace(":80", ":81")).await).await;
     assert_eq!((status.rejected, status.error), (0, None));
-    assert_eq!(table.update(source.handle.store().take_changes()).changed.len(), 1);
+    assert_eq!(table.update(source.handle.store().take().0).changed.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -186,7 +186,7 @@ async fn the_writes_of_one_transaction_arrive_together() {
     let client = etcd.client().await;
     let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
-    assert!(source.handle.store().take_changes().is_empty());
+    assert!(source.handle.store().take().0.is_empty());
     let writes = vec![
         TxnOp::put(service_key("s1"), service(1), None),
         TxnOp::put(slice_key("s1-1"), slice(1, "10.180.0.1"), None),
@@ -196,7 +196,7 @@ async fn the_writes_of_one_transaction_arrive_together() {
     timeout(LIMIT, async {
         while changes.is_empty() {
             source.handle.store().wait().await;
-            changes = source.handle.store().take_changes();
+            changes = source.handle.store().take().0;
         }
     })
     .await

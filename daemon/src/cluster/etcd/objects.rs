@@ -247,7 +247,7 @@ mod tests {
         listed(&mut objects, &store, &[(WEB, GOOD, 1)], false);
         let moved = br#"{"spec": {"clusterIP": "172.30.0.42", "ports": [{"port": 80}]}}"#;
         listed(&mut objects, &store, &[(WEB, moved, 1)], false);
-        let service = store.all()[0].service.clone().unwrap();
+        let service = store.take_all().0[0].service.clone().unwrap();
         assert_eq!(service.cluster_ips.v4, Some([172, 30, 0, 42].into()));
     }
 

@@ -145,6 +145,7 @@ impl Source {
             let slices = batch.slices.into_iter().filter_map(|(_, slice)| slice).collect();
             self.store.replace(services, slices);
         }
+        self.store.set_revision(revision);
         self.status.send_modify(|status| {
             status.revision = revision;
             status.rejected = self.objects.rejected();

@@ -42,6 +42,8 @@ struct Inner {
     /// Which Service a slice belongs to, so that a deletion, which tells only a name, finds it.
     owners: HashMap<ObjectName, ObjectName>,
     dirty: HashSet<ObjectName>,
+    /// Revision of the source up to which everything is in here; 0 where a source has none.
+    revision: i64,
     /// Both lists have been read in whole once. Before, nothing is given out: a Service without its slices would be rejected.
     synced: bool,
 }
@@ -113,23 +115,36 @@ impl ServiceStore {
         self.len() == 0
     }
 
-    /// Takes the Services that have changed since the last time, in no order; none before the store is synced.
-    pub fn take_changes(&self) -> Vec<Changed> {
+    /// Says up to which revision of the source everything has been put in. Whoever waits for a change to be programmed waits
+    /// for its revision.
+    pub fn set_revision(&self, revision: i64) {
+        let mut inner = self.lock();
+        if inner.revision != revision {
+            inner.revision = revision;
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes the Services that have changed since the last time, in no order, with the revision that they are at; none before
+    /// the store is synced.
+    pub fn take(&self) -> (Vec<Changed>, i64) {
         let mut inner = self.lock();
         if !inner.synced {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let dirty = std::mem::take(&mut inner.dirty);
-        dirty.into_iter().map(|name| inner.changed(name)).collect()
+        (dirty.into_iter().map(|name| inner.changed(name)).collect(), inner.revision)
     }
 
-    /// Every Service there is, as if all had changed; what has changed is not forgotten by it.
-    pub fn all(&self) -> Vec<Changed> {
-        let inner = self.lock();
-        inner.services.keys().cloned().map(|name| inner.changed(name)).collect()
+    /// Takes every Service there is, as if all had changed.
+    pub fn take_all(&self) -> (Vec<Changed>, i64) {
+        let mut inner = self.lock();
+        inner.dirty.clear();
+        (inner.services.keys().cloned().map(|name| inner.changed(name)).collect(), inner.revision)
     }
 
-    /// Waits until something has changed since the last [`take_changes`](Self::take_changes). One at a time may wait.
+    /// Waits until something has changed since the last [`take`](Self::take). One at a time may wait.
     pub async fn wait(&self) {
         self.changed.notified().await;
     }
@@ -214,7 +229,8 @@ mod tests {
     /// What has changed: the Service's name and its slices' names.
     fn taken(store: &ServiceStore) -> Vec<(String, Vec<String>)> {
         let mut all: Vec<_> = store
-            .take_changes()
+            .take()
+            .0
             .iter()
             .map(|change| {
                 let slices = change.slices.iter().map(|slice| slice.name.name.to_string()).collect();
