@@ -3,6 +3,8 @@
 //! Each test has a network namespace of its own, that of its thread. They need root and the `nft` of the distribution.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[path = "nft/dynamic.rs"]
+mod dynamic;
 #[path = "nft/expressions.rs"]
 mod expressions;
 

@@ -15,7 +15,15 @@ pub struct IpvsSysctls {
     pub estimate: bool,
 }
 
-/// The settings in the order in which they are made, each with its value.
+impl IpvsSysctls {
+    /// For Services of these families, without estimators.
+    #[must_use]
+    pub fn new(mut families: impl Iterator<Item = Family>) -> Self {
+        Self { v4: families.any(|family| family == Family::V4), estimate: false }
+    }
+}
+
+/// The settings, each with its value.
 fn wanted(sysctls: IpvsSysctls) -> Vec<(&'static str, &'static str)> {
     let mut settings = vec![
         // Connections through IPVS are known to conntrack, and can be masqueraded.
@@ -51,15 +59,6 @@ pub fn ensure(owned: &mut Owned, sysctl: &Sysctl, sysctls: IpvsSysctls) -> Resul
     Ok(changed)
 }
 
-/// The family of addresses that a setting is needed for.
-impl IpvsSysctls {
-    /// For Services of these families, without estimators.
-    #[must_use]
-    pub fn new(mut families: impl Iterator<Item = Family>) -> Self {
-        Self { v4: families.any(|family| family == Family::V4), estimate: false }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,7 +72,7 @@ mod tests {
             std::fs::write(vs.join(name), value).unwrap();
         }
         let sysctl = Sysctl::at(root.path().join("sys"));
-        let mut owned = Owned::load(&root.path().join("run")).unwrap();
+        let mut owned = Owned::load(&root.path().join("run"), "test.json").unwrap();
         let settings = IpvsSysctls::new([Family::V6].into_iter());
         let changed = ensure(&mut owned, &sysctl, settings).unwrap();
         assert_eq!(changed, ["net/ipv4/vs/conntrack = 1", "net/ipv4/vs/expire_nodest_conn = 1"]);
