@@ -6,6 +6,7 @@ NODES  ?= 3
 PODS   ?= 2
 LAB    ?= lab
 OUTPUT ?= table
+MODE   ?= auto
 KERNEL ?= 6.1
 
 TARGET ?= $(shell uname -m)-unknown-linux-musl
@@ -34,8 +35,8 @@ build: setup-build ## the two binaries (static, stripped) and weft-lab
 	@cargo build --locked --release --target $(TARGET) --package weft --bin weft
 	@cargo build --locked --package weft-tests --bin weft-lab
 
-lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json
-	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS)
+lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
+	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --proxy-mode $(MODE)
 
 lab-down: setup-build ## remove every trace of the lab: LAB=lab
 	@test -x $(OUT)/debug/weft-lab || cargo build --locked --package weft-tests --bin weft-lab
