@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::Options;
 use super::cluster::Shape;
+use super::contenders::Mode;
 use super::flow::Outcome;
 use super::rounds::Sample;
 use crate::machine::Facts;
@@ -17,6 +18,8 @@ const OWN: [(Shape, f64); 2] =
     [(Shape { services: 10_000, endpoints: 4 }, 1.0), (Shape { services: 30_000, endpoints: 10 }, 5.0)];
 /// The same over that of kube-proxy, with 10,000.
 const OWN_OVER_PEER: f64 = 0.1;
+/// With IPVS, from cold and at a change, over kube-proxy.
+const IPVS_OVER_PEER: f64 = 0.2;
 /// The 99th percentile of a change with 30,000 Services, in milliseconds.
 const CHANGE: f64 = 20.0;
 /// Resident memory with 10,000 Services of 4 endpoints, in MiB.
@@ -26,6 +29,8 @@ const MEMORY: f64 = 60.0;
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) machine: Facts,
+    /// Where both keep Services.
+    pub(crate) mode: Mode,
     pub(crate) rounds: u16,
     pub(crate) seed: u64,
     /// How weft is given the cluster, and how its peer.
@@ -114,10 +119,19 @@ impl Figures {
 impl Report {
     /// Of all figures; those of weft and of its peer come in turn.
     pub(crate) fn new(machine: Facts, options: &Options, remark: &'static str, results: Vec<Figures>) -> Self {
-        let promises = results.chunks(2).flat_map(promises).collect();
+        let promises = results.chunks(2).flat_map(|pair| promises(options.mode, pair)).collect();
         let sources = "weft: the etcd source, a real etcd on a tmpfs; kube-proxy: lists and watches in JSON from a stand-in for \
                        the API server, without TLS. Own time leaves both out";
-        Self { machine, rounds: options.rounds, seed: options.seed, sources, remark, results, promises }
+        Self {
+            machine,
+            mode: options.mode,
+            rounds: options.rounds,
+            seed: options.seed,
+            sources,
+            remark,
+            results,
+            promises,
+        }
     }
 
     /// Whether weft keeps all of its promises.
@@ -127,8 +141,21 @@ impl Report {
 }
 
 /// What is promised of weft with a cluster of this shape. A figure that is missing is a promise broken.
-fn promises(pair: &[Figures]) -> Vec<Promise> {
+fn promises(mode: Mode, pair: &[Figures]) -> Vec<Promise> {
     let [weft, peer] = pair else { return Vec::new() };
+    let mut promises = match mode {
+        Mode::Nftables => nftables(weft, peer),
+        Mode::Ipvs => ipvs(weft, peer),
+    };
+    let transactions = weft.restart_transactions.map_or(f64::INFINITY, f64::from);
+    promises.push(Promise::new(format!("{}: transactions of a restart, unchanged", weft.shape), transactions, 0.0));
+    let lost = weft.flow.map(|flow| flow.lost + flow.fresh_lost);
+    let lost = lost.and_then(|lost| u32::try_from(lost).ok()).map_or(f64::INFINITY, f64::from);
+    promises.push(Promise::new(format!("{}: datagrams lost in a full resync", weft.shape), lost, 0.0));
+    promises
+}
+
+fn nftables(weft: &Figures, peer: &Figures) -> Vec<Promise> {
     let Shape { services, .. } = weft.shape;
     let mut promises = Vec::new();
     let own = weft.own.map_or(f64::INFINITY, |own| own.median.as_secs_f64());
@@ -151,12 +178,19 @@ fn promises(pair: &[Figures]) -> Vec<Promise> {
             weft.rss_kib.and_then(|kib| u32::try_from(kib).ok()).map_or(f64::INFINITY, |kib| f64::from(kib) / 1024.0);
         promises.push(Promise::new(format!("{}: resident memory, MiB", weft.shape), mebibytes, MEMORY));
     }
-    let transactions = weft.restart_transactions.map_or(f64::INFINITY, f64::from);
-    promises.push(Promise::new(format!("{}: transactions of a restart, unchanged", weft.shape), transactions, 0.0));
-    let lost = weft.flow.map(|flow| flow.lost + flow.fresh_lost);
-    let lost = lost.and_then(|lost| u32::try_from(lost).ok()).map_or(f64::INFINITY, f64::from);
-    promises.push(Promise::new(format!("{}: datagrams lost in a full resync", weft.shape), lost, 0.0));
     promises
+}
+
+fn ipvs(weft: &Figures, peer: &Figures) -> Vec<Promise> {
+    let ratio = |ours: Option<Duration>, theirs: Option<Duration>| {
+        Some(ours.map_or(f64::INFINITY, |ours| ours.as_secs_f64()) / theirs?.as_secs_f64())
+    };
+    let cold = ratio(weft.cold.map(|cold| cold.median), peer.cold.map(|cold| cold.median));
+    let change = ratio(weft.change.map(|change| change.p50), peer.change.map(|change| change.p50));
+    let promise =
+        |what, ratio| Promise::new(format!("{}: {what}, over {}", weft.shape, peer.name), ratio, IPVS_OVER_PEER);
+    let cold = cold.map(|ratio| promise("from cold", ratio));
+    cold.into_iter().chain(change.map(|ratio| promise("one endpoint changed, p50", ratio))).collect()
 }
 
 fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

@@ -9,9 +9,12 @@ use crate::table::{numbers_to_the_right, promises, table};
 
 /// All that the report says.
 pub(crate) fn tables(report: &Report) -> String {
-    let Report { machine, rounds, seed, sources, remark, .. } = report;
+    let Report { machine, mode, rounds, seed, sources, remark, .. } = report;
     let mut parts = vec![
-        format!("{machine}\n{rounds} rounds, interleaved, seed {seed}; median (shortest to longest)\n{sources}"),
+        format!(
+            "{machine}\n{}, {rounds} rounds, interleaved, seed {seed}; median (shortest to longest)\n{sources}",
+            mode.name()
+        ),
         starts(&report.results).to_string(),
         changes(&report.results).to_string(),
         promises(&report.promises).to_string(),
