@@ -6,6 +6,7 @@ NODES  ?= 3
 PODS   ?= 2
 LAB    ?= lab
 OUTPUT ?= table
+KERNEL ?= 6.1
 
 TARGET ?= $(shell uname -m)-unknown-linux-musl
 OUT    ?= $(or $(CARGO_TARGET_DIR),target)
@@ -16,7 +17,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test lint bench clean setup-%
+.PHONY: help build lab lab-down test guest lint bench clean setup-%
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -43,9 +44,13 @@ lab-down: setup-build ## remove every trace of the lab: LAB=lab
 test: setup-test build ## all tests, in namespaces of their own
 	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
 
+guest: ARGS ?= --package weft-tests --features guest --test 'guest*'
+guest: setup-test ## tests on another kernel: KERNEL=6.1|6.12 ARGS="-p weft-netlink --test nft -- FILTER"
+	@WEFT_GUEST_KERNEL=$(KERNEL) tests/guest.sh $(ARGS)
+
 lint: setup-lint ## format, clippy, the named crates, licenses and sources of the dependencies
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@tests/named-crates.sh
 	@tests/deny.sh $(OUT)
 

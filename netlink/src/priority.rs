@@ -38,3 +38,17 @@ pub const HOST_PORT_MASQUERADE: i32 = POD_MASQUERADE - 5;
 /// weft: the acceptance of forwarded pod traffic. In the usual place: an acceptance counts for its own chain alone, so
 /// that being earlier would win nothing.
 pub const FORWARD_ACCEPT: i32 = FILTER;
+
+/// weft: what is judged before any translation, by the address that the client used: source ranges of load balancers, and
+/// in ipvs mode which service addresses have a door. Before [`HOST_PORT_DNAT`], and far before IPVS.
+pub const SERVICE_FIREWALL: i32 = DSTNAT - 10;
+
+/// weft: where Services are translated. The usual place, behind [`HOST_PORT_DNAT`].
+pub const SERVICE_DNAT: i32 = DSTNAT;
+
+/// weft: what becomes of packets to Services that nobody serves.
+pub const SERVICE_FILTER: i32 = FILTER;
+
+/// weft: the masquerade that Services need. Before [`POD_MASQUERADE`], which would return at our mark or give a client's
+/// connection another treatment, and behind [`HOST_PORT_MASQUERADE`], as a host port wins over a Service.
+pub const SERVICE_MASQUERADE: i32 = SRCNAT - 12;

@@ -57,6 +57,9 @@ pub(super) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
 async fn agent(config: &AgentConfig) -> anyhow::Result<()> {
     let settings = &config.settings;
     tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "weft agent starts");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let stop = stop_on_signal()?;
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::default());

@@ -48,6 +48,31 @@ fn a10_flag_over_environment_over_file_over_default() {
 }
 
 #[test]
+fn kube_proxys_configuration_lies_below_all_others_and_above_the_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kube-proxy.conf");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n\
+                ipvs: {scheduler: lc, udpTimeout: 1ms}\nconntrack: {min: 7}\noomScoreAdj: -999\n";
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let file = format!("kube-proxy-config: {path}\nconntrack-min: 8\nipvs-udp-timeout: 5s\n");
+    let config = load(&[("proxy-mode", "nftables")], &[], &file).unwrap();
+    assert_eq!(origin(&config, "proxy-mode").0, "nftables");
+    assert_eq!(origin(&config, "conntrack-min").0, "8");
+    let from = format!("ipvs.scheduler of the kube-proxy configuration {path}");
+    assert_eq!(origin(&config, "ipvs-scheduler"), ("lc".into(), from));
+    assert_eq!(origin(&config, "conntrack-max-per-core").1, "default");
+    assert!(config.warnings.iter().any(|warning| warning.contains("oomScoreAdj")), "{:?}", config.warnings);
+
+    let error = load(&[("kube-proxy-config", path)], &[], "").unwrap_err();
+    let expected =
+        format!("ipvs-udp-timeout is \"1ms\" (ipvs.udpTimeout of the kube-proxy configuration {path}); expected whole");
+    assert!(error.starts_with(&expected), "{error}");
+    let error = load(&[("kube-proxy-config", "/nonexistent/kube-proxy.conf")], &[], "").unwrap_err();
+    assert!(error.contains("/nonexistent/kube-proxy.conf"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_named_has_to_be_there() {
     let flags = Flags::<true> { file: Some("/nonexistent/x.yaml".into()), texts: BTreeMap::new() };
     let error = AgentConfig::load_from(&flags, |_| None, Path::new("/")).unwrap_err().to_string();

@@ -1,13 +1,15 @@
 //! The configuration: every key of every command, read in one place before any socket opens.
 //!
 //! A key has one name: `--node-name` on the command line, `WEFT_NODE_NAME` in the environment, `node-name` in the file.
-//! The command line wins over the environment, that over the file, that over the default. A new key is one entry in
+//! The command line wins over the environment, that over the file, that over kube-proxy's configuration if one is given
+//! (`kube-proxy-config`), that over the default. A new key is one entry in
 //! [`keys`]; nothing else has to know of it.
 
 mod error;
 mod file;
 mod flags;
 pub mod keys;
+mod kube_proxy;
 mod load;
 mod rule;
 mod service_types;

@@ -4,9 +4,15 @@
 //! transaction. The plugin's table and everybody else's are never touched.
 
 pub mod plan;
+mod rules;
 pub mod table;
 
+pub use rules::Rules;
+
 use weft_netlink::nft::{Table, TableFamily};
+
+/// Chains and sets of the agent's table whose names begin so belong to the room `service::nft`; nobody else touches them.
+pub const SERVICE_PREFIX: &str = "svc-";
 
 /// The agent's table.
 #[must_use]

@@ -1,10 +1,11 @@
 //! Plans masquerade and forwarding.
 
 use ipnetwork::IpNetwork;
-use sha2::{Digest, Sha256};
-use weft_netlink::nft::expr::{self, Expr};
+use weft_netlink::nft::expr;
 use weft_netlink::nft::{Chain, ChainKind, Hook, Rule};
 use weft_netlink::priority;
+
+use super::rules::Rules;
 
 /// The mark with which kube-proxy asks for masquerade; such a packet is translated already, and a second translation
 /// breaks its checksum on kernels before 5.6.
@@ -85,35 +86,6 @@ fn multicast(network: IpNetwork) -> IpNetwork {
     };
     // Both prefix lengths are valid; a network that is not would match nothing of multicast's.
     IpNetwork::new(address, prefix).unwrap_or_else(|_| IpNetwork::from(address))
-}
-
-/// Collects the rules of one chain.
-struct Rules {
-    chain: weft_netlink::nft::Name,
-    rules: Vec<Rule>,
-}
-
-impl Rules {
-    fn of(chain: &Chain) -> Self {
-        Self { chain: chain.name.clone(), rules: Vec::new() }
-    }
-
-    fn add<const N: usize>(&mut self, purpose: &str, parts: [Vec<Expr>; N]) {
-        let rule = Rule::new(self.chain.clone()).with(parts.into_iter().flatten());
-        let comment = format!("{purpose} [{}]", fingerprint(&rule));
-        self.rules.push(rule.comment(comment));
-    }
-
-    fn finish(self, chain: Chain) -> PlannedChain {
-        PlannedChain { chain, rules: self.rules }
-    }
-}
-
-/// Identifies a rule's content. The kernel gives rules back in its own words, so after a restart this is how a rule is
-/// known to be the one that was planned.
-fn fingerprint(rule: &Rule) -> String {
-    let digest: [u8; 32] = Sha256::digest(format!("{rule:?}")).into();
-    digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

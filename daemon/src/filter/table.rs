@@ -6,8 +6,8 @@ use std::sync::Arc;
 use weft_netlink::Error;
 use weft_netlink::nft::{BaseChain, Batch, CommitError, Socket};
 
-use super::agent_table;
 use super::plan::PlannedChain;
+use super::{SERVICE_PREFIX, agent_table};
 use crate::reconcile::{Table, Update};
 
 /// What a chain holds, as far as it can be compared.
@@ -105,6 +105,9 @@ impl Table for FilterTable {
             .any(|info| (info.table.family, &info.table.name) == (table.family, &table.name) && info.dormant);
         for info in self.socket.chains(&table)? {
             let name = info.chain.name.to_string();
+            if name.starts_with(SERVICE_PREFIX) {
+                continue;
+            }
             let rules = self.socket.rules(&table, Some(&name))?;
             let comments: Vec<String> = rules.iter().map(|rule| rule.comment.clone().unwrap_or_default()).collect();
             let bytes: Vec<Vec<u8>> = rules.into_iter().map(|rule| rule.expressions).collect();

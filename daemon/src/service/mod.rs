@@ -5,4 +5,8 @@
 //! node; out go nf_tables elements, virtual servers, and the facts that `serve` tells.
 
 pub mod conntrack;
+pub mod conntrack_sysctls;
+pub mod health_ports;
+pub mod ipvs;
 pub mod model;
+pub mod nft;

@@ -34,6 +34,10 @@ impl<'a> Attributes<'a> {
         value.get(..end).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
+    pub(crate) fn byte(self, kind: u16) -> Option<u8> {
+        self.raw(kind)?.first().copied()
+    }
+
     pub(crate) fn be16(self, kind: u16) -> Option<u16> {
         self.raw(kind)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
     }

@@ -55,6 +55,9 @@ impl Batch {
     }
 
     /// Adds a real server to a virtual server.
+    ///
+    /// `EINVAL`: its address is not unicast. So is none of IPv4 in a network namespace that never had an IPv4 address,
+    /// where not even `lo` is up.
     pub fn add_real(&mut self, target: &Target, server: &RealServer) {
         self.dest(NEW_DEST, target, |w| server.write(w));
     }

@@ -5,8 +5,8 @@
 //!   what is refused does not stop the rest.
 //! * [`Socket`] also reads back what the kernel has. Nothing here decides whose servers they are.
 //!
-//! The tables belong to a network namespace. IPVS has neither generations nor notifications, and a dump is read by index
-//! while others may write: the one who writes should be one, and count with a dump that leaves something out.
+//! The tables belong to a network namespace. IPVS has neither generations nor notifications, and the real servers of a
+//! virtual server are read by index while others may write: there should be one who writes.
 //!
 //! Numbers are those of linux/ip_vs.h; needs Linux 4.1 and `CAP_NET_ADMIN`, for reading too.
 

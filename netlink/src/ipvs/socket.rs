@@ -1,8 +1,5 @@
 //! The socket: carries out batches and reads the tables.
 
-use std::collections::HashSet;
-use std::hash::Hash;
-
 use super::batch::words;
 use super::message::{ATTR_DEST, ATTR_SERVICE, GET_CONFIG, GET_DEST, GET_INFO, GET_SERVICE, header};
 use super::{Batch, RealServerInfo, Target, Timeouts, VirtualServerInfo};
@@ -15,6 +12,8 @@ const CONTROLLER: u16 = 0x10;
 const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
+/// How often the virtual servers are read before two dumps agree.
+const ATTEMPTS: u32 = 16;
 /// `struct genlmsghdr`.
 const GENERIC_HEADER: usize = 4;
 const NAME: &str = "IPVS";
@@ -66,18 +65,30 @@ impl Socket {
         self.netlink.run_messages(bytes, starts, Answers::Refusals, &|_, request| words(request))
     }
 
-    /// All virtual servers, whoever added them.
+    /// All virtual servers, whoever added them, in the order of their targets.
     ///
     /// # Errors
-    /// [`Error::Kernel`] if the kernel refuses, [`Error::Decode`] if an answer cannot be read.
+    /// [`Error::Kernel`] if the kernel refuses, [`Error::Decode`] if an answer cannot be read, [`Error::DumpInterrupted`]
+    /// if the servers never stood still.
     pub fn virtual_servers(&mut self) -> Result<Vec<VirtualServerInfo>> {
-        let mut found =
-            self.dump("list virtual servers", GET_SERVICE, ATTR_SERVICE, |_| {}, VirtualServerInfo::read)?;
-        keep_first(&mut found, |info| info.server.target);
-        Ok(found)
+        const OPERATION: &str = "list virtual servers";
+        let mut last: Option<Vec<VirtualServerInfo>> = None;
+        for _ in 0..ATTEMPTS {
+            let mut found = self.dump(OPERATION, GET_SERVICE, ATTR_SERVICE, |_| {}, VirtualServerInfo::read)?;
+            found.sort_by_key(|info| info.server.target);
+            found.dedup_by_key(|info| info.server.target);
+            // A dump goes on where it was by counting, and counts the servers of all network namespaces: whoever adds or
+            // deletes one, anywhere on this machine, makes it repeat one or pass one over. Two that agree were not
+            // disturbed.
+            match last {
+                Some(before) if same_servers(&before, &found) => return Ok(found),
+                _ => last = Some(found),
+            }
+        }
+        Err(Error::DumpInterrupted { operation: OPERATION.to_owned(), attempts: ATTEMPTS })
     }
 
-    /// The real servers of a virtual server; none if there is no such virtual server, which the kernel does not tell
+    /// The real servers of a virtual server, in the order of their addresses; none if there is no such virtual server, which the kernel does not tell
     /// apart from one that has none.
     ///
     /// # Errors
@@ -86,7 +97,9 @@ impl Socket {
         let service = |w: &mut Writer| w.nest(ATTR_SERVICE, |w| target.write(w));
         let read = |attributes: Attributes<'_>| RealServerInfo::read(attributes, target.version());
         let mut found = self.dump("list real servers", GET_DEST, ATTR_DEST, service, read)?;
-        keep_first(&mut found, |info| info.server.socket_address());
+        // These are counted for themselves; only another writer of this network namespace can disturb.
+        found.sort_by_key(|info| info.server.socket_address());
+        found.dedup_by_key(|info| info.server.socket_address());
         Ok(found)
     }
 
@@ -173,20 +186,7 @@ fn attributes(payload: &[u8]) -> Attributes<'_> {
     Attributes(payload.get(GENERIC_HEADER..).unwrap_or_default())
 }
 
-/// Drops what was read before: a dump goes on by counting, so that an entry added in front meanwhile repeats another.
-fn keep_first<T, K: Eq + Hash>(found: &mut Vec<T>, key: impl Fn(&T) -> K) {
-    let mut seen = HashSet::with_capacity(found.len());
-    found.retain(|entry| seen.insert(key(entry)));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_dump_repeats_is_dropped() {
-        let mut found = vec![1, 2, 1, 3, 2];
-        keep_first(&mut found, |entry| *entry);
-        assert_eq!(found, [1, 2, 3]);
-    }
+/// Whether both are the same servers, whatever they have served meanwhile.
+fn same_servers(one: &[VirtualServerInfo], other: &[VirtualServerInfo]) -> bool {
+    one.iter().map(|info| &info.server).eq(other.iter().map(|info| &info.server))
 }

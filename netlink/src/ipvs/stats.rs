@@ -9,6 +9,9 @@ const INBYTES: u16 = 4;
 const OUTBYTES: u16 = 5;
 
 /// Counters since the server was added (`IPVS_STATS_ATTR_*`). "In" is from the client.
+///
+/// The kernel's estimator brings them up to date every two seconds; where sysctl `net/ipv4/vs/run_estimation` (Linux 5.15)
+/// is 0, they stand still. What [`RealServerInfo`](super::RealServerInfo) has besides is always right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
     /// Connections scheduled.

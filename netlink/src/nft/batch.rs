@@ -79,6 +79,12 @@ impl Batch {
         self.writer.len()
     }
 
+    /// How many netlink messages it is, with the two that open and close it.
+    #[must_use]
+    pub fn message_count(&self) -> usize {
+        self.requests().count() + 1
+    }
+
     /// Adds a table.
     pub fn add_table(&mut self, table: &Table) {
         about(&mut self.writer, message::NEW_TABLE, REQUEST | CREATE, table, |w| table.write(w));

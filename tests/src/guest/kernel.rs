@@ -10,8 +10,9 @@ use crate::guest::initramfs::Initramfs;
 
 /// The parts of the module tree that a guest may load from; the rest is drivers for hardware that it does not have.
 const PARTS: [&str; 5] = ["kernel/arch", "kernel/crypto", "kernel/drivers/net", "kernel/lib", "kernel/net"];
-/// Drivers of real network cards: half of `drivers/net`.
-const HARDWARE: &str = "kernel/drivers/net/ethernet";
+/// Of those, what is large and of no use in a guest: everything is unpacked into its memory at each boot.
+const NOT_THESE: [&str; 5] =
+    ["kernel/arch/x86/kvm", "kernel/drivers/net/ethernet", "kernel/net/ceph", "kernel/net/sunrpc", "kernel/net/tipc"];
 
 /// An unpacked kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +84,7 @@ impl Kernel {
     }
 
     fn add_tree<W: Write>(&self, archive: &mut Initramfs<W>, folder: &Path) -> Result<()> {
-        if folder.ends_with(HARDWARE) {
+        if NOT_THESE.iter().any(|part| folder.ends_with(part)) {
             return Ok(());
         }
         for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {

@@ -16,15 +16,15 @@ use crate::tool;
 /// How long a kernel may take until it starts the program. Some 4 s on an idle machine.
 const BOOT: Duration = Duration::from_secs(90);
 /// `panic=-1` and QEMU's `-no-reboot` end the guest at once when its kernel gives up; `oops=panic`: no test goes on after
-/// the kernel has lost its mind. Mitigations cost a third of the speed and protect nobody here.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off";
+/// the kernel has lost its mind. Mitigations and the self-tests of ciphers cost seconds and help nobody here.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off cryptomgr.notests";
 
 /// What a guest is made of.
 #[derive(Debug)]
 pub struct Machine<'a> {
     /// Its kernel.
     pub kernel: &'a Kernel,
-    /// Its file system, packed.
+    /// Its file system, packed; removed once it is no longer needed.
     pub initramfs: &'a Path,
     /// A file for what the kernel says.
     pub log: &'a Path,
@@ -67,7 +67,11 @@ impl Machine<'_> {
             }
             while let Some(line) = lines.next() {
                 match Mark::parse(&line) {
-                    Some(Mark::Start(_)) => ended.boot = Some(begin.elapsed()),
+                    Some(Mark::Start(_)) => {
+                        ended.boot = Some(begin.elapsed());
+                        // Large, and it would stay if we were killed.
+                        fs::remove_file(self.initramfs)?;
+                    }
                     Some(Mark::Skip(line)) => ended.skips.push(line),
                     Some(Mark::Exit(code)) => ended.exit = Ok(code),
                     Some(Mark::Broken(why)) => ended.exit = Err(why),

@@ -31,8 +31,17 @@ impl Lab {
             return Ok(());
         }
         let mut command = command(node, "agent")?;
-        command.args(["--etcd-endpoints", &endpoint]).args(&agent_args).envs(agent_env);
+        command.args(["--etcd-endpoints", &endpoint]).args(&agent_args).args(&node.agent_args).envs(agent_env);
         node.agent = Some(process::spawn(&node.netns, &mut command, &node.path("agent.log"))?);
+        self.state.save()
+    }
+
+    /// Gives a node's agent further arguments of its own, from its next start on.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn set_agent_args(&mut self, name: &str, args: &[&str]) -> Result<()> {
+        self.node_mut(name)?.agent_args = args.iter().map(|arg| (*arg).to_owned()).collect();
         self.state.save()
     }
 

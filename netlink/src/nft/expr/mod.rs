@@ -133,11 +133,12 @@ pub enum Expr {
         /// Goes on if the key is *not* in the set.
         inverted: bool,
     },
-    /// Adds an element to a dynamic set, or makes it last longer.
+    /// Adds an element to a dynamic set, makes it last longer, or takes it out. For a map, the kernel wants the data
+    /// register for each of them.
     ChangeSet {
         /// The set or map.
         set: Name,
-        /// Which of both.
+        /// Which of them.
         change: SetChange,
         /// The first register of the key.
         key: Register,

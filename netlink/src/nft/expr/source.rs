@@ -142,20 +142,32 @@ impl BitOr for CtState {
     }
 }
 
-/// What has happened to a connection, any of which is meant (`enum ip_conntrack_status`).
+/// What has happened to a connection (`enum ip_conntrack_status`); a rule means any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CtStatus(u32);
 
 impl CtStatus {
     /// Packets went both ways.
     pub const SEEN_REPLY: Self = Self(1 << 1);
+    /// It is not the first to go when the table is full.
+    pub const ASSURED: Self = Self(1 << 2);
     /// Its source is translated.
     pub const SNAT: Self = Self(1 << 4);
     /// Its destination is translated.
     pub const DNAT: Self = Self(1 << 5);
 
+    /// Whether all of this has happened.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     pub(super) fn bits(self) -> u32 {
         self.0
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 }
 

@@ -40,6 +40,8 @@ pub enum SetChange {
     Add,
     /// Adds the element, or starts its time anew.
     Update,
+    /// Takes the element out if it is there.
+    Delete,
 }
 
 /// The time that a limit speaks of.
@@ -170,9 +172,14 @@ pub(super) fn write_change_set(
     const NFTA_DYNSET_SREG_KEY: u16 = 4;
     const NFTA_DYNSET_SREG_DATA: u16 = 5;
     const NFTA_DYNSET_TIMEOUT: u16 = 6;
+    let operation = match change {
+        SetChange::Add => 0,
+        SetChange::Update => 1,
+        SetChange::Delete => 2,
+    };
     named(w, "dynset", |w| {
         w.string(NFTA_DYNSET_SET_NAME, set);
-        w.be32(NFTA_DYNSET_OP, if change == SetChange::Add { 0 } else { 1 });
+        w.be32(NFTA_DYNSET_OP, operation);
         w.be32(NFTA_DYNSET_SREG_KEY, key.number());
         if let Some(data) = data {
             w.be32(NFTA_DYNSET_SREG_DATA, data.number());

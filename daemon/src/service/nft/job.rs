@@ -1,0 +1,136 @@
+//! The comparison of all elements, a piece at a time.
+
+use weft_netlink::nft::{Batch, CommitError};
+
+use super::backend::{Applied, ELEMENTS_PER_TRANSACTION, NftError, NftServices};
+use super::changes::Changes;
+use super::entry::{Datum, Key};
+use super::image::Image;
+use super::skeleton;
+use super::state::Draft;
+use crate::service::model::PortKey;
+
+/// After so many ports that are right already, others get a turn.
+const PORTS_PER_PIECE: usize = 20_000;
+
+/// A comparison under way.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) image: Image,
+    /// Whether ids of ports that are gone become free at the end.
+    pub(super) adopts: bool,
+    stage: Stage,
+    /// Chains that are nobody's.
+    strays: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// Elements that do not depend on Services.
+    Fixed,
+    /// Those of the ports from this position on.
+    Ports(usize),
+    /// Those that nobody wanted.
+    Leftovers,
+}
+
+impl Job {
+    pub(super) fn new(image: Image, strays: Vec<String>) -> Self {
+        Self { image, adopts: false, stage: Stage::Fixed, strays }
+    }
+}
+
+impl NftServices {
+    pub(super) fn proceed_job(&mut self, mut job: Job) -> Result<Applied, NftError> {
+        let mut changes = Changes::default();
+        let mut ports: Vec<PortKey> = Vec::new();
+        if let Stage::Fixed = job.stage {
+            self.compare_fixed(&mut job.image, &mut changes);
+            job.stage = Stage::Ports(0);
+        } else if let Stage::Ports(mut position) = job.stage {
+            job.stage = Stage::Leftovers;
+            let width = self.width.min(PORTS_PER_PIECE);
+            for (behind, port) in self.state.ports_from(position) {
+                if ports.len() >= width || changes.keys() >= ELEMENTS_PER_TRANSACTION {
+                    job.stage = Stage::Ports(position);
+                    break;
+                }
+                for (key, datum) in self.state.entries(port) {
+                    match key {
+                        Key::ClusterIp(_) | Key::Hairpin(_) => job.image.want_once((key, datum), &mut changes),
+                        _ => job.image.want((key, datum), &mut changes),
+                    }
+                }
+                ports.push(port.plan.key.clone());
+                position = behind;
+            }
+        } else {
+            job.image.leftovers(ELEMENTS_PER_TRANSACTION, &mut changes);
+        }
+        match self.commit_changes(&changes) {
+            Ok(applied) => {
+                self.width = self.width.saturating_mul(2);
+                if matches!(job.stage, Stage::Leftovers) && job.image.is_empty() {
+                    return Ok(self.end_job(&job, applied));
+                }
+                self.job = Some(job);
+                Ok(applied)
+            }
+            Err(error) => self.fail_job(&job, error, &ports),
+        }
+    }
+
+    fn compare_fixed(&self, image: &mut Image, changes: &mut Changes) {
+        for entry in skeleton::entries(&self.options) {
+            image.want(entry, changes);
+        }
+        for class in &self.built {
+            image.want((Key::Balancer(*class), Datum::Chain), changes);
+        }
+        for door in &self.doors {
+            image.want((Key::Door(*door), Datum::None), changes);
+        }
+        // A class that is made later finds its place free.
+        image.drop_all(|key| matches!(key, Key::Balancer(_)), changes);
+    }
+
+    fn end_job(&mut self, job: &Job, mut applied: Applied) -> Applied {
+        if job.adopts {
+            self.state.adoption_ends();
+        }
+        for name in &job.strays {
+            let mut batch = Batch::new();
+            batch.delete_chain(&self.table, name);
+            // If somebody's rule leads there, it stays, empty.
+            if let Ok(deleted) = self.commit(batch, 0, 1) {
+                applied += deleted;
+            }
+        }
+        applied
+    }
+
+    /// The kernel was read anew once because of a refusal, and still refuses: some port is at fault, and is searched for.
+    fn fail_job(&mut self, job: &Job, error: CommitError, ports: &[PortKey]) -> Result<Applied, NftError> {
+        if job.adopts {
+            self.state.adoption_ends();
+        }
+        self.begin_comparison();
+        let refused = matches!(error, CommitError::Refused { .. });
+        let first = !std::mem::replace(&mut self.doubted, true);
+        match ports {
+            _ if !refused => Err(error.into()),
+            _ if first => Ok(Applied::default()),
+            [] => Err(error.into()),
+            [key] => {
+                let plan = self.state.plans().find(|plan| plan.key == *key).cloned();
+                self.state.set(key, None, &mut Draft::default());
+                self.failures.insert(key.clone(), (plan, error.to_string()));
+                Ok(Applied { failed: 1, ..Applied::default() })
+            }
+            several => {
+                self.width = several.len().div_ceil(2);
+                Ok(Applied::default())
+            }
+        }
+    }
+}
