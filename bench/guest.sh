@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `weft-bench services --mode ipvs` in a guest, whose kernel has IPVS. See README.md.
 #
-#   WEFT_PEERS=FOLDER [WEFT_GUEST_KERNEL=6.12] bench/guest.sh [further arguments of `weft-bench services`]
+#   WEFT_PEERS=FOLDER [WEFT_GUEST_KERNEL=6.12] bench/guest.sh [arguments of `weft-bench services` in place of those below]
 #
 # FOLDER holds kube-proxy, which in this mode runs iptables and ipset: both have to be installed. weft and weft-bench have
 # to be built (make build; cargo build -p weft-bench). No root needed.
@@ -23,4 +23,6 @@ done
 programs+=(/usr/lib/x86_64-linux-gnu/xtables/lib{xt,ipt,ip6t}_*.so)
 
 export WEFT_GUEST_PROGRAMS="${programs[*]}" WEFT_GUEST_MEMORY="${WEFT_GUEST_MEMORY:-3072}" WEFT_GUEST_LIMIT="${WEFT_GUEST_LIMIT:-1800}"
+# An emulated processor is slow, and kube-proxy runs a program for each address: more Services would take it an hour.
+[ $# -gt 0 ] || set -- --shapes 100x4 --rounds 1 --changes 10 --limit 600
 exec "$out/x86_64-unknown-linux-musl/debug/weft-guest" "$bench" services --mode ipvs --peers "$peers" "$@"

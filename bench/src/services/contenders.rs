@@ -55,12 +55,21 @@ pub(crate) trait Contender: Sync {
     fn synced(&self) -> Result<bool>;
     /// How long its passes took so far, by its own account.
     fn own_time(&self) -> Result<Option<Duration>>;
+    /// How many netlink messages it has sent to change Services, if it counts them.
+    fn messages(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
     /// How long to leave it alone between two changes, so that the second is not held back for the sake of the first.
     fn pause(&self) -> Duration;
     /// Whether it is a daemon, which can be restarted and holds memory.
     fn is_daemon(&self) -> bool {
         true
     }
+}
+
+/// The sum of a metric of a daemon over its labels; 0 if it is not there.
+pub(crate) fn metric(netns: &Netns, name: &str) -> Result<f64> {
+    Ok(sample(&http::get(netns, METRICS, "/metrics")?.body, name))
 }
 
 /// Number and sum of the passes of IPv4, in seconds, by kube-proxy's metric `sync_proxy_rules_duration_seconds`.

@@ -22,6 +22,8 @@ const OWN_OVER_PEER: f64 = 0.1;
 const IPVS_OVER_PEER: f64 = 0.2;
 /// The 99th percentile of a change with 30,000 Services, in milliseconds.
 const CHANGE: f64 = 20.0;
+/// Netlink messages of it.
+const MESSAGES: f64 = 10.0;
 /// Resident memory with 10,000 Services of 4 endpoints, in MiB.
 const MEMORY: f64 = 60.0;
 
@@ -55,6 +57,8 @@ pub(crate) struct Figures {
     /// Single changes of all rounds, and how many.
     pub(crate) change: Option<Latency>,
     pub(crate) changes: usize,
+    /// The most netlink messages of one change, by the contender's own account.
+    pub(crate) messages: Option<f64>,
     /// After them, the largest of all rounds.
     pub(crate) rss_kib: Option<u64>,
     pub(crate) peak_kib: Option<u64>,
@@ -88,7 +92,8 @@ impl Figures {
     /// Of the samples of all rounds.
     pub(crate) fn new(shape: Shape, name: &'static str, samples: &[Sample]) -> Self {
         let cold = || samples.iter().filter_map(|sample| sample.cold);
-        let changes: Vec<Duration> = samples.iter().flat_map(|sample| sample.changes.iter().copied()).collect();
+        let changes: Vec<Duration> = samples.iter().flat_map(|sample| sample.changes.took.iter().copied()).collect();
+        let messages = samples.iter().filter_map(|sample| sample.changes.messages);
         let usage = || samples.iter().filter_map(|sample| sample.usage);
         let restart = || samples.iter().filter_map(|sample| sample.restart);
         let resync = || samples.iter().filter_map(|sample| sample.resync);
@@ -106,6 +111,7 @@ impl Figures {
             cpu: Spread::of(cold().filter_map(|cold| cold.cpu)),
             changes: changes.len(),
             change: Latency::of(changes),
+            messages: messages.reduce(f64::max),
             rss_kib: usage().map(|usage| usage.rss_kib).max(),
             peak_kib: usage().map(|usage| usage.peak_kib).max(),
             restart: Spread::of(restart().map(|restart| restart.took)),
@@ -172,6 +178,8 @@ fn nftables(weft: &Figures, peer: &Figures) -> Vec<Promise> {
     if services >= 30_000 {
         let p99 = weft.change.map_or(f64::INFINITY, |change| change.p99.as_secs_f64() * 1000.0);
         promises.push(Promise::new(format!("{}: one endpoint changed, p99, ms", weft.shape), p99, CHANGE));
+        let messages = weft.messages.unwrap_or(f64::INFINITY);
+        promises.push(Promise::new(format!("{}: the same, most netlink messages", weft.shape), messages, MESSAGES));
     }
     if weft.shape == OWN[0].0 {
         let mebibytes =

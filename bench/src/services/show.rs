@@ -56,8 +56,17 @@ fn starts(results: &[Figures]) -> Table {
 }
 
 fn changes(results: &[Figures]) -> Table {
-    let mut table =
-        table(&["services x endpoints", "", "change p50, ms", "p99", "max", "changes", "RSS, MiB", "peak, MiB"]);
+    let mut table = table(&[
+        "services x endpoints",
+        "",
+        "change p50, ms",
+        "p99",
+        "max",
+        "changes",
+        "messages",
+        "RSS, MiB",
+        "peak, MiB",
+    ]);
     for figures in results {
         let time = |pick: fn(&crate::stats::Latency) -> Duration| {
             or_dash(figures.change.as_ref().map(|change| format!("{:.2}", pick(change).as_secs_f64() * 1000.0)))
@@ -69,6 +78,7 @@ fn changes(results: &[Figures]) -> Table {
             time(|change| change.p99),
             time(|change| change.max),
             figures.changes.to_string(),
+            or_dash(figures.messages),
             or_dash(figures.rss_kib.map(|kib| kib.div_ceil(1024))),
             or_dash(figures.peak_kib.map(|kib| kib.div_ceil(1024))),
         ]);

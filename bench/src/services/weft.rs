@@ -12,7 +12,7 @@ use weft_tests::process::{self, ProcessId};
 use weft_tests::{binaries, tool};
 
 use super::cluster::{Cluster, NAMESPACE, service, service_name, slice_name};
-use super::contenders::{Contender, Mode, passes};
+use super::contenders::{Contender, Mode, metric, passes};
 use super::kernel::Frontends;
 use super::site::UPLINK;
 
@@ -87,6 +87,10 @@ impl Contender for Weft {
 
     fn own_time(&self) -> Result<Option<Duration>> {
         Ok(Some(Duration::from_secs_f64(passes(&self.node)?.1)))
+    }
+
+    fn messages(&self) -> Result<Option<f64>> {
+        metric(&self.node, "weft_service_messages_total").map(Some)
     }
 
     fn pause(&self) -> Duration {
