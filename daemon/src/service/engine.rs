@@ -135,6 +135,12 @@ impl Engine {
         &self.table
     }
 
+    /// How many real servers of IPVS only keep the connections they have.
+    #[must_use]
+    pub(super) fn draining(&self) -> usize {
+        self.ipvs.as_ref().or(self.retiring.as_ref()).map_or(0, Ground::draining)
+    }
+
     /// Takes what is new of the node.
     pub(super) fn set_facts(&mut self, facts: &NodeFacts, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();

@@ -110,6 +110,12 @@ impl Ground {
         self.services.wake()
     }
 
+    /// How many real servers drain.
+    #[must_use]
+    pub(super) fn draining(&self) -> usize {
+        self.services.draining()
+    }
+
     /// Whether no virtual server of ours is left, not even one that drains.
     #[must_use]
     pub(super) fn is_empty(&self) -> bool {

@@ -57,13 +57,14 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
         teller,
         engine,
         failures: 0,
+        arrived: None,
         health: BTreeMap::new(),
         health_ports: HealthPorts::new(Arc::clone(&teller.proxy)),
         next_glance: now + GLANCE,
         next_audit: now + options.repair_interval / 2,
     };
     this.health_ports(&mut outcome);
-    this.teller.count(&this.engine);
+    this.count();
     this.turn().await;
 }
 
@@ -109,6 +110,8 @@ struct Loop<'a> {
     engine: Engine,
     /// Passes in a row that left something undone.
     failures: u32,
+    /// When the oldest change came in that the kernel has not.
+    arrived: Option<Instant>,
     health: BTreeMap<ObjectName, HealthPort>,
     health_ports: HealthPorts,
     next_glance: Instant,
@@ -135,10 +138,17 @@ impl Loop<'_> {
             due = due.min(wake);
         }
         tokio::select! {
-            () = self.inputs.store.wait() => self.teller.queued(),
+            () = self.inputs.store.wait() => {
+                self.arrived.get_or_insert_with(Instant::now);
+                self.teller.queued();
+            }
             () = changed(&mut self.inputs.facts) => {}
             () = sleep_until(due.into()) => {}
         }
+    }
+
+    fn count(&self) {
+        self.teller.count(&self.engine, self.inputs.source.borrow().rejected);
     }
 
     /// Opens and closes health check ports.
@@ -169,7 +179,7 @@ impl Loop<'_> {
             let begin = Instant::now();
             outcome += self.engine.glance();
             self.next_glance = Instant::now() + (begin.elapsed() * LOOKING).max(GLANCE);
-            self.teller.count(&self.engine);
+            self.count();
         }
         if now >= self.next_audit {
             outcome += self.engine.audit(now);
@@ -183,6 +193,9 @@ impl Loop<'_> {
             (self.next_glance, self.next_audit) = (self.next_glance.min(again), self.next_audit.min(again));
         } else {
             self.failures = 0;
+            if let Some(arrived) = self.arrived.take() {
+                self.teller.arrived(arrived.elapsed());
+            }
         }
         self.health_ports(&mut outcome);
         self.teller.passed(&self.engine, &outcome, revision, now.elapsed());

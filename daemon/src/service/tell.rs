@@ -54,6 +54,11 @@ impl Teller {
         self.tell(engine, outcome, Pass::Full, revision, took);
     }
 
+    /// The oldest change of a pass that has succeeded came in so long ago.
+    pub(super) fn arrived(&self, ago: Duration) {
+        self.services.change_seconds.observe(ago.as_secs_f64());
+    }
+
     /// A pass has ended.
     pub(super) fn passed(&self, engine: &Engine, outcome: &Outcome, revision: i64, took: Duration) {
         self.tell(engine, outcome, Pass::Partial, revision, took);
@@ -97,12 +102,15 @@ impl Teller {
     }
 
     /// Counts what there is. It looks at every port, and so is not for every pass.
-    pub(super) fn count(&self, engine: &Engine) {
+    pub(super) fn count(&self, engine: &Engine, rejected: usize) {
         let census = engine.table().census();
         self.services.services.set(gauge(census.services));
         self.services.ports.set(gauge(census.ports));
         self.services.frontends.set(gauge(census.frontends));
         self.services.backends.set(gauge(census.backends));
+        self.services.conflicts.set(gauge(census.conflicts));
+        self.services.rejected.set(gauge(rejected));
+        self.services.draining.set(gauge(engine.draining()));
         for (family, without) in census.no_local.iter() {
             self.metrics.no_local_endpoints(family, without.internal, without.external);
         }

@@ -80,6 +80,8 @@ pub struct Census {
     pub frontends: usize,
     /// Backends, once for each port that they answer for.
     pub backends: usize,
+    /// Claims of frontends that were lost to another port.
+    pub conflicts: usize,
     /// Ports that lack backends on this node.
     pub no_local: PerFamily<NoLocal>,
 }
@@ -200,7 +202,12 @@ impl ServiceTable {
     /// Counts what there is; looks at every port.
     #[must_use]
     pub fn census(&self) -> Census {
-        let mut census = Census { services: self.services.len(), no_local: self.no_local(), ..Census::default() };
+        let mut census = Census {
+            services: self.services.len(),
+            conflicts: self.claims.lost(),
+            no_local: self.no_local(),
+            ..Census::default()
+        };
         for plan in self.ports().map(|port| &port.published.plan) {
             census.ports += 1;
             census.frontends += plan.frontends.len();
