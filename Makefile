@@ -6,6 +6,7 @@ NODES  ?= 3
 PODS   ?= 2
 LAB    ?= lab
 OUTPUT ?= table
+MODE   ?= auto
 KERNEL ?= 6.1
 
 TARGET ?= $(shell uname -m)-unknown-linux-musl
@@ -34,8 +35,8 @@ build: setup-build ## the two binaries (static, stripped) and weft-lab
 	@cargo build --locked --release --target $(TARGET) --package weft --bin weft
 	@cargo build --locked --package weft-tests --bin weft-lab
 
-lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json
-	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS)
+lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
+	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --proxy-mode $(MODE)
 
 lab-down: setup-build ## remove every trace of the lab: LAB=lab
 	@test -x $(OUT)/debug/weft-lab || cargo build --locked --package weft-tests --bin weft-lab
@@ -55,10 +56,11 @@ lint: setup-lint ## format, clippy, the named crates, licenses and sources of th
 	@tests/deny.sh $(OUT)
 
 bench: ARGS ?= cni
-bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000"
+bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000", ARGS=services WEFT_PEERS=folder
 	@cargo build --locked --release --target $(TARGET) --package weft-bench --no-default-features --bin cni-floor
 	@cargo build --locked --profile quick --package weft-bench --bin weft-bench
-	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/quick/weft-bench $(ARGS)
+	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) \
+		$(OUT)/quick/weft-bench $(ARGS)
 
 clean: ## remove what was built
 	@cargo clean

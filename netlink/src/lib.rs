@@ -6,8 +6,8 @@
 //!
 //! Two ways lead to the kernel, and both carry the same [`Request`]s:
 //!
-//! * [`RouteSocket`] and [`nft::Socket`] block and batch: many requests in one `sendmsg`, each answer matched to its
-//!   request. The CNI plugin lives on them, as it has neither threads nor time.
+//! * [`RouteSocket`], [`nft::Socket`], [`ipvs::Socket`] and [`conntrack::Socket`] block and batch: many requests in one
+//!   `sendmsg`, each answer matched to its request. The CNI plugin lives on them, as it has neither threads nor time.
 //! * [`agent`] (feature `agent`) is rtnetlink's multiplexed connection with the same values, and the multicast
 //!   subscription, for a process that stays.
 //!

@@ -108,6 +108,11 @@ impl Cluster {
         u32::try_from((mixed ^ (mixed >> 31)) % u64::from(limit)).unwrap_or_default()
     }
 
+    /// How many endpoints all Services have; 0 has one.
+    pub(crate) fn total_endpoints(&self) -> usize {
+        ((self.shape.services - 1) * self.shape.endpoints + 1) as usize
+    }
+
     /// The addresses of a Service's endpoints.
     pub(crate) fn endpoints(&self, number: u32) -> Vec<Ipv4Addr> {
         if number == 0 {

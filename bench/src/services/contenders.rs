@@ -4,6 +4,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
 use serde_json::Value;
 use weft_tests::http;
 use weft_tests::netns::Netns;
@@ -14,6 +16,26 @@ use super::kernel::Frontends;
 
 /// Where both daemons show kube-proxy's metrics.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+/// Where contenders keep Services.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Mode {
+    /// In nf_tables.
+    Nftables,
+    /// In IPVS, which this kernel may not have: see tests/guest.sh.
+    Ipvs,
+}
+
+impl Mode {
+    /// As both daemons call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
+        }
+    }
+}
 
 /// A service proxy on a node of its own.
 pub(crate) trait Contender: Sync {
@@ -27,18 +49,27 @@ pub(crate) trait Contender: Sync {
     fn start(&mut self) -> Result<()>;
     /// Its process; `None` before the first start.
     fn process(&self) -> Option<ProcessId>;
-    /// The map of the kernel that has an element for each Service.
+    /// The map that has an element for each Service, if they are in nf_tables.
     fn frontends(&self) -> Frontends;
     /// Whether it says that it has programmed what it was given.
     fn synced(&self) -> Result<bool>;
     /// How long its passes took so far, by its own account.
     fn own_time(&self) -> Result<Option<Duration>>;
+    /// How many netlink messages it has sent to change Services, if it counts them.
+    fn messages(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
     /// How long to leave it alone between two changes, so that the second is not held back for the sake of the first.
     fn pause(&self) -> Duration;
     /// Whether it is a daemon, which can be restarted and holds memory.
     fn is_daemon(&self) -> bool {
         true
     }
+}
+
+/// The sum of a metric of a daemon over its labels; 0 if it is not there.
+pub(crate) fn metric(netns: &Netns, name: &str) -> Result<f64> {
+    Ok(sample(&http::get(netns, METRICS, "/metrics")?.body, name))
 }
 
 /// Number and sum of the passes of IPv4, in seconds, by kube-proxy's metric `sync_proxy_rules_duration_seconds`.

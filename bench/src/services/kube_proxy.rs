@@ -1,4 +1,4 @@
-//! kube-proxy in nftables mode, against an API server that only it sees.
+//! kube-proxy, against an API server that only it sees.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use weft_tests::tool;
 
 use super::api::{Api, Kind};
 use super::cluster::{Cluster, service, service_name, slice_name};
-use super::contenders::{Contender, passes};
+use super::contenders::{Contender, Mode, passes};
 use super::kernel::Frontends;
 use super::site::NODE;
 
@@ -32,7 +32,7 @@ pub(crate) struct KubeProxy {
 
 impl KubeProxy {
     /// On a node, with its files in a folder that is there.
-    pub(crate) fn new(binary: PathBuf, node: &Netns, folder: PathBuf) -> Result<Self> {
+    pub(crate) fn new(binary: PathBuf, mode: Mode, node: &Netns, folder: PathBuf) -> Result<Self> {
         let api = Api::start(node)?;
         let address = json!({"type": "InternalIP", "address": NODE});
         api.put(
@@ -67,7 +67,7 @@ impl KubeProxy {
         this.write(
             "config",
             &json!({
-                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
+                "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": mode.name(),
                 // The API server here speaks JSON only.
                 "clientConnection": {
                     "kubeconfig": this.folder.join("kubeconfig"), "contentType": "application/json",

@@ -1,4 +1,4 @@
-//! Services: weft's agent and kube-proxy, both with nftables, each on a node of its own.
+//! Services: weft's agent and kube-proxy, both with the same back end, each on a node of its own.
 //!
 //! ```text
 //!   cluster      the objects that all are given, and how they change
@@ -27,13 +27,13 @@ mod weft;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::Output;
 use crate::machine::{Facts, Machine};
 use cluster::{Cluster, Shape};
-use contenders::Contender;
+use contenders::{Contender, Mode};
 use kernel::Kernel;
 use report::{Figures, Report};
 use rounds::{Round, Sample};
@@ -46,6 +46,9 @@ const STAND_IN: &str = "THERE IS NO kube-proxy (WEFT_PEERS names no folder that 
 /// What to measure.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Where both keep Services. With ipvs there has to be a kube-proxy, and a kernel that has IPVS.
+    #[arg(long, default_value = "nftables")]
+    mode: Mode,
     /// Clusters to measure with: services x endpoints of each.
     #[arg(long, value_delimiter = ',', default_value = "1000x4,10000x4,30000x10")]
     shapes: Vec<Shape>,
@@ -75,6 +78,10 @@ pub(crate) fn run(options: &Options, output: Output) -> Result<bool> {
     let machine = Machine::new()?;
     let facts = Facts::gather()?;
     let peer = options.peers.as_ref().map(|folder| folder.join(kube_proxy::BINARY)).filter(|path| path.is_file());
+    ensure!(
+        peer.is_some() || options.mode == Mode::Nftables,
+        "no kube-proxy: WEFT_PEERS has to name the folder that holds it"
+    );
     let remark = if peer.is_some() { "" } else { STAND_IN };
     if !remark.is_empty() {
         eprintln!("{remark}");
@@ -113,12 +120,14 @@ fn measure(
     let folder = machine.path("contender");
     std::fs::create_dir(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let mut contender: Box<dyn Contender> = match (who, peer) {
-        (0, _) => Box::new(weft::Weft::new(&site.node, folder.clone())?),
-        (_, Some(binary)) => Box::new(kube_proxy::KubeProxy::new(binary.to_owned(), &site.node, folder.clone())?),
+        (0, _) => Box::new(weft::Weft::new(options.mode, &site.node, folder.clone())?),
+        (_, Some(binary)) => {
+            Box::new(kube_proxy::KubeProxy::new(binary.to_owned(), options.mode, &site.node, folder.clone())?)
+        }
         (_, None) => Box::new(layout::Layout::new(&site.node, folder.clone())),
     };
     let mut cluster = Cluster::new(shape, options.seed);
-    let kernel = Kernel::open(&site.node)?;
+    let kernel = Kernel::open(&site.node, options.mode)?;
     let round = Round { contender: &mut *contender, site: &site, cluster: &mut cluster, options, kernel };
     let sample = round.run().with_context(|| format!("{shape}, {}: {}", contender.name(), last_lines(&folder)))?;
     let name = contender.name();

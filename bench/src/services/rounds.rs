@@ -7,7 +7,7 @@ use weft_tests::wait;
 
 use super::Options;
 use super::cluster::Cluster;
-use super::contenders::Contender;
+use super::contenders::{Contender, Mode};
 use super::flow::{Flow, Outcome};
 use super::kernel::{Kernel, pause};
 use super::site::Site;
@@ -21,12 +21,20 @@ const CALM: Duration = Duration::from_secs(1);
 pub(crate) struct Sample {
     /// `None`: not within the limit. Then nothing more was measured.
     pub(crate) cold: Option<Cold>,
-    /// From before an object is handed to the store to the transaction.
-    pub(crate) changes: Vec<Duration>,
+    pub(crate) changes: Changes,
     /// After the changes; `None` of what is no daemon, as the rest.
     pub(crate) usage: Option<Usage>,
     pub(crate) restart: Option<Restart>,
     pub(crate) resync: Option<Resync>,
+}
+
+/// Single endpoints that moved.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// From before the object is handed to the store to the transaction, of each.
+    pub(crate) took: Vec<Duration>,
+    /// The most netlink messages of one, if the contender counts them.
+    pub(crate) messages: Option<f64>,
 }
 
 /// A start with an empty kernel.
@@ -83,8 +91,8 @@ impl Round<'_> {
         sample.cold = Some(Cold { took, own: self.contender.own_time()?, cpu: usage.map(|usage| usage.cpu) });
 
         sample.changes = self.changes()?;
-        let longest = sample.changes.iter().max().copied().unwrap_or_default();
-        self.tell(&format!("{} changes, the longest {:.4} s", sample.changes.len(), longest.as_secs_f64()));
+        let longest = sample.changes.took.iter().max().copied().unwrap_or_default();
+        self.tell(&format!("{} changes, the longest {:.4} s", sample.changes.took.len(), longest.as_secs_f64()));
         sample.usage = self.usage()?;
         if self.contender.is_daemon() {
             let restart = self.restart()?;
@@ -120,11 +128,11 @@ impl Round<'_> {
         let services = self.cluster.shape().services as usize;
         let begin = Instant::now();
         self.contender.start()?;
-        let contender = &*self.contender;
+        let (contender, cluster) = (&*self.contender, &*self.cluster);
         let last = self.kernel.settle(Duration::from_secs(self.options.limit), |kernel| {
             // It may not listen yet.
             let synced = contender.synced().unwrap_or_default();
-            let count = if synced { kernel.count(contender.frontends())? } else { 0 };
+            let count = if synced { kernel.services(contender.frontends(), cluster)? } else { 0 };
             if count < services && contender.process().is_none_or(|process| !process.alive()) {
                 bail!("{} has ended with {count} of {services} Services there", contender.name());
             }
@@ -134,29 +142,36 @@ impl Round<'_> {
     }
 
     /// One endpoint after the other moves, until there were enough changes or the time for them is over.
-    fn changes(&mut self) -> Result<Vec<Duration>> {
-        let (mut samples, begin) = (Vec::new(), Instant::now());
-        while samples.len() < self.options.changes && begin.elapsed() < Duration::from_secs(self.options.budget) {
-            self.await_calm()?;
+    fn changes(&mut self) -> Result<Changes> {
+        let (mut done, begin) = (Changes::default(), Instant::now());
+        let limit = Duration::from_secs(self.options.limit);
+        self.await_calm()?;
+        let mut messages = self.contender.messages()?;
+        while done.took.len() < self.options.changes && begin.elapsed() < Duration::from_secs(self.options.budget) {
             let number = self.cluster.change();
-            let slice = self.cluster.slice(number, samples.len() as u64 + 2, Some(&now()));
-            let (contender, before) = (&*self.contender, self.kernel.generation()?);
+            let slice = self.cluster.slice(number, done.took.len() as u64 + 2, Some(&now()));
+            let (contender, cluster, kernel) = (&*self.contender, &*self.cluster, &mut self.kernel);
+            let before = kernel.generation()?;
             let start = Instant::now();
-            let kernel = &mut self.kernel;
-            let done = std::thread::scope(|scope| {
+            let end = std::thread::scope(|scope| {
                 let publishing = scope.spawn(|| contender.publish(number, &slice));
-                let done = kernel.await_transaction(before, Duration::from_secs(self.options.limit));
+                let end = kernel.await_change(before, cluster, number, limit);
                 match publishing.join() {
-                    Ok(published) => published.and(done),
+                    Ok(published) => published.and(end),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             })?;
-            samples.push(done.saturating_duration_since(start));
-            if samples.len() == 1 {
+            done.took.push(end.saturating_duration_since(start));
+            if done.took.len() == 1 {
                 self.verify(number)?;
             }
+            self.await_calm()?;
+            let sent = self.contender.messages()?;
+            let more = sent.zip(messages).map(|(sent, before)| sent - before);
+            done.messages = more.map(|more| done.messages.map_or(more, |most| most.max(more)));
+            messages = sent;
         }
-        Ok(samples)
+        Ok(done)
     }
 
     /// kube-proxy deletes some time after a change what the change has made superfluous; that is not the next change.
@@ -166,10 +181,11 @@ impl Round<'_> {
         calm.with_context(|| format!("{} makes transactions without end", self.contender.name())).map(drop)
     }
 
-    /// That a change has arrived: nobody is fast by doing something else. Only where listing everything is quick.
+    /// That a change has arrived: nobody is fast by doing something else. Only where listing everything is quick; in IPVS
+    /// the judge has looked.
     fn verify(&self, number: u32) -> Result<()> {
         const LISTABLE: u32 = 2000;
-        if self.cluster.shape().services > LISTABLE {
+        if self.cluster.shape().services > LISTABLE || self.options.mode == Mode::Ipvs {
             return Ok(());
         }
         let rules = self.site.node.tool("nft", &["list", "ruleset"])?;

@@ -9,9 +9,12 @@ use crate::table::{numbers_to_the_right, promises, table};
 
 /// All that the report says.
 pub(crate) fn tables(report: &Report) -> String {
-    let Report { machine, rounds, seed, sources, remark, .. } = report;
+    let Report { machine, mode, rounds, seed, sources, remark, .. } = report;
     let mut parts = vec![
-        format!("{machine}\n{rounds} rounds, interleaved, seed {seed}; median (shortest to longest)\n{sources}"),
+        format!(
+            "{machine}\n{}, {rounds} rounds, interleaved, seed {seed}; median (shortest to longest)\n{sources}",
+            mode.name()
+        ),
         starts(&report.results).to_string(),
         changes(&report.results).to_string(),
         promises(&report.promises).to_string(),
@@ -53,8 +56,17 @@ fn starts(results: &[Figures]) -> Table {
 }
 
 fn changes(results: &[Figures]) -> Table {
-    let mut table =
-        table(&["services x endpoints", "", "change p50, ms", "p99", "max", "changes", "RSS, MiB", "peak, MiB"]);
+    let mut table = table(&[
+        "services x endpoints",
+        "",
+        "change p50, ms",
+        "p99",
+        "max",
+        "changes",
+        "messages",
+        "RSS, MiB",
+        "peak, MiB",
+    ]);
     for figures in results {
         let time = |pick: fn(&crate::stats::Latency) -> Duration| {
             or_dash(figures.change.as_ref().map(|change| format!("{:.2}", pick(change).as_secs_f64() * 1000.0)))
@@ -66,6 +78,7 @@ fn changes(results: &[Figures]) -> Table {
             time(|change| change.p99),
             time(|change| change.max),
             figures.changes.to_string(),
+            or_dash(figures.messages),
             or_dash(figures.rss_kib.map(|kib| kib.div_ceil(1024))),
             or_dash(figures.peak_kib.map(|kib| kib.div_ceil(1024))),
         ]);

@@ -1,4 +1,4 @@
-//! weft's agent in nftables mode, against an etcd that only it sees.
+//! weft's agent, against an etcd that only it sees.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use weft_tests::process::{self, ProcessId};
 use weft_tests::{binaries, tool};
 
 use super::cluster::{Cluster, NAMESPACE, service, service_name, slice_name};
-use super::contenders::{Contender, passes};
+use super::contenders::{Contender, Mode, metric, passes};
 use super::kernel::Frontends;
 use super::site::UPLINK;
 
@@ -22,6 +22,7 @@ const PREFIX: &str = "/coreos.com/network";
 /// The agent and its etcd.
 pub(crate) struct Weft {
     node: Netns,
+    mode: Mode,
     etcd: Etcd,
     folder: PathBuf,
     process: Option<ProcessId>,
@@ -29,9 +30,9 @@ pub(crate) struct Weft {
 
 impl Weft {
     /// On a node, with its files in a folder that is there.
-    pub(crate) fn new(node: &Netns, folder: PathBuf) -> Result<Self> {
+    pub(crate) fn new(mode: Mode, node: &Netns, folder: PathBuf) -> Result<Self> {
         let etcd = Etcd::start(node, "127.0.0.1:2379".parse()?, &folder.join("etcd"))?;
-        Ok(Self { node: node.clone(), etcd, folder, process: None })
+        Ok(Self { node: node.clone(), mode, etcd, folder, process: None })
     }
 }
 
@@ -56,7 +57,7 @@ impl Contender for Weft {
 
     fn start(&mut self) -> Result<()> {
         let mut command = tool::command(binaries::find("weft")?);
-        command.args(["agent", "--node-name", "bench-node", "--iface", UPLINK, "--proxy-mode", "nftables"]);
+        command.args(["agent", "--node-name", "bench-node", "--iface", UPLINK, "--proxy-mode", self.mode.name()]);
         command.args(["--etcd-endpoints", &self.etcd.endpoint(), "--etcd-prefix", PREFIX]);
         for (flag, name) in [
             ("--subnet-file", "subnet.env"),
@@ -86,6 +87,10 @@ impl Contender for Weft {
 
     fn own_time(&self) -> Result<Option<Duration>> {
         Ok(Some(Duration::from_secs_f64(passes(&self.node)?.1)))
+    }
+
+    fn messages(&self) -> Result<Option<f64>> {
+        metric(&self.node, "weft_service_messages_total").map(Some)
     }
 
     fn pause(&self) -> Duration {

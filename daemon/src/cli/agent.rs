@@ -16,6 +16,7 @@ use weft_netlink::RouteSocket;
 use weft_netlink::agent::{Connection, Monitor};
 
 use super::logging;
+use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
 use crate::cluster::etcd::connect;
 use crate::cluster::etcd::source::{RELIST_INTERVAL, spawn as spawn_source};
@@ -102,7 +103,9 @@ async fn keep_node(
         },
     );
 
-    let node = Node::new(node_options(settings), kernel, value, Arc::clone(health), Arc::clone(metrics))
+    let (facts, node_facts) = watch::channel(None);
+    let services = Services::spawn(config, node_facts, health, metrics, stop)?;
+    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics))
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
         lease: lease.state(),
@@ -113,6 +116,7 @@ async fn keep_node(
     };
     run_node(node, inputs, Arc::clone(health), Arc::clone(metrics), stop.clone()).await;
     lease.stop().await;
+    services.join().await;
     Ok(())
 }
 
@@ -142,7 +146,7 @@ fn select_uplink(settings: &Settings) -> Result<Uplink, uplink::UplinkError> {
 }
 
 /// Tries until it succeeds, and says in the meantime why it does not.
-async fn until_good<T, E, F>(health: &Health, component: Component, mut attempt: impl FnMut() -> F) -> T
+pub(super) async fn until_good<T, E, F>(health: &Health, component: Component, mut attempt: impl FnMut() -> F) -> T
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,

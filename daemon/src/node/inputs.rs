@@ -98,7 +98,8 @@ fn concerns(event: &Event, (uplink, ours): (Option<u32>, &[u32])) -> bool {
         Event::Route { link } => ours.contains(link),
         // Of the bridge's neighbours none is ours, and they change with every packet.
         Event::Neighbour { link } => ours.split_last().is_some_and(|(_bridge, devices)| devices.contains(link)),
-        Event::Nftables { table } => *table == agent_table().name,
+        // Elements come and go with Services.
+        Event::Nftables { table, elements_only, .. } => !elements_only && *table == agent_table().name,
         Event::Overrun => true,
     }
 }
@@ -195,7 +196,8 @@ mod tests {
         assert!(!wakes(Event::Link { index: pod }) && !wakes(Event::Address { link: pod }));
         assert!(wakes(Event::Route { link: devices }) && wakes(Event::Neighbour { link: devices }));
         assert!(!wakes(Event::Neighbour { link: bridge }) && wakes(Event::Route { link: bridge }));
-        assert!(wakes(Event::Nftables { table: "weft".into() }) && !wakes(Event::Nftables { table: "kube".into() }));
+        let nftables = |table: &str, elements_only| Event::Nftables { table: table.into(), elements_only, by: 7 };
+        assert!(wakes(nftables("weft", false)) && !wakes(nftables("weft", true)) && !wakes(nftables("kube", false)));
         assert!(wakes(Event::Overrun));
     }
 }

@@ -13,5 +13,5 @@ mod vtep;
 
 pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};
-pub use owned::{Owned, OwnedError};
+pub use owned::{NODE_RECORD, Owned, OwnedError};
 pub use pass::{Node, NodeOptions};

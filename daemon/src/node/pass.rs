@@ -14,7 +14,7 @@ use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
 
 use super::facts::NodeFacts;
-use super::owned::Owned;
+use super::owned::{NODE_RECORD, Owned};
 use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
@@ -117,7 +117,7 @@ impl Node {
         metrics: Arc<Metrics>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
-            owned: Owned::load(&options.run_dir)?,
+            owned: Owned::load(&options.run_dir, NODE_RECORD)?,
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
             route: RouteSocket::open()?,

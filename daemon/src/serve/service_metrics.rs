@@ -23,6 +23,8 @@ struct ModeLabel {
 /// Counters and gauges of Services.
 #[derive(Debug, Clone)]
 pub struct ServiceMetrics {
+    /// Revision of the source up to which everything is in the kernel: who has written something waits for its revision.
+    pub revision: Gauge,
     /// Services that are served.
     pub services: Gauge,
     /// Their ports, of each family.
@@ -50,6 +52,7 @@ pub struct ServiceMetrics {
 impl Default for ServiceMetrics {
     fn default() -> Self {
         Self {
+            revision: Gauge::default(),
             services: Gauge::default(),
             ports: Gauge::default(),
             frontends: Gauge::default(),
@@ -75,6 +78,7 @@ impl ServiceMetrics {
     /// Registers them in a registry whose prefix is `weft_service`.
     pub(super) fn register(&self, registry: &mut Registry) {
         for (name, help, gauge) in [
+            ("revision", "Revision of the source up to which everything is in the kernel", &self.revision),
             ("services", "Services that are served", &self.services),
             ("ports", "Ports of Services, of each family", &self.ports),
             ("frontends", "Addresses and node ports of Services", &self.frontends),

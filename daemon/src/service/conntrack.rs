@@ -5,10 +5,11 @@
 //! anybody else are deleted, and the next packet is a new choice. Traffic policies and hints do not count here: a flow to a
 //! backend that serves is left alone even if it would not be chosen today.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::model::{FrontendKey, PortPlan};
+use crate::cluster::Family;
 use crate::cluster::services::Protocol;
 
 /// A UDP flow, as far as it matters here.
@@ -24,7 +25,7 @@ pub struct UdpFlow {
 #[derive(Debug, Default)]
 pub struct StaleFlows<'a> {
     addresses: HashMap<SocketAddr, HashSet<SocketAddr>>,
-    node_ports: HashMap<(crate::cluster::Family, u16), HashSet<SocketAddr>>,
+    node_ports: HashMap<(Family, u16), HashSet<SocketAddr>>,
     local: Option<&'a HashSet<IpAddr>>,
 }
 
@@ -55,10 +56,11 @@ impl<'a> StaleFlows<'a> {
         stale
     }
 
-    /// Whether no flow can be stale, so that the kernel need not be asked.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty() && self.node_ports.is_empty()
+    /// The families that a flow can be stale in.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        let of_addresses = self.addresses.keys().map(|address| Family::of(address.ip()));
+        let all: BTreeSet<Family> = of_addresses.chain(self.node_ports.keys().map(|(family, _)| *family)).collect();
+        all.into_iter()
     }
 
     /// Whether the flow is to be deleted.
@@ -66,7 +68,7 @@ impl<'a> StaleFlows<'a> {
     pub fn holds(&self, flow: &UdpFlow) -> bool {
         let to = flow.destination;
         let node_port = || {
-            let family = crate::cluster::Family::of(to.ip());
+            let family = Family::of(to.ip());
             let is_local = self.local.is_some_and(|local| local.contains(&to.ip()));
             self.node_ports.get(&(family, to.port())).filter(|_| is_local)
         };
@@ -79,7 +81,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cluster::Family;
     use crate::cluster::services::{ObjectName, TrafficPolicy};
     use crate::service::model::{Backend, Frontend, FrontendKind, PortKey};
 
@@ -136,7 +137,7 @@ mod tests {
     #[test]
     fn what_nobody_serves_and_other_protocols_are_left_alone() {
         let local = HashSet::new();
-        assert!(StaleFlows::of(&[port(Protocol::Udp, &[])], &local).is_empty());
-        assert!(StaleFlows::of(&[port(Protocol::Tcp, &["10.244.1.2:5353"])], &local).is_empty());
+        assert_eq!(StaleFlows::of(&[port(Protocol::Udp, &[])], &local).families().count(), 0);
+        assert_eq!(StaleFlows::of(&[port(Protocol::Tcp, &["10.244.1.2:5353"])], &local).families().count(), 0);
     }
 }

@@ -144,7 +144,7 @@ mod tests {
         // A setting that is a directory can be neither read nor written, whoever asks.
         std::fs::create_dir(file("tcp_timeout_close_wait")).unwrap();
         let sysctl = Sysctl::at(dir.path());
-        let mut owned = Owned::load(dir.path()).unwrap();
+        let mut owned = Owned::load(dir.path(), "test.json").unwrap();
         let problems = apply(&plan(&DEFAULTS, 4), &mut owned, &sysctl);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].to_string().contains("nf_conntrack_tcp_timeout_close_wait"), "{problems:?}");

@@ -14,24 +14,14 @@ use axum::response::IntoResponse;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::cluster::Family;
 use crate::cluster::services::ObjectName;
-use crate::cluster::{Family, PerFamily};
 use crate::serve::Server;
 use crate::serve::proxy::{Moment, ProxyHealth};
+use crate::service::model::HealthPort;
 
 /// The share of this node in a Service's endpoints, which some load balancers weigh nodes by.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
-
-/// The port of one Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HealthPort {
-    /// The Service.
-    pub service: ObjectName,
-    /// `healthCheckNodePort`.
-    pub port: u16,
-    /// In each family that the Service has on this node: how many addresses of this node's are ready, over all ports.
-    pub local_endpoints: PerFamily<usize>,
-}
 
 /// What a server answers with.
 #[derive(Debug, Clone, PartialEq, Eq)]

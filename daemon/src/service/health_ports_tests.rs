@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::cluster::PerFamily;
 use crate::serve::proxy::ServingMode;
 use crate::serve::testing::{get, on_own_loopback, try_get, until};
 

@@ -26,10 +26,12 @@ pub const CLIENTS_V4: &str = "10.250.0.0/24";
 /// Those of IPv6: `fd00:250::1` and so on.
 pub const CLIENTS_V6: &str = "fd00:250::/64";
 
-/// The mode in which the agents serve Services: `WEFT_TEST_PROXY_MODE`, else nftables.
+/// The mode in which the agents serve Services: `WEFT_TEST_PROXY_MODE`, else ipvs in a guest, whose kernel is there for it,
+/// and nftables elsewhere.
 #[must_use]
 pub fn mode() -> String {
-    std::env::var("WEFT_TEST_PROXY_MODE").unwrap_or_else(|_| "nftables".to_owned())
+    let guest = std::env::var_os("WEFT_GUEST_KERNEL").is_some();
+    std::env::var("WEFT_TEST_PROXY_MODE").unwrap_or_else(|_| if guest { "ipvs" } else { "nftables" }.to_owned())
 }
 
 /// Two nodes with pods, and a client outside.

@@ -207,8 +207,10 @@ fn bad_input_is_named_and_everything_else_is_served() {
     case.serve(&wild, &[bench.l1.ready()]);
     case.put(wild.json());
     case.apply(&good, &[bench.l1.ready()]);
-    for service in [&good, &wild] {
-        vips(service).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["l1"])));
+    vips(&good).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["l1"])));
+    if !is_ipvs() {
+        // What only IPVS would read.
+        vips(&wild).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["l1"])));
     }
     let log = bench.lab().log("node1").unwrap();
     assert!(log.lines().any(|line| line.contains("garbled")), "nothing is said of the garbled objects");

@@ -11,4 +11,4 @@ mod store;
 
 pub use intern::Interner;
 pub use object::{EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TrafficPolicy};
-pub use store::{Changed, ServiceStore};
+pub use store::{Batch, Changed, ServiceStore};

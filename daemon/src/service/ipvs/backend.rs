@@ -242,6 +242,12 @@ impl IpvsServices {
         self.advance(now)
     }
 
+    /// How many real servers drain.
+    #[must_use]
+    pub fn draining(&self) -> usize {
+        self.draining.values().map(BTreeMap::len).sum()
+    }
+
     /// When [`tick`](Self::tick) has something to do.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {

@@ -36,3 +36,10 @@ pub use route::LocalRoutes;
 pub use scheduler::{Fallback, UnknownScheduler, parse_scheduler};
 pub use sysctls::{IpvsSysctls, ensure as ensure_sysctls};
 pub use timeouts::TimeoutSettings;
+
+/// Whether the record in a run directory names virtual servers of ours.
+#[must_use]
+pub fn has_record(run_dir: &std::path::Path) -> bool {
+    // A record that cannot be read is looked into by whoever opens IPVS.
+    ownership::Ownership::load(run_dir).map_or(true, |journal| !journal.is_blank())
+}

@@ -72,7 +72,7 @@ mod tests {
             std::fs::write(vs.join(name), value).unwrap();
         }
         let sysctl = Sysctl::at(root.path().join("sys"));
-        let mut owned = Owned::load(&root.path().join("run")).unwrap();
+        let mut owned = Owned::load(&root.path().join("run"), "test.json").unwrap();
         let settings = IpvsSysctls::new([Family::V6].into_iter());
         let changed = ensure(&mut owned, &sysctl, settings).unwrap();
         assert_eq!(changed, ["net/ipv4/vs/conntrack = 1", "net/ipv4/vs/expire_nodest_conn = 1"]);

@@ -51,6 +51,11 @@ impl Claims {
         self.0.get(frontend).map(|claimed| &claimed.first.by)
     }
 
+    /// Claims that were lost to another; looks at every frontend.
+    pub(super) fn lost(&self) -> usize {
+        self.0.values().map(|claimed| claimed.others.len()).sum()
+    }
+
     /// Adds a claim.
     pub(super) fn claim(&mut self, frontend: FrontendKey, kind: FrontendKind, by: Arc<Claimant>) {
         let mut claim = Claim { is_asked_for: kind != FrontendKind::ClusterIp, by };

@@ -17,5 +17,5 @@ mod topology;
 mod types;
 
 pub use plan::{HealthPort, PlanOptions, PlannedService, plan};
-pub use table::{Changes, Conflict, NoLocal, ServiceTable, Trigger};
+pub use table::{Census, Changes, Conflict, NoLocal, ServiceTable, Trigger};
 pub use types::{Backend, Frontend, FrontendKey, FrontendKind, NodeView, PortKey, PortPlan};

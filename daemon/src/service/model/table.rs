@@ -69,6 +69,23 @@ pub struct NoLocal {
     pub external: usize,
 }
 
+/// How much there is of everything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Services.
+    pub services: usize,
+    /// Their ports, of each family.
+    pub ports: usize,
+    /// Frontends that are served.
+    pub frontends: usize,
+    /// Backends, once for each port that they answer for.
+    pub backends: usize,
+    /// Claims of frontends that were lost to another port.
+    pub conflicts: usize,
+    /// Ports that lack backends on this node.
+    pub no_local: PerFamily<NoLocal>,
+}
+
 /// All Services.
 #[derive(Debug)]
 pub struct ServiceTable {
@@ -180,6 +197,23 @@ impl ServiceTable {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
+    }
+
+    /// Counts what there is; looks at every port.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census {
+            services: self.services.len(),
+            conflicts: self.claims.lost(),
+            no_local: self.no_local(),
+            ..Census::default()
+        };
+        for plan in self.ports().map(|port| &port.published.plan) {
+            census.ports += 1;
+            census.frontends += plan.frontends.len();
+            census.backends += plan.cluster.len();
+        }
+        census
     }
 
     /// Counts the ports that nobody on this node answers for although a policy wants it so; looks at every port.

@@ -96,14 +96,14 @@ fn t19_endpoints_before_their_service_and_after() {
     let mut table = table();
     let slice = Arc::unwrap_or_clone(slice("web-1", &[ready(L1, "n1")]));
     store.set_slice(&slice.name.clone(), Some(slice));
-    assert!(table.update(store.take_changes()).changed.is_empty());
+    assert!(table.update(store.take().0).changed.is_empty());
     store.set_service(&ObjectName::new("default", "web"), Some(service(json!({}))));
-    assert_eq!(shown(&table.update(store.take_changes()).changed[0].cluster), ["L:10.180.0.1:80"]);
+    assert_eq!(shown(&table.update(store.take().0).changed[0].cluster), ["L:10.180.0.1:80"]);
     store.set_slice(&ObjectName::new("default", "web-1"), None);
-    assert!(!table.update(store.take_changes()).changed[0].has_any);
+    assert!(!table.update(store.take().0).changed[0].has_any);
     let later = Arc::unwrap_or_clone(super::testing::slice("web-2", &[ready(R1, "n2")]));
     store.set_slice(&later.name.clone(), Some(later));
-    assert_eq!(shown(&table.update(store.take_changes()).changed[0].cluster), ["R:10.181.0.1:80"]);
+    assert_eq!(shown(&table.update(store.take().0).changed[0].cluster), ["R:10.181.0.1:80"]);
 }
 
 #[test]

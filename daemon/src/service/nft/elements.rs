@@ -109,7 +109,7 @@ impl Port {
             }
             for ((index, backend), tag) in (0u32..).zip(places).zip(tags::of(places)) {
                 entries.push((Key::Tag(list, index), Datum::Number(tag)));
-                entries.push((Key::Tagged(family, list, tag), Datum::Endpoint(*backend)));
+                entries.push((Key::Tagged(family, tag, list), Datum::Endpoint(*backend)));
             }
         }
         entries.sort_unstable();

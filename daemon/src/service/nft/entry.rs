@@ -39,7 +39,7 @@ pub(super) enum Key {
     Hairpin(IpAddr),
     /// [`SetId::Backends`] of a family: list and index.
     Backend(Family, u32, u32),
-    /// [`SetId::Tagged`] of a family: list and tag.
+    /// [`SetId::Tagged`] of a family: tag and list.
     Tagged(Family, u32, u32),
     /// [`SetId::Tags`]: list and index.
     Tag(u32, u32),
@@ -128,8 +128,8 @@ impl Key {
                 let (first, last) = ends(*network);
                 Element::range(frontend(key).and(first), frontend(key).and(last))
             }
-            Self::Backend(_, list, number) | Self::Tagged(_, list, number) | Self::Tag(list, number) => {
-                Element::new(Value::number(*list).and(Value::number(*number)))
+            Self::Backend(_, first, second) | Self::Tagged(_, first, second) | Self::Tag(first, second) => {
+                Element::new(Value::number(*first).and(Value::number(*second)))
             }
             Self::Size(number) | Self::NoEndpoints(number) | Self::Entrance(number) | Self::PortEntrance(number) => {
                 Element::new(Value::number(*number))

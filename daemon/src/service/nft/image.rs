@@ -124,7 +124,7 @@ impl Adoption {
                     adoption.places.entry(*list).or_default().push((*index, *backend));
                 }
                 (Key::Tag(list, index), Datum::Number(tag)) => {
-                    let tagged = Family::ALL.map(|family| image.entries.get(&Key::Tagged(family, *list, *tag)));
+                    let tagged = Family::ALL.map(|family| image.entries.get(&Key::Tagged(family, *tag, *list)));
                     if let Some(Datum::Endpoint(backend)) = tagged.into_iter().flatten().next() {
                         adoption.places.entry(*list).or_default().push((*index, *backend));
                     }

@@ -76,7 +76,7 @@ pub(super) enum SetId {
     Hairpin(Family),
     /// List and index to backend, of lists whose clients do not stay.
     Backends(Family),
-    /// List and tag to backend, of lists whose clients stay.
+    /// Tag and list to backend, of lists whose clients stay.
     Tagged(Family),
     /// List and index to tag, of lists whose clients stay.
     Tags,

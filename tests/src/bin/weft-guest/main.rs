@@ -18,7 +18,7 @@ use weft_tests::guest::programs::PATH;
 use weft_tests::guest::protocol::{BINARIES, SKIP_LOG, TASK, Task};
 use weft_tests::scratch::Scratch;
 
-/// Lines of the kernel's log that go with a failure.
+/// Lines of the kernel's log that are shown.
 const LOG_LINES: usize = 60;
 
 /// Runs a program on another kernel, in a virtual machine without network, and ends as the program did.
@@ -117,11 +117,10 @@ fn report(cli: &Cli, ended: &Ended) -> Result<ExitCode> {
             writeln!(file, "{line} (guest {})", cli.kernel)?;
         }
     }
-    if ended.exit != Ok(0) {
-        let lines = ended.log.lines().collect::<Vec<_>>();
-        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
-            eprintln!("guest {}: {line}", cli.kernel);
-        }
+    // Also of a success: what a kernel warns of is worth a look.
+    let lines = ended.log.lines().collect::<Vec<_>>();
+    for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
+        eprintln!("guest {}: {line}", cli.kernel);
     }
     match &ended.exit {
         Ok(code) => Ok(ExitCode::from(u8::try_from(*code).unwrap_or(u8::MAX))),

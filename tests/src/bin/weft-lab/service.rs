@@ -25,7 +25,7 @@ weft-lab service add dns --port 53/udp --port 53 --pods node1-pod1,node2-pod1 --
     #[command(after_help = "Example:\n  weft-lab service rm web")]
     Rm {
         /// Its name, or `namespace/name`.
-        name: Name,
+        service: Name,
     },
     /// Show the Services.
     #[command(after_help = "Example:\n  weft-lab service list --output json")]
@@ -36,7 +36,7 @@ weft-lab service add dns --port 53/udp --port 53 --pods node1-pod1,node2-pod1 --
 #[derive(Debug, Args)]
 pub(crate) struct Add {
     /// Its name, or `namespace/name`; the namespace is `default` if not given.
-    name: Name,
+    service: Name,
     /// A port that clients use: `80`, `53/udp`, `80/tcp`. Several may be given.
     #[arg(long, default_value = "80")]
     port: Vec<PortArg>,
@@ -171,8 +171,8 @@ pub(crate) fn run(lab: &str, verb: ServiceVerb, output: Output) -> Result<ExitCo
             let service = lab.add_service(&request(*add)?)?;
             services(&lab, &[service], output)
         }
-        ServiceVerb::Rm { name } => {
-            Lab::open(lab)?.remove_service(&name.namespace, &name.name)?;
+        ServiceVerb::Rm { service } => {
+            Lab::open(lab)?.remove_service(&service.namespace, &service.name)?;
             Ok(ExitCode::SUCCESS)
         }
         ServiceVerb::List => {
@@ -206,8 +206,8 @@ fn request(add: Add) -> Result<ServiceRequest> {
         node_port: add.node_port.get(index).copied(),
     };
     Ok(ServiceRequest {
-        namespace: add.name.namespace,
-        name: add.name.name,
+        namespace: add.service.namespace,
+        name: add.service.name,
         kind: add.kind.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default(),
         ports: add.port.iter().enumerate().map(port).collect(),
         cluster_ips: add.cluster_ip,

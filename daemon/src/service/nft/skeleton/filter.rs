@@ -1,6 +1,6 @@
 //! What is judged before translation, and what becomes of packets that should have been translated.
 
-use weft_netlink::nft::expr::{self, CtState, CtStatus, Expr, Reject};
+use weft_netlink::nft::expr::{self, CtState, CtStatus, Expr, Reject, protocol};
 use weft_netlink::nft::{Chain, ChainKind, Hook, Source};
 use weft_netlink::priority;
 
@@ -40,8 +40,13 @@ fn frontend(family: Family) -> [Source; 3] {
     [Source::daddr(version(family)), Source::protocol(), Source::dport()]
 }
 
-fn refuse() -> Vec<Expr> {
-    vec![expr::reject(Reject::PortUnreachable)]
+/// Tells the client at once that there is nobody. A TCP client on this node, or on a link that carries packets on without
+/// a queue, is still inside connect(2) when the answer comes; over IPv6 it would forget an ICMP message then, and try for
+/// another second. A reset it does not forget.
+fn refuse(rules: &mut Rules, purpose: &str, phrase: &[Expr]) {
+    let reset = vec![expr::reject(Reject::TcpReset)];
+    rules.add(purpose, [phrase.to_vec(), expr::l4proto(protocol::TCP), reset]);
+    rules.add(purpose, [phrase.to_vec(), vec![expr::reject(Reject::PortUnreachable)]]);
 }
 
 fn firewall(options: &Options) -> PlannedChain {
@@ -82,7 +87,7 @@ fn guard(options: &Options) -> PlannedChain {
         let door = expr::in_set(&key, SetId::Doors(family).name());
         rules.add("IPVS serves it", [door, vec![expr::return_()]]);
         let address = expr::in_set(&key[..1], SetId::ClusterIps(family).name());
-        rules.add("a Service without this port", [address, refuse()]);
+        refuse(&mut rules, "a Service without this port", &address);
     }
     rules.add("an address that no Service has", [[expr::drop()]]);
     rules.finish(chain)
@@ -94,7 +99,8 @@ fn unserved(options: &Options, by: By, name: &'static str) -> PlannedChain {
     let mut rules = Rules::of(&chain);
     for family in options.families.families() {
         let lane = Lane::of(family);
-        rules.add("nobody serves it anywhere", [lane.frontend(by), lane.has_no_endpoints(), refuse()]);
+        let empty = [lane.frontend(by), lane.has_no_endpoints()].concat();
+        refuse(&mut rules, "nobody serves it anywhere", &empty);
         rules.add("nobody may serve it here", [lane.frontend(by), lane.is_known(), vec![expr::drop()]]);
     }
     rules.finish(chain)
@@ -128,7 +134,7 @@ fn judge(options: &Options, hook: Hook) -> PlannedChain {
     for family in options.families.families() {
         let daddr = [Source::daddr(version(family))];
         let address = expr::in_set(&daddr, SetId::ClusterIps(family).name());
-        rules.add("a Service without this port", [address, refuse()]);
+        refuse(&mut rules, "a Service without this port", &address);
         let network = expr::in_set(&daddr, SetId::ServiceCidrs(family).name());
         rules.add("an address that no Service has", [network, vec![expr::drop()]]);
     }
