@@ -99,6 +99,7 @@ impl Engine {
             // before IPVS sees them.
             ServingMode::Nftables => {
                 outcome += ground.start(&mut self.nft, &[], now);
+                outcome += self.flows.forget(plans.iter().map(AsRef::as_ref));
                 self.retiring = Some(ground);
                 outcome += self.retire();
             }
