@@ -223,8 +223,11 @@ fn a_refusal_carries_the_kernels_sentence_and_the_element() {
     let mut batch = Batch::new();
     batch.add_chain(&table(), &Chain::regular("x".repeat(300)));
     let (first, _) = refused(socket.commit(batch));
-    assert_eq!(first.message.as_deref(), Some("Attribute failed policy validation"), "{first:?}");
-    assert_eq!(first.offset, Some(32), "the name behind the headers and the table's name");
+    // Linux 6.1 says less.
+    let words = first.message.as_deref().zip(first.offset);
+    let name = 32; // behind the headers and the table's name
+    assert!(words.is_none_or(|words| words == ("Attribute failed policy validation", name)), "{first:?}");
+    assert_eq!(first.errno, Errno::ERANGE);
 }
 
 #[test]
