@@ -76,10 +76,8 @@ impl Socket {
         Ok(Self { netlink: Netlink::open(Family::Netfilter)? })
     }
 
-    /// The number by which notifications name the socket that made a change ([`Event::Nftables`]), unique in the network
-    /// namespace while the socket is open.
-    ///
-    /// [`Event::Nftables`]: crate::agent::Event::Nftables
+    /// The number by which notifications name the socket that made a change (`agent::Event::Nftables`), unique in the
+    /// network namespace while the socket is open.
     ///
     /// # Errors
     /// [`Error::Io`] if the kernel does not say.
