@@ -76,15 +76,6 @@ impl Socket {
         Ok(Self { netlink: Netlink::open(Family::Netfilter)? })
     }
 
-    /// The number by which notifications name the socket that made a change (`agent::Event::Nftables`), unique in the
-    /// network namespace while the socket is open.
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the kernel does not say.
-    pub fn port_id(&self) -> Result<u32> {
-        self.netlink.port_id()
-    }
-
     /// Makes all changes of the transaction, or none.
     ///
     /// A transaction that lost a race against another is tried again.
