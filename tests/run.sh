@@ -55,7 +55,7 @@ guests() {
         fi
         begin=$SECONDS
         echo "   Guest kernel $kernel"
-        WEFT_GUEST_KERNEL=$kernel tests/guest.sh --package weft-netlink --package weft-tests --features guest \
+        WEFT_GUEST_KERNEL=$kernel tests/guest.sh --package weft-netlink --package weft --package weft-tests --features guest \
             --test 'guest*' 2>&1 | tee "$ran" | tee -a "$log"
         [ "${PIPESTATUS[0]}" = 0 ] || status=1
         if ! grep -q '^test result: .* [1-9][0-9]* passed' "$ran"; then

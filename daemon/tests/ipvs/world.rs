@@ -18,7 +18,7 @@ use weft::cluster::family::Family;
 use weft_netlink::netns::{self, NetNs};
 
 /// Longer than any answer takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -131,6 +131,14 @@ pub(crate) fn pod(number: u8, family: Family) -> IpAddr {
     match family {
         Family::V4 => format!("10.244.{number}.2").parse().unwrap(),
         Family::V6 => format!("fd10:{number}::2").parse().unwrap(),
+    }
+}
+
+/// The node's address towards a pod.
+pub(crate) fn gateway(number: u8, family: Family) -> IpAddr {
+    match family {
+        Family::V4 => format!("10.244.{number}.1").parse().unwrap(),
+        Family::V6 => format!("fd10:{number}::1").parse().unwrap(),
     }
 }
 
