@@ -161,11 +161,10 @@ impl Bench {
 
     /// What node 1's agent answers where kube-proxy has its metrics.
     ///
-    /// # Panics
+    /// # Errors
     /// When nobody answers.
-    #[must_use]
-    pub fn proxy(&self, path: &str) -> Answer {
-        http::get(&self.node.netns, SocketAddr::from((Ipv4Addr::LOCALHOST, 10249)), path).unwrap()
+    pub fn proxy(&self, path: &str) -> anyhow::Result<Answer> {
+        http::get(&self.node.netns, SocketAddr::from((Ipv4Addr::LOCALHOST, 10249)), path)
     }
 
     /// What somebody answers on HTTP to the client outside.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weft_tests::kube::{Port, Service};
 use weft_tests::probe::Transport;
-use weft_tests::svc::{Bench, Case, vips};
+use weft_tests::svc::{Bench, Case, patience, vips};
 use weft_tests::wait;
 
 use super::{BLIND, OPEN, at, outer, usual, web};
@@ -74,13 +74,14 @@ fn t031_internal_policy_local_without_local_endpoint_is_silent() {
         bench.far.to(vip).is_served_by(&["r1"]);
     }
     let counted = || {
-        let text = bench.proxy("/metrics").body;
+        let text = bench.proxy("/metrics").map_err(|error| format!("{error:#}"))?.body;
         let of_policy = |line: &&str| line.contains("no_local_endpoints") && line.contains("policy=\"internal\"");
         let numbers: Vec<f64> =
             text.lines().filter(of_policy).filter_map(|line| line.rsplit_once(' ')?.1.parse().ok()).collect();
         if numbers.iter().any(|number| *number >= 1.0) { Ok(()) } else { Err(format!("{numbers:?}")) }
     };
-    wait::until_ok(Duration::from_secs(5), "the metric of Services without local endpoints", counted).unwrap();
+    wait::until_ok(patience(Duration::from_secs(5)), "the metric of Services without local endpoints", counted)
+        .unwrap();
 }
 
 #[test]

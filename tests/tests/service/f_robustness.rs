@@ -219,5 +219,5 @@ fn bad_input_is_named_and_everything_else_is_served() {
 #[test]
 fn the_mode_is_told() {
     let bench = usual();
-    assert_eq!(bench.proxy("/proxyMode").body.trim(), mode());
+    assert_eq!(bench.proxy("/proxyMode").unwrap().body.trim(), mode());
 }

@@ -149,7 +149,7 @@ fn switch(bench: &Bench, mode: &str) {
     bench.lab().stop_agent("node1").unwrap();
     bench.lab().set_agent_args("node1", &["--node-zone", "a", "--proxy-mode", mode]).unwrap();
     bench.start_agent();
-    assert_eq!(bench.proxy("/proxyMode").body.trim(), mode);
+    assert_eq!(bench.proxy("/proxyMode").unwrap().body.trim(), mode);
 }
 
 /// Has the agent back in the mode under test, also when a test fails.
