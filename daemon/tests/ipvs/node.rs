@@ -80,7 +80,7 @@ impl Node {
         let mut routes = LocalRoutes::open().unwrap();
         routes.ensure(&ranges(), &addresses()).unwrap();
         let mut ipvs = IpvsServices::open(config(run.path())).unwrap();
-        let mut owned = Owned::load(run.path()).unwrap();
+        let mut owned = Owned::load(run.path(), "services.json").unwrap();
         ensure_sysctls(&mut owned, &Sysctl::default(), IpvsSysctls::new(Family::ALL.into_iter())).unwrap();
         let applied = ipvs.start(&all, Instant::now()).unwrap();
         let mut this = Self { run, ipvs, nft, routes, ports, later: Duration::ZERO };
