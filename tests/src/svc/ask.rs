@@ -5,12 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::patience;
 use crate::kube::Endpoint;
 use crate::netns::Netns;
 use crate::probe::{self, Dialogue, Outcome, Question, Transport};
 
-/// How often a way is asked: that one of four servers gets none of these is a chance of one in ten million.
-const TIMES: usize = 64;
+/// How often a way is asked: that one of two servers gets none of these is a chance of one in ten million.
+const TIMES: usize = 24;
 /// How long silence has to last before it counts as such: much longer than any answer here takes.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -25,9 +26,9 @@ pub struct Place {
     pub ips: Vec<IpAddr>,
     /// The node that it is on; empty outside.
     pub node: String,
-    /// If answers between pods of one bridge take the bridge past the node's rules, the addresses that such flows are
-    /// masqueraded to.
-    pub(super) across_bridge: Option<Arc<[IpAddr]>>,
+    /// If answers between pods of one bridge take the bridge past the node's rules: the servers on this bridge, and the
+    /// addresses that such flows are masqueraded to.
+    pub(super) across_bridge: Option<(&'static str, Arc<[IpAddr]>)>,
 }
 
 /// What is asked, from where.
@@ -74,7 +75,8 @@ impl Place {
     /// A question to an address over TCP, often enough to meet every server behind it.
     #[must_use]
     pub fn to(&self, target: SocketAddr) -> Ask<'_> {
-        Ask { place: self, question: Question::new(target), times: TIMES, at_a_time: 4 }
+        let question = Question { limit: patience(Question::new(target).limit), ..Question::new(target) };
+        Ask { place: self, question, times: TIMES, at_a_time: 4 }
     }
 }
 
@@ -176,7 +178,7 @@ impl<'a> Ask<'a> {
     pub fn is_refused(&self) {
         let outcome = self.clone().times(3).at_a_time(1).go();
         assert_eq!(outcome.refused, 3, "{}: not refused: {outcome:?}", self.words());
-        assert!(outcome.slowest < Duration::from_millis(900), "{}: refused late: {outcome:?}", self.words());
+        assert!(outcome.slowest < patience(Duration::from_millis(900)), "{}: refused late: {outcome:?}", self.words());
     }
 
     /// Asks a few times; nothing may come back.
@@ -185,7 +187,7 @@ impl<'a> Ask<'a> {
     /// When something does.
     #[track_caller]
     pub fn is_dropped(&self) {
-        let outcome = self.clone().times(3).at_a_time(3).within(SILENCE).go();
+        let outcome = self.clone().times(3).at_a_time(3).within(patience(SILENCE)).go();
         assert_eq!(outcome.timed_out, 3, "{}: not dropped: {outcome:?}", self.words());
     }
 
@@ -205,7 +207,7 @@ impl Served<'_> {
     pub fn keeps_its_source(&self) -> &Self {
         for (server, tally) in &self.outcome.by {
             let expected = match &self.place.across_bridge {
-                Some(node) if server.starts_with('l') => node,
+                Some((neighbours, node)) if server.starts_with(neighbours) => node,
                 _ => &self.place.ips[..],
             };
             self.all_of(server, &tally.sources, expected);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::Place;
 use crate::etcd::Etcd;
@@ -30,8 +31,17 @@ pub const CLIENTS_V6: &str = "fd00:250::/64";
 /// and nftables elsewhere.
 #[must_use]
 pub fn mode() -> String {
-    let guest = std::env::var_os("WEFT_GUEST_KERNEL").is_some();
-    std::env::var("WEFT_TEST_PROXY_MODE").unwrap_or_else(|_| if guest { "ipvs" } else { "nftables" }.to_owned())
+    std::env::var("WEFT_TEST_PROXY_MODE").unwrap_or_else(|_| if in_guest() { "ipvs" } else { "nftables" }.to_owned())
+}
+
+/// A limit of time; longer in a guest, whose processor is emulated.
+#[must_use]
+pub fn patience(limit: Duration) -> Duration {
+    if in_guest() { limit * 8 } else { limit }
+}
+
+fn in_guest() -> bool {
+    std::env::var_os("WEFT_GUEST_KERNEL").is_some()
 }
 
 /// Two nodes with pods, and a client outside.
@@ -91,7 +101,8 @@ impl Bench {
         let nodes = ["node1", "node2"].map(node);
         let pod = |home: &Place, number: &str, name: &str| {
             let record = lab.node(&home.name).unwrap().pod(number).unwrap().clone();
-            let across_bridge = across_bridge.then(|| Arc::from(home.ips.clone()));
+            let neighbours = if home.name == "node1" { "l" } else { "r" };
+            let across_bridge = across_bridge.then(|| (neighbours, Arc::from(home.ips.clone())));
             Place { name: name.into(), netns: record.netns, ips: record.ips, node: home.name.clone(), across_bridge }
         };
         let [node, other] = &nodes;

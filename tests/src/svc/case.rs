@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{Bench, Place};
+use super::{Bench, Place, patience};
 use crate::kube::{Endpoint, Port, Service, slice, slices_of};
 use crate::wait;
 
@@ -160,8 +160,8 @@ impl Case<'_> {
         self.put(marker.json());
         let mut left: Vec<(&Place, SocketAddr)> =
             from.iter().flat_map(|place| vips(&marker).into_iter().map(|vip| (*place, vip))).collect();
-        wait::until_ok(SETTLED, "the marker to answer", || {
-            left.retain(|(place, vip)| place.to(*vip).times(1).within(LOOK).go().served() == 0);
+        wait::until_ok(patience(SETTLED), "the marker to answer", || {
+            left.retain(|(place, vip)| place.to(*vip).times(1).within(patience(LOOK)).go().served() == 0);
             let missing: Vec<String> = left.iter().map(|(place, vip)| format!("{vip} at {}", place.node)).collect();
             if missing.is_empty() { Ok(()) } else { Err(missing.join(", ")) }
         })

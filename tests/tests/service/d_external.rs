@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use weft_tests::kube::{Port, Service};
 use weft_tests::lab::Lab;
 use weft_tests::probe::ProbeServer;
-use weft_tests::svc::{Bench, Case, client, vips};
+use weft_tests::svc::{Bench, Case, client, patience, vips};
 use weft_tests::wait;
 
 use super::{BLIND, OPEN, at, outer, usual, web};
@@ -78,8 +78,8 @@ fn t062_an_address_that_is_added_takes_node_ports_within_a_second() {
     case.apply(&service, &[bench.l1.ready()]);
     add_address(&bench.lab(), "192.168.100.62/24");
     let door: SocketAddr = format!("192.168.100.62:{port}").parse().unwrap();
-    let look = || bench.ext.to(door).times(1).within(Duration::from_millis(200)).go().served() == 1;
-    wait::until(Duration::from_secs(1), "the new address to take node ports", look).unwrap();
+    let look = || bench.ext.to(door).times(1).within(patience(Duration::from_millis(200))).go().served() == 1;
+    wait::until(patience(Duration::from_secs(1)), "the new address to take node ports", look).unwrap();
     bench.ext.to(door).is_served_by(&["l1"]).seen_as(&bench.node);
 }
 
@@ -120,7 +120,7 @@ fn t066_a_load_balancers_address_is_served_where_it_arrives_but_not_claimed() {
         bench.pod.to(door).is_served_by(&["l1", "r1"]);
         bench.node.to(door).is_served_by(&["l1", "r1"]);
         // The neighbour's question has to go unanswered until the kernel gives up, which takes three seconds.
-        let unclaimed = bench.ext.to(door).times(1).within(Duration::from_secs(5)).go();
+        let unclaimed = bench.ext.to(door).times(1).within(patience(Duration::from_secs(5))).go();
         assert_eq!(unclaimed.served(), 0, "somebody says that he is {door}: {unclaimed:?}");
         let neighbours = bench.ext.netns.tool("ip", &["neigh", "show", &door.ip().to_string()]).unwrap();
         assert!(!neighbours.contains("lladdr"), "{neighbours}");
@@ -164,7 +164,7 @@ fn t069_a_load_balancer_of_mode_proxy_is_not_short_cut() {
     case.apply(&proxied, &endpoints);
     for door in outer(&proxied) {
         // It leaves for the real load balancer, which is not there.
-        assert_eq!(bench.pod.to(door).times(3).within(Duration::from_millis(400)).go().served(), 0);
+        assert_eq!(bench.pod.to(door).times(3).within(patience(Duration::from_millis(400))).go().served(), 0);
     }
     let port = proxied.ports()[0].node_port.unwrap();
     at(bench.node_ips(), port).into_iter().for_each(|door| drop(bench.ext.to(door).is_served_by(&["l1"])));
@@ -280,7 +280,7 @@ fn t078_external_ips_are_not_served_if_not_allowed() {
     case.apply(&service, &[bench.l1.ready()]);
     let doors = outer(&service);
     for door in &doors[..2] {
-        assert_eq!(bench.pod.to(*door).times(3).within(Duration::from_millis(400)).go().served(), 0);
+        assert_eq!(bench.pod.to(*door).times(3).within(patience(Duration::from_millis(400))).go().served(), 0);
     }
     doors[2..].iter().for_each(|door| drop(bench.pod.to(*door).is_served_by(&["l1"])));
 }
@@ -293,7 +293,7 @@ fn t079_the_health_check_port_counts_local_endpoints() {
     let service = balanced(&case).external_local().with("/spec/healthCheckNodePort", first);
     let health = |port: u16, status: u16, local: u64| {
         for door in at(bench.node_ips(), port) {
-            wait::until_ok(Duration::from_secs(3), &format!("{status} and {local} from {door}"), || {
+            wait::until_ok(patience(Duration::from_secs(3)), &format!("{status} and {local} from {door}"), || {
                 let answer = bench.http_from_outside(door, "/any").map_err(|error| format!("{error:#}"))?;
                 let expected = json!({"service": {"namespace": "t079", "name": "web"}, "localEndpoints": local,
                     "serviceProxyHealthy": true});
@@ -318,5 +318,5 @@ fn t079_the_health_check_port_counts_local_endpoints() {
     health(second, 200, 1);
     let door = at(bench.node_ips(), first)[0];
     let closed = || bench.ext.to(door).times(1).go().refused == 1;
-    wait::until(Duration::from_secs(3), "the old health check port to close", closed).unwrap();
+    wait::until(patience(Duration::from_secs(3)), "the old health check port to close", closed).unwrap();
 }

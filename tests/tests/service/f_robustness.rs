@@ -7,7 +7,7 @@ use weft_tests::kube::{Port, slices_of};
 use weft_tests::lab::NETWORK_PREFIX;
 use weft_tests::netns::Netns;
 use weft_tests::probe::{Answer, Dialogue, ProbeServer, Transport};
-use weft_tests::svc::{mode, vips};
+use weft_tests::svc::{mode, patience, vips};
 use weft_tests::{process, skip, tool, wait};
 
 use super::{is_ipvs, usual, web};
@@ -41,17 +41,17 @@ fn t099_what_somebody_deletes_is_back_within_the_repair_time() {
     let node = &bench.node.netns;
     let node_port = SocketAddr::new(bench.node_ips()[0], service.ports()[0].node_port.unwrap());
     let whole = |after: &str| {
-        wait::until_ok(REPAIR, &format!("Services to be whole again after {after}"), || {
-            let patience = Duration::from_millis(300);
+        wait::until_ok(patience(REPAIR), &format!("Services to be whole again after {after}"), || {
+            let limit = patience(Duration::from_millis(300));
             for (place, door) in
                 [(&bench.pod, vips(&service)[0]), (&bench.pod, vips(&service)[1]), (&bench.ext, node_port)]
             {
-                let outcome = place.to(door).times(8).within(patience).go();
+                let outcome = place.to(door).times(8).within(limit).go();
                 if outcome.served() < 8 {
                     return Err(format!("{} to {door}: {outcome:?}", place.name));
                 }
             }
-            let outcome = bench.pod.to(vips(&empty)[0]).times(1).within(patience).go();
+            let outcome = bench.pod.to(vips(&empty)[0]).times(1).within(limit).go();
             if outcome.refused == 1 { Ok(()) } else { Err(format!("no refusal: {outcome:?}")) }
         })
         .unwrap();
@@ -167,7 +167,7 @@ fn t107_a_service_does_not_show_the_hosts_own_ports() {
     }
     for ip in service.outer_ips() {
         for place in [&bench.pod, &bench.ext] {
-            let outcome = place.to(SocketAddr::new(ip, 22)).times(2).within(Duration::from_millis(400)).go();
+            let outcome = place.to(SocketAddr::new(ip, 22)).times(2).within(patience(Duration::from_millis(400))).go();
             assert_eq!(outcome.served(), 0, "{ip}: {outcome:?}");
         }
     }

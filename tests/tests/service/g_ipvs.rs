@@ -5,7 +5,7 @@ use std::time::Duration;
 use weft_tests::kube::{Port, Service};
 use weft_tests::netns::Netns;
 use weft_tests::probe::{Answer, Dialogue, Transport};
-use weft_tests::svc::{Bench, mode, vips};
+use weft_tests::svc::{Bench, mode, patience, vips};
 use weft_tests::{skip, tool, wait};
 
 use super::{is_ipvs, usual, web};
@@ -64,12 +64,14 @@ fn t001_a_cluster_ip_is_a_virtual_server_and_nobodys_address() {
     let vip = vips(&service)[0];
     let route = format!("{}/32", vip.ip());
     bench.ext.netns.tool("ip", &["route", "add", &route, "dev", "eth0"]).unwrap();
-    let outcome = bench.ext.to(vip).times(1).within(Duration::from_secs(5)).go();
+    let outcome = bench.ext.to(vip).times(1).within(patience(Duration::from_secs(5))).go();
     bench.ext.netns.tool("ip", &["route", "delete", &route, "dev", "eth0"]).unwrap();
     assert_eq!(outcome.served(), 0, "the node says that it is {vip}");
     case.delete(service.json());
     case.settle();
-    assert_eq!(listed(&bench.node.netns, &service), None);
+    // Until the last connection is forgotten, which takes ten seconds after a reset.
+    let gone = || listed(&bench.node.netns, &service).is_none();
+    wait::until(Duration::from_secs(40), "the virtual server to go", gone).unwrap();
 }
 
 #[test]
@@ -134,7 +136,7 @@ fn t099_a_virtual_server_that_somebody_deletes_is_back() {
     case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
     let before = listed(&bench.node.netns, &service);
     bench.node.netns.tool("ipvsadm", &["-C"]).unwrap();
-    wait::until_ok(REPAIR, "the virtual server to be back", || {
+    wait::until_ok(patience(REPAIR), "the virtual server to be back", || {
         let found = listed(&bench.node.netns, &service);
         if found == before { Ok(()) } else { Err(format!("{found:?}")) }
     })
