@@ -140,10 +140,7 @@ impl Socket {
     /// # Errors
     /// See [`tables`](Self::tables); a table or set that does not exist is an error for which [`Error::is_absent`] holds.
     pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>> {
-        let request = Message::request(message::GET_ELEMENTS, table.family.number(), |w| {
-            w.string(message::TABLE_NAME, &table.name);
-            w.string(NFTA_SET_NAME, &set.name);
-        });
+        let request = Self::elements_request(table, set);
         let operation = format!("list the elements of set {} of table {table}", set.name);
         let mut last: Option<Vec<Element>> = None;
         for _ in 0..ELEMENT_ATTEMPTS {
@@ -162,6 +159,39 @@ impl Socket {
             }
         }
         Err(Error::DumpInterrupted { operation, attempts: ELEMENT_ATTEMPTS })
+    }
+
+    /// Reads the elements of a set or map once, in no order, and keeps of each what `read` makes of it. Whether they came in
+    /// one go: if not, the kernel may have passed over elements that were there, or given them twice, and only another
+    /// reading that gives the same is certain (see [`elements`](Self::elements), which takes more time and room).
+    ///
+    /// # Errors
+    /// As [`elements`](Self::elements).
+    pub fn glance<T>(
+        &mut self,
+        table: &Table,
+        set: &Set,
+        mut read: impl FnMut(Element) -> T,
+    ) -> Result<(Vec<T>, bool)> {
+        if set.interval {
+            return Ok((self.elements(table, set)?.into_iter().map(read).collect(), true));
+        }
+        let operation = format!("list the elements of set {} of table {table}", set.name);
+        let lists = self.dump(&operation, &Self::elements_request(table, set), |message| {
+            let list = message.attributes().nest(NFTA_SET_ELEM_LIST_ELEMENTS)?;
+            let mut keep = |(_, element)| RawElement::read(Attributes(element)).map(|raw| read(raw.into_element()));
+            let ours = message.is_about(message::NEW_ELEMENTS, table);
+            ours.then(|| list.iter().map(&mut keep).collect::<Result<Vec<_>, _>>())
+        })?;
+        let in_one_go = lists.len() <= 1;
+        Ok((lists.into_iter().flatten().collect(), in_one_go))
+    }
+
+    fn elements_request(table: &Table, set: &Set) -> Message {
+        Message::request(message::GET_ELEMENTS, table.family.number(), |w| {
+            w.string(message::TABLE_NAME, &table.name);
+            w.string(NFTA_SET_NAME, &set.name);
+        })
     }
 
     /// The elements of each message of a dump.

@@ -85,6 +85,8 @@ pub struct NftServices {
     pub(super) job: Option<Job>,
     /// The kernel may not be as the state says, and is compared before anything else happens.
     pub(super) dirty: bool,
+    /// The next comparison has to read everything until it is certain.
+    pub(super) certain: bool,
     /// As [`dirty`](Self::dirty), but time enough at the next audit.
     pub(super) stale: bool,
     /// A refusal has made us compare, so that the next one is the fault of what we write.
@@ -117,6 +119,7 @@ impl NftServices {
             failures: BTreeMap::new(),
             job: None,
             dirty: false,
+            certain: false,
             stale: false,
             doubted: false,
             width: usize::MAX,
@@ -141,7 +144,7 @@ impl NftServices {
         self.failures.clear();
         (self.doubted, self.stale, self.width) = (false, false, usize::MAX);
         self.state = State::new(self.options.proxy_cluster_ips);
-        let (applied, mut job) = self.look()?;
+        let (applied, mut job) = self.look(true)?;
         self.doors = job.image.doors().collect();
         let mut plans: Vec<_> = plans.into_iter().collect();
         plans.sort_by_cached_key(|plan| (rank(&plan.key), plan.key.clone()));
@@ -192,7 +195,7 @@ impl NftServices {
             return self.proceed_job(job);
         }
         if self.dirty {
-            let (applied, job) = self.look()?;
+            let (applied, job) = self.look(self.certain)?;
             self.job = Some(job);
             return Ok(applied);
         }
@@ -227,7 +230,7 @@ impl NftServices {
             return Ok(applied);
         }
         self.options = options;
-        self.begin_comparison();
+        self.begin_comparison(true);
         self.proceed()
     }
 
@@ -247,7 +250,7 @@ impl NftServices {
             }
         }
         if self.job.is_none() && self.queue.is_empty() || self.stale {
-            self.begin_comparison();
+            self.begin_comparison(self.stale);
         }
         self.proceed()
     }
@@ -289,7 +292,7 @@ impl NftServices {
             let (before, after) = if open { (None, Some(Datum::None)) } else { (Some(Datum::None), None) };
             changes.change(Key::Door(*door), before, after);
         }
-        let applied = self.commit_changes(&changes).inspect_err(|_| self.dirty = true)?;
+        let applied = self.commit_changes(&changes).inspect_err(|_| self.begin_comparison(true))?;
         if open {
             self.doors.extend(doors);
         } else {
@@ -316,13 +319,13 @@ impl NftServices {
         Ok(applied)
     }
 
-    pub(super) fn begin_comparison(&mut self) {
+    pub(super) fn begin_comparison(&mut self, certain: bool) {
         self.job = None;
-        self.dirty = true;
+        (self.dirty, self.certain) = (true, certain);
     }
 
     /// Reads all that the kernel has, and mends sets, chains and rules.
-    fn look(&mut self) -> Result<(Applied, Job), NftError> {
+    fn look(&mut self, certain: bool) -> Result<(Applied, Job), NftError> {
         let generation = self.socket.generation()?;
         let found = Structure::read(&mut self.socket, &self.table)?;
         let skeleton = skeleton::chains(&self.options);
@@ -331,9 +334,10 @@ impl NftServices {
         let applied = self.commit(mending.batch, 0, mending.written)?;
         self.built = mending.classes;
         self.doomed.clear();
-        let image = Image::read(&mut self.socket, &self.table)?;
+        let image = Image::read(&mut self.socket, &self.table, certain)?;
         (self.dirty, self.stale) = (false, false);
-        Ok((applied, Job::new(image, mending.strays)))
+        self.certain = false;
+        Ok((applied, Job::new(image, certain, mending.strays)))
     }
 
     fn proceed_targets(&mut self) -> Result<Applied, NftError> {
@@ -371,7 +375,7 @@ impl NftServices {
         }
         let lost = matches!(error, CommitError::Failed(_));
         if lost || !self.doubted {
-            self.dirty = true;
+            self.begin_comparison(true);
         }
         self.doubted = true;
         if lost { Err(error.into()) } else { Ok(Applied::default()) }
