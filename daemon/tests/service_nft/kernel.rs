@@ -11,7 +11,7 @@ use weft::cluster::{Family, PerFamily};
 use weft::filter::plan::{FilterConfig, plan as plan_filter};
 use weft::filter::table::FilterTable;
 use weft::reconcile::Reconciler;
-use weft::service::model::{FrontendKey, PortKey, PortPlan};
+use weft::service::model::{FrontendKey, FrontendKind, PortKey, PortPlan};
 use weft::service::nft::{Applied, NftServices, NodePortAddresses, Options};
 
 fn started(plans: &[Arc<PortPlan>], options: Options) -> (NftServices, Applied) {
@@ -299,6 +299,39 @@ fn options_change_rules_and_nothing_else() {
     assert_eq!(services.set_options(changed).unwrap(), Applied::default());
     services.remove_all().unwrap();
     assert_eq!(nft("list ruleset").trim(), "table inet weft {\n}");
+}
+
+#[test]
+fn ranges_that_overlap_their_predecessors_take_their_place() {
+    let (_netns, _home) = fresh();
+    let balanced = |ranges: &[&str]| {
+        let at = address(Family::V4, Net::Service, 7);
+        let plan = Plan::tcp("balanced", 1).at(FrontendKind::LoadBalancer, at, 80).ranges(ranges);
+        vec![plan.backends([(address(Family::V4, Net::Pod, 1), 80, true)]).done()]
+    };
+    let with = |cidr: &str, node_ports: &str| Options {
+        service_cidrs: vec![cidr.parse().unwrap()],
+        node_port_addresses: PerFamily {
+            v4: Some(NodePortAddresses::Networks(vec![node_ports.parse().unwrap()])),
+            v6: None,
+        },
+        ..node_options()
+    };
+    let narrow = (balanced(&["10.5.0.0/16"]), with("172.30.0.0/17", "192.168.0.2/32"));
+    let wide = (balanced(&["10.0.0.0/8"]), with("172.30.0.0/16", "192.168.0.0/16"));
+    for (first, second) in [(&wide, &narrow), (&narrow, &wide)] {
+        sh("nft flush ruleset");
+        started(&first.0, first.1.clone());
+        // A new process finds the old ranges.
+        let (mut services, _) = started(&second.0, second.1.clone());
+        assert_settled(&second.0, second.1.clone());
+        // The same while it runs.
+        services.set_options(first.1.clone()).unwrap();
+        services.finish().unwrap();
+        services.sync(&first.0, &[]).unwrap();
+        services.finish().unwrap();
+        assert_settled(&first.0, first.1.clone());
+    }
 }
 
 #[test]
