@@ -54,6 +54,7 @@ pub(crate) fn options() -> Options {
 
 fn config(run: &Path) -> IpvsConfig {
     IpvsConfig {
+        exclude: Vec::new(),
         run_dir: run.to_owned(),
         node: Arc::from("node"),
         ranges: ranges(),

@@ -33,6 +33,8 @@ pub struct IpvsConfig {
     pub node: Arc<str>,
     /// The service networks. Only cluster IPs inside are served, and only virtual servers inside are ever taken over.
     pub ranges: Vec<IpNetwork>,
+    /// Networks inside of those whose virtual servers are never taken over (`ipvs-exclude-cidrs`).
+    pub exclude: Vec<IpNetwork>,
     /// The scheduler of Services that ask for none.
     pub scheduler: Scheduler,
     /// How long real servers drain.
@@ -308,7 +310,12 @@ impl IpvsServices {
     fn adopt(&mut self, found: &[VirtualServer]) -> Result<(), Error> {
         let strange: Vec<Target> =
             found.iter().map(|server| server.target).filter(|target| !self.journal.owns(target)).collect();
-        let inside: Vec<Target> = strange.iter().filter(|target| self.is_in_range(target)).copied().collect();
+        let excluded = |target: &Target| match target {
+            Target::Address { address, .. } => self.config.exclude.iter().any(|network| network.contains(*address)),
+            Target::Mark { .. } => false,
+        };
+        let takes = |target: &&Target| self.is_in_range(target) && !excluded(target);
+        let inside: Vec<Target> = strange.iter().filter(takes).copied().collect();
         if !self.journal.adopted() {
             if !self.kernel.has_kube_proxy()? {
                 self.journal.claim(inside)?;

@@ -108,6 +108,7 @@ impl Node {
 
 pub(super) fn open(run: &TempDir, kernel: &Fake) -> IpvsServices {
     let config = IpvsConfig {
+        exclude: Vec::new(),
         run_dir: run.path().to_owned(),
         node: Arc::from("node-1"),
         ranges: vec!["10.96.0.0/12".parse().unwrap(), "fd96::/108".parse().unwrap()],

@@ -197,7 +197,9 @@ impl IpvsServices {
             }
         }
         for target in &refused {
+            // What was not refused is there, and its door depends on it.
             self.forget(target);
+            self.look(target)?;
         }
         Ok(refused)
     }
