@@ -6,6 +6,8 @@ NODES  ?= 3
 PODS   ?= 2
 LAB    ?= lab
 OUTPUT ?= table
+MODE   ?= auto
+KERNEL ?= 6.1
 
 TARGET ?= $(shell uname -m)-unknown-linux-musl
 OUT    ?= $(or $(CARGO_TARGET_DIR),target)
@@ -16,7 +18,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test lint bench clean setup-%
+.PHONY: help build lab lab-down test guest lint bench clean setup-%
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,8 +35,8 @@ build: setup-build ## the two binaries (static, stripped) and weft-lab
 	@cargo build --locked --release --target $(TARGET) --package weft --bin weft
 	@cargo build --locked --package weft-tests --bin weft-lab
 
-lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json
-	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS)
+lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
+	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --proxy-mode $(MODE)
 
 lab-down: setup-build ## remove every trace of the lab: LAB=lab
 	@test -x $(OUT)/debug/weft-lab || cargo build --locked --package weft-tests --bin weft-lab
@@ -43,17 +45,22 @@ lab-down: setup-build ## remove every trace of the lab: LAB=lab
 test: setup-test build ## all tests, in namespaces of their own
 	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
 
+guest: ARGS ?= --package weft-tests --features guest --test 'guest*'
+guest: setup-test ## tests on another kernel: KERNEL=6.1|6.12 ARGS="-p weft-netlink --test nft -- FILTER"
+	@WEFT_GUEST_KERNEL=$(KERNEL) tests/guest.sh $(ARGS)
+
 lint: setup-lint ## format, clippy, the named crates, licenses and sources of the dependencies
 	@cargo fmt --all --check
-	@cargo clippy --locked --workspace --all-targets -- -D warnings
+	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	@tests/named-crates.sh
 	@tests/deny.sh $(OUT)
 
 bench: ARGS ?= cni
-bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000"
+bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000", ARGS=services WEFT_PEERS=folder
 	@cargo build --locked --release --target $(TARGET) --package weft-bench --no-default-features --bin cni-floor
 	@cargo build --locked --profile quick --package weft-bench --bin weft-bench
-	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/quick/weft-bench $(ARGS)
+	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) \
+		$(OUT)/quick/weft-bench $(ARGS)
 
 clean: ## remove what was built
 	@cargo clean

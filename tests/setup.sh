@@ -41,6 +41,17 @@ need_lab() {
     need etcd-server etcd
 }
 
+# What boots a guest and unpacks its kernel, and the witnesses that go along.
+need_guest() {
+    [ "$(uname -m)" = x86_64 ] || return 0
+    need qemu-system-x86 qemu-system-x86_64
+    need kmod depmod
+    need xz-utils xz
+    need util-linux setpriv
+    need ipvsadm ipvsadm
+    need conntrack conntrack
+}
+
 case $target in
 build | lint) need_build ;;
 lab) need_build && need_lab ;;
@@ -49,6 +60,7 @@ test)
     need nftables nft
     need strace strace
     need containernetworking-plugins /usr/lib/cni/bridge
+    need_guest
     ;;
 *) die "unknown target $target" ;;
 esac
@@ -93,3 +105,5 @@ if command -v rustup > /dev/null; then
         rustup component list --installed | grep -q '^rustfmt' || rustup component add rustfmt >&2
     fi
 fi
+
+if [ "$target" = test ]; then "$(dirname "$0")/guest-kernels.sh" 6.1 6.12; fi

@@ -1,14 +1,19 @@
 //! `weft-bench`: weft beside its peers, in numbers.
 //!
 //! Every benchmark is a subcommand in a folder of its own. They share the machine they run on ([`machine`]), the way of
-//! timing a process ([`call`]) and of looking into it ([`memory`], [`trace`]), and statistics ([`stats`]).
+//! timing a process ([`call`]) and of looking into it ([`memory`], [`trace`], [`usage`]), statistics ([`stats`]), and how a
+//! result is shown ([`promise`], [`table`]).
 
 mod call;
 mod cni;
 mod machine;
 mod memory;
+mod promise;
+mod services;
 mod stats;
+mod table;
 mod trace;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -39,12 +44,16 @@ enum Benchmark {
     /// CNI ADD and DEL: weft-cni, Debian's bridge with host-local, and the least that a process can do.
     #[command(after_help = "Example:\n  weft-bench cni --rounds 300 --standing 110")]
     Cni(cni::Options),
+    /// Services: weft's agent and kube-proxy, both with nftables, from cold, at a change, restarted.
+    #[command(after_help = "Example:\n  weft-bench services --shapes 1000x4,10000x4 --rounds 3")]
+    Services(services::Options),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.benchmark {
         Benchmark::Cni(options) => cni::run(options, cli.output),
+        Benchmark::Services(options) => services::run(options, cli.output),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -19,6 +19,9 @@ pub(crate) struct Latency {
     /// 99 of 100 are not longer.
     #[serde(rename = "p99_us", serialize_with = "micros")]
     pub(crate) p99: Duration,
+    /// The longest.
+    #[serde(rename = "max_us", serialize_with = "micros")]
+    pub(crate) max: Duration,
 }
 
 impl Latency {
@@ -30,7 +33,8 @@ impl Latency {
             let rank = (samples.len() * percent).div_ceil(100).max(1);
             samples.get(rank - 1).copied()
         };
-        Some(Self { min: *samples.first()?, p50: percentile(50)?, p90: percentile(90)?, p99: percentile(99)? })
+        let (min, max) = (*samples.first()?, *samples.last()?);
+        Some(Self { min, p50: percentile(50)?, p90: percentile(90)?, p99: percentile(99)?, max })
     }
 }
 
@@ -46,9 +50,9 @@ mod tests {
     fn percentiles_are_samples() {
         let ms = Duration::from_millis;
         let latency = Latency::of((1..=300).rev().map(ms).collect()).unwrap();
-        assert_eq!(latency, Latency { min: ms(1), p50: ms(150), p90: ms(270), p99: ms(297) });
+        assert_eq!(latency, Latency { min: ms(1), p50: ms(150), p90: ms(270), p99: ms(297), max: ms(300) });
         let alone = Latency::of(vec![ms(7)]).unwrap();
-        assert_eq!((alone.min, alone.p50, alone.p99), (ms(7), ms(7), ms(7)));
+        assert_eq!((alone.min, alone.p50, alone.max), (ms(7), ms(7), ms(7)));
         assert_eq!(Latency::of(Vec::new()), None);
     }
 }

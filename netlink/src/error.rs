@@ -30,6 +30,14 @@ pub enum Error {
         /// What was wrong with the answer.
         reason: String,
     },
+    /// The kernel does not have something, neither built in nor as a module that it could load.
+    #[error("this kernel has no {feature}: module {module} is neither loaded nor can it be")]
+    Unsupported {
+        /// What is not there.
+        feature: &'static str,
+        /// The module that has it.
+        module: &'static str,
+    },
     /// A dump was overtaken by changes (`NLM_F_DUMP_INTR`, linux/netlink.h) each time it was tried.
     #[error("{operation}: the kernel's table kept changing while it was read ({attempts} attempts)")]
     DumpInterrupted {
@@ -55,7 +63,7 @@ impl Error {
         match self {
             Self::Kernel(kernel) => Some(kernel.errno),
             Self::Io { source, .. } => source.raw_os_error().map(Errno::from_raw),
-            Self::Decode { .. } | Self::DumpInterrupted { .. } => None,
+            Self::Decode { .. } | Self::Unsupported { .. } | Self::DumpInterrupted { .. } => None,
         }
     }
 
@@ -91,6 +99,12 @@ impl KernelError {
     pub fn is_absent(&self) -> bool {
         is_absent(self.errno)
     }
+
+    /// Whether the object spoken of exists already (`EEXIST`): for an addition, success.
+    #[must_use]
+    pub fn is_present(&self) -> bool {
+        self.errno == Errno::EEXIST
+    }
 }
 
 impl fmt::Display for KernelError {
@@ -108,7 +122,7 @@ impl fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// Routes answer `ESRCH`, addresses `EADDRNOTAVAIL`, links `ENODEV`, everything else `ENOENT`.
+/// Routes and virtual servers answer `ESRCH`, addresses `EADDRNOTAVAIL`, links `ENODEV`, everything else `ENOENT`.
 fn is_absent(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ENODEV | Errno::ESRCH | Errno::EADDRNOTAVAIL)
 }

@@ -6,8 +6,8 @@
 //!
 //! Two ways lead to the kernel, and both carry the same [`Request`]s:
 //!
-//! * [`RouteSocket`] and [`nft::Socket`] block and batch: many requests in one `sendmsg`, each answer matched to its
-//!   request. The CNI plugin lives on them, as it has neither threads nor time.
+//! * [`RouteSocket`], [`nft::Socket`], [`ipvs::Socket`] and [`conntrack::Socket`] block and batch: many requests in one
+//!   `sendmsg`, each answer matched to its request. The CNI plugin lives on them, as it has neither threads nor time.
 //! * [`agent`] (feature `agent`) is rtnetlink's multiplexed connection with the same values, and the multicast
 //!   subscription, for a process that stays.
 //!
@@ -17,13 +17,19 @@
 pub mod agent;
 mod announce;
 mod arena;
+mod codec;
+pub mod conntrack;
 mod detach;
 mod error;
+mod frames;
 mod ifreq;
+mod ip_version;
+pub mod ipvs;
 mod mac;
 pub mod netns;
 pub mod nft;
 pub mod priority;
+pub mod protocol;
 mod route;
 mod socket;
 pub mod sysctl;
@@ -33,6 +39,7 @@ pub use arena::Arena;
 pub use detach::{Detached, detach};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};
+pub use ip_version::IpVersion;
 pub use mac::{MacAddr, ParseMacError};
 pub use nix::errno::Errno;
 pub use route::{

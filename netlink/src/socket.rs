@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NLMSG_NOOP, NLMSG_OVERRUN, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-    NetlinkSerializable, NlasIterator,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
+    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
 
 use crate::error::{Error, KernelError, Result};
+use crate::frames::{Frame, Frames};
 
 /// Requests sent in one `sendmsg`. Their acknowledgements (some 800 bytes each with the kernel's bookkeeping) queue up
 /// before we can read the first, so the number is bounded by the default receive buffer of 208 KiB.
@@ -22,8 +22,6 @@ const DUMP_ATTEMPTS: u32 = 16;
 const SMALL_BUFFER: usize = 8 * 1024;
 /// Large enough for any datagram of a dump: the kernel fills at most 32 KiB (`NLMSG_GOODSIZE`, or the reader's size).
 const DUMP_BUFFER: usize = 64 * 1024;
-/// `struct nlmsghdr`, linux/netlink.h.
-const HEADER_LENGTH: usize = 16;
 
 /// A netlink protocol (`NETLINK_*`, linux/netlink.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +30,8 @@ pub enum Family {
     Route,
     /// nf_tables and conntrack.
     Netfilter,
+    /// Families that are found by their names: IPVS.
+    Generic,
 }
 
 impl Family {
@@ -39,8 +39,18 @@ impl Family {
         match self {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
+            Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
         }
     }
+}
+
+/// Which requests the kernel answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answers {
+    /// Each (`NLM_F_ACK`).
+    Each,
+    /// Only those that it refuses, which is what it does unless asked otherwise.
+    Refusals,
 }
 
 /// Requests that travel together, each with the words that an error about it will use.
@@ -115,22 +125,38 @@ impl Socket {
     /// # Errors
     /// [`Error::Io`] if the socket itself fails; the requests of earlier sends may then have taken effect.
     pub fn run(&mut self, mut batch: Batch) -> Result<Vec<Result<(), KernelError>>> {
-        let mut verdicts = Vec::with_capacity(batch.requests.len());
-        let ends = batch.requests.iter().skip(1).map(|(start, _)| *start).chain([batch.bytes.len()]);
-        let ends: Vec<usize> = ends.collect();
-        let mut first = 0;
-        for group in batch.requests.chunks(REQUESTS_PER_SEND) {
-            let start = group.first().map_or(0, |(start, _)| *start);
-            let end = ends[first + group.len() - 1];
-            let base = self.sequence.wrapping_add(1);
-            for (offset, (position, _)) in (0u32..).zip(group) {
-                self.sequence = base.wrapping_add(offset);
+        let (starts, words): (Vec<usize>, Vec<String>) = batch.requests.into_iter().unzip();
+        self.run_messages(&mut batch.bytes, &starts, Answers::Each, &|position, _| words[position].clone())
+    }
+
+    /// Sends whole messages, each starting at one of `starts`, and returns the kernel's verdict on each. `words` says what
+    /// a request is, told its number and its bytes; it is asked only about those that were refused.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) fn run_messages(
+        &mut self,
+        bytes: &mut [u8],
+        starts: &[usize],
+        answers: Answers,
+        words: &dyn Fn(usize, &[u8]) -> String,
+    ) -> Result<Vec<Result<(), KernelError>>> {
+        let mut verdicts = Vec::with_capacity(starts.len());
+        for (number, group) in starts.chunks(REQUESTS_PER_SEND).enumerate() {
+            let first = number * REQUESTS_PER_SEND;
+            let end = |position: usize| starts.get(first + position + 1).copied().unwrap_or(bytes.len());
+            let ends: Vec<usize> = (0..group.len()).map(end).collect();
+            let base = self.take_sequence(u32::try_from(group.len()).unwrap_or(u32::MAX));
+            for (offset, start) in (0u32..).zip(group) {
                 // nlmsg_seq is the third word of the header.
-                batch.bytes[position + 8..position + 12].copy_from_slice(&self.sequence.to_ne_bytes());
+                bytes[start + 8..start + 12].copy_from_slice(&base.wrapping_add(offset).to_ne_bytes());
             }
-            self.send(&batch.bytes[start..end], &group[0].1)?;
-            self.collect_verdicts(group, base, &mut verdicts)?;
-            first += group.len();
+            let operation = |position: usize| words(first + position, &bytes[group[position]..ends[position]]);
+            let (start, end) = (group[0], ends[group.len() - 1]);
+            if let Err(error) = self.send_quietly(&bytes[start..end]) {
+                return Err(Error::io(operation(0), error));
+            }
+            self.collect_verdicts(group.len(), base, answers, &operation, &mut verdicts)?;
         }
         Ok(verdicts)
     }
@@ -268,11 +294,14 @@ impl Socket {
 
     /// Sends bytes that are whole netlink messages already, as one datagram.
     pub(crate) fn send(&self, bytes: &[u8], operation: &str) -> Result<()> {
+        self.send_quietly(bytes).map_err(|error| Error::io(operation, error))
+    }
+
+    fn send_quietly(&self, bytes: &[u8]) -> io::Result<()> {
         loop {
             match self.inner.send(bytes, 0) {
-                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Error::io(operation, error)),
+                other => return other.map(|_| ()),
             }
         }
     }
@@ -320,50 +349,54 @@ impl Socket {
         first
     }
 
-    /// Reads the acknowledgements of one send.
+    /// Reads the answers to one send of `count` requests.
     ///
-    /// rtnetlink works inside `sendmsg`: when that has returned, every answer is queued. So an empty queue with answers
+    /// The kernel works inside `sendmsg`: when that has returned, every answer is queued. So an empty queue with answers
     /// missing means that the receive buffer overflowed, and waiting would be for ever.
     fn collect_verdicts(
         &mut self,
-        group: &[(usize, String)],
+        count: usize,
         base: u32,
+        expected: Answers,
+        operation: &dyn Fn(usize) -> String,
         verdicts: &mut Vec<Result<(), KernelError>>,
     ) -> Result<()> {
-        let mut answers: Vec<Option<Result<(), KernelError>>> = vec![None; group.len()];
-        let mut missing = group.len();
+        let mut answers: Vec<Option<Result<(), KernelError>>> = vec![None; count];
+        let mut missing = count;
+        let mut lost = expected == Answers::Each;
         while missing > 0 {
             let length = match self.receive(libc::MSG_DONTWAIT) {
                 Ok(length) => length,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    lost = true;
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(Error::io(group[0].1.as_str(), error)),
+                Err(error) => return Err(Error::io(operation(0), error)),
             };
             for frame in Frames::new(&self.buffer[..length]) {
-                let frame = frame.map_err(|reason| Error::decode(group[0].1.as_str(), reason))?;
+                let frame = frame.map_err(|reason| Error::decode(operation(0), reason))?;
                 let position = frame.sequence.wrapping_sub(base) as usize;
-                let (Some((_, operation)), Some(answer)) = (group.get(position), answers.get_mut(position)) else {
-                    continue;
-                };
+                let Some(answer) = answers.get_mut(position) else { continue };
                 if frame.kind != NLMSG_ERROR || answer.is_some() {
                     continue; // an echo, or data that nobody asked for
                 }
                 *answer = Some(match frame.error_code() {
                     Some(0) => Ok(()),
-                    code => Err(frame.refusal(code.unwrap_or_default(), operation.clone())),
+                    code => Err(frame.refusal(code.unwrap_or_default(), operation(position))),
                 });
                 missing -= 1;
             }
         }
-        verdicts.extend(answers.into_iter().zip(group).map(|(answer, (_, operation))| {
-            answer.unwrap_or_else(|| {
-                Err(KernelError {
-                    operation: operation.clone(),
-                    errno: Errno::ENOBUFS,
-                    message: Some("the answer was lost; the request may have taken effect".to_owned()),
-                    offset: None,
-                })
-            })
+        verdicts.extend(answers.into_iter().enumerate().map(|(position, answer)| match answer {
+            Some(answer) => answer,
+            None if !lost => Ok(()),
+            None => Err(KernelError {
+                operation: operation(position),
+                errno: Errno::ENOBUFS,
+                message: Some("the answer was lost; the request may have taken effect".to_owned()),
+                offset: None,
+            }),
         }));
         Ok(())
     }
@@ -372,132 +405,5 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.as_fd()
-    }
-}
-
-/// One netlink message, its header read and the rest as it came.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Frame<'a> {
-    pub(crate) kind: u16,
-    pub(crate) flags: u16,
-    pub(crate) sequence: u32,
-    /// The message with its header.
-    pub(crate) bytes: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    pub(crate) fn payload(&self) -> &'a [u8] {
-        &self.bytes[HEADER_LENGTH..]
-    }
-
-    /// The error number of an NLMSG_ERROR or NLMSG_DONE, not negated: 0 is an acknowledgement.
-    pub(crate) fn error_code(&self) -> Option<i32> {
-        let code = self.payload().first_chunk::<4>()?;
-        Some(i32::from_ne_bytes(*code).wrapping_neg())
-    }
-
-    /// The kernel's refusal with its extended ACK (`NLMSGERR_ATTR_*`, linux/netlink.h).
-    pub(crate) fn refusal(&self, code: i32, operation: String) -> KernelError {
-        let behind_code = self.payload().get(4..).unwrap_or_default();
-        refusal(code, self.flags, behind_code, self.kind == NLMSG_DONE, operation)
-    }
-}
-
-/// A refusal, read from what stands behind the error code of a message with these flags: the request's header, or all of
-/// the request if the kernel sent it back whole (a dump's end has neither), and then the extended ACK.
-pub(crate) fn refusal(code: i32, flags: u16, behind_code: &[u8], ends_dump: bool, operation: String) -> KernelError {
-    let mut refusal = KernelError { operation, errno: Errno::from_raw(code), message: None, offset: None };
-    if flags & NLM_F_ACK_TLVS == 0 {
-        return refusal;
-    }
-    let echoed = if ends_dump {
-        0
-    } else if flags & NLM_F_CAPPED != 0 {
-        HEADER_LENGTH
-    } else {
-        behind_code.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize).next_multiple_of(4)
-    };
-    for attribute in behind_code.get(echoed..).into_iter().flat_map(NlasIterator::new).flatten() {
-        match attribute.kind() {
-            1 => {
-                let text = attribute.value().strip_suffix(&[0]).unwrap_or(attribute.value());
-                refusal.message = Some(String::from_utf8_lossy(text).into_owned());
-            }
-            2 => refusal.offset = attribute.value().first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)),
-            _ => {}
-        }
-    }
-    refusal
-}
-
-/// The messages of one datagram.
-#[derive(Debug)]
-pub(crate) struct Frames<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Frames<'a> {
-    pub(crate) fn new(datagram: &'a [u8]) -> Self {
-        Self { rest: datagram }
-    }
-}
-
-impl<'a> Iterator for Frames<'a> {
-    type Item = Result<Frame<'a>, String>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let header = self.rest.first_chunk::<HEADER_LENGTH>()?;
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
-        let length = word(0) as usize;
-        if length < HEADER_LENGTH || length > self.rest.len() {
-            let reason = format!("a message claims {length} bytes, {} are there", self.rest.len());
-            self.rest = &[];
-            return Some(Err(reason));
-        }
-        let frame = Frame { kind: half(4), flags: half(6), sequence: word(8), bytes: &self.rest[..length] };
-        self.rest = self.rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Ok(frame))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read_without_a_panic(bytes: Vec<u8>) {
-            for frame in Frames::new(&bytes).flatten() {
-                if let Some(code) = frame.error_code() {
-                    let _ = frame.refusal(code, String::new()).to_string();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_refusal_carries_the_kernels_sentence() {
-        let text = b"Nexthop has invalid gateway\0";
-        let mut bytes = Vec::new();
-        let attribute_length = 4 + u16::try_from(text.len()).unwrap();
-        let total = 16 + 4 + 16 + usize::from(attribute_length).next_multiple_of(4);
-        bytes.extend(u32::try_from(total).unwrap().to_ne_bytes());
-        bytes.extend(NLMSG_ERROR.to_ne_bytes());
-        bytes.extend((NLM_F_CAPPED | NLM_F_ACK_TLVS).to_ne_bytes());
-        bytes.extend(7u32.to_ne_bytes());
-        bytes.extend([0; 4]);
-        bytes.extend((-22i32).to_ne_bytes());
-        bytes.extend([0; 16]);
-        bytes.extend(attribute_length.to_ne_bytes());
-        bytes.extend(1u16.to_ne_bytes());
-        bytes.extend(text);
-        bytes.resize(total, 0);
-
-        let frame = Frames::new(&bytes).next().unwrap().unwrap();
-        let refusal = frame.refusal(frame.error_code().unwrap(), "add route".to_owned());
-        assert_eq!(refusal.errno, Errno::EINVAL);
-        assert_eq!(refusal.to_string(), "add route: Invalid argument (EINVAL): Nexthop has invalid gateway");
     }
 }

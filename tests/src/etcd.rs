@@ -12,6 +12,11 @@ use crate::netns::Netns;
 use crate::process::{self, ProcessId};
 use crate::{http, tool, wait};
 
+/// Puts of a transaction (etcd's `--max-txn-ops`).
+const MOST_PUTS: usize = 128;
+/// Bytes of a transaction, well below etcd's `--max-request-bytes`.
+const MOST_BYTES: usize = 512 * 1024;
+
 /// Where the client port of an etcd is, and which process serves it. A value: dropping it does not stop etcd.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Etcd {
@@ -78,6 +83,23 @@ impl Etcd {
     /// When etcd refuses.
     pub fn put(&self, key: &str, value: &str) -> Result<()> {
         self.call("/v3/kv/put", &json!({"key": base64(key.as_bytes()), "value": base64(value.as_bytes())})).map(drop)
+    }
+
+    /// Writes many keys, in few transactions.
+    ///
+    /// # Errors
+    /// When etcd refuses.
+    pub fn put_all(&self, pairs: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+        let (mut puts, mut bytes) = (Vec::new(), 0);
+        for (key, value) in pairs {
+            bytes += key.len() + value.len();
+            puts.push(json!({"requestPut": {"key": base64(key.as_bytes()), "value": base64(value.as_bytes())}}));
+            if puts.len() == MOST_PUTS || bytes > MOST_BYTES {
+                self.call("/v3/kv/txn", &json!({"success": puts}))?;
+                (puts, bytes) = (Vec::new(), 0);
+            }
+        }
+        if puts.is_empty() { Ok(()) } else { self.call("/v3/kv/txn", &json!({"success": puts})).map(drop) }
     }
 
     /// Deletes a key, or all keys that begin with it if it ends with `/`.
@@ -182,5 +204,8 @@ mod tests {
         etcd.delete("/a/").unwrap();
         assert_eq!(etcd.get("/a/").unwrap(), []);
         assert_eq!(etcd.get("/b").unwrap(), [("/b".into(), "other".into())]);
+        etcd.put_all((0..200).map(|i| (format!("/c/{i:03}"), format!("v{i}")))).unwrap();
+        let all = etcd.get("/c/").unwrap();
+        assert_eq!((all.len(), all.last().unwrap()), (200, &("/c/199".into(), "v199".into())));
     }
 }

@@ -11,13 +11,24 @@ use crate::netns::Netns;
 /// Longer than any answer here takes, so that a hang is told from slowness.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A status and a body.
+/// A status, headers and a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
+    /// The status line and the headers.
+    pub head: String,
     /// The body.
     pub body: String,
+}
+
+impl Answer {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
 }
 
 /// `GET path` from inside a namespace.
@@ -50,7 +61,7 @@ fn exchange(server: SocketAddr, request: &str) -> Result<Answer> {
 fn parse(text: &str) -> Option<Answer> {
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split_whitespace().nth(1)?.parse().ok()?;
-    Some(Answer { status, body: body.to_owned() })
+    Some(Answer { status, head: head.to_owned(), body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -60,7 +71,8 @@ mod tests {
     #[test]
     fn an_answer_is_its_status_and_body() {
         let answer = parse("HTTP/1.0 503 Service Unavailable\r\nA: b\r\n\r\nnot yet\r\n\r\n").unwrap();
-        assert_eq!(answer, Answer { status: 503, body: "not yet\r\n\r\n".into() });
+        assert_eq!((answer.status, answer.body.as_str()), (503, "not yet\r\n\r\n"));
+        assert_eq!(answer.header("a"), Some("b"));
         assert_eq!(parse("nonsense"), None);
     }
 }

@@ -13,14 +13,16 @@
 //!
 //! Nodes and pods are network namespaces. Everything that is a name or a path begins with the lab's name, so labs and
 //! tests run beside each other. [`lab`] builds it, [`runtime`] calls plugins as libcni does, [`probe`] asks what
-//! gets through, [`cni`] is a single machine for tests of the plugin alone.
+//! gets through, [`cni`] is a single machine for tests of the plugin alone, [`guest`] a virtual one with another kernel.
 //!
 //! The judges are the kernel's own tools (`ip`, `bridge`, `nft`): a test must not trust the code that it tests.
 
 pub mod binaries;
 pub mod cni;
 pub mod etcd;
+pub mod guest;
 pub mod http;
+pub mod kube;
 pub mod lab;
 pub mod netns;
 pub mod probe;
@@ -28,5 +30,6 @@ pub mod process;
 pub mod runtime;
 pub mod scratch;
 pub mod skip;
+pub mod svc;
 pub mod tool;
 pub mod wait;

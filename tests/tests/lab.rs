@@ -265,6 +265,13 @@ fn the_command_brings_a_lab_up_twice_and_takes_it_down_without_a_trace() {
         let shown: Value = serde_json::from_str(&output.stdout).expect("JSON and nothing else on stdout");
         assert_eq!((&shown["reachable"], &shown["total"]), (&Value::from(12), &Value::from(12)));
         assert_eq!(shown["lab"]["nodes"].as_array().unwrap().len(), 2);
+        // The cluster IP from inside, the node port from outside; each reached every pod.
+        let ways = shown["service"]["ways"].as_array().unwrap();
+        assert_eq!(ways.len(), 2, "{shown}");
+        for way in ways {
+            assert_eq!(way["outcome"]["by"].as_object().unwrap().len(), 4, "{way}");
+            assert_eq!((&way["outcome"]["refused"], &way["outcome"]["timed_out"]), (&Value::from(0), &Value::from(0)));
+        }
     }
     assert!(second.stderr.contains("up already"), "{second:?}");
     assert!(table.stdout.ends_with("12 of 12 pod pairs reachable\n"), "{table:?}");
@@ -274,4 +281,36 @@ fn the_command_brings_a_lab_up_twice_and_takes_it_down_without_a_trace() {
     assert_eq!((down.exit, again.exit), (Some(0), Some(0)));
     assert_eq!(traces(&name), [""; 0]);
     assert_eq!(host(), before);
+}
+
+#[test]
+fn the_command_writes_services_and_tells_who_answers() {
+    let name = unique_name();
+    let up = weft_lab(&name, &["up", "--nodes", "2", "--pods", "1"]);
+    let add = ["service", "add", "shop/web", "--port", "80", "--port", "53/udp", "--type", "NodePort", "--node-port"];
+    let added = weft_lab(&name, &[&add[..], &["31080,31053", "--output", "json"]].concat());
+    let again = weft_lab(&name, &["service", "add", "shop/web", "--pods", "node2-pod1", "--output", "json"]);
+    let list = weft_lab(&name, &["service", "list"]);
+    let object: Value = serde_json::from_str(&added.stdout).expect("JSON and nothing else on stdout");
+    let ip = object[0]["service"]["spec"]["clusterIP"].as_str().unwrap_or_default().to_owned();
+    let target = format!("{ip}:80");
+    let settled = || weft_lab(&name, &["ask", "node1-pod1", &target, "--count", "1"]).stdout.contains("node2-pod1");
+    let served = wait::until(REPAIR, "the Service to lead to node 2 alone", settled);
+    let asked = weft_lab(&name, &["ask", "node1-pod1", &target, "--output", "json"]);
+    let outside = weft_lab(&name, &["ask", "outside", "192.168.100.11:31080", "--count", "4"]);
+    let gone = weft_lab(&name, &["service", "rm", "shop/web"]);
+    let twice = weft_lab(&name, &["service", "rm", "shop/web"]);
+    let down = weft_lab(&name, &["down"]);
+
+    assert_eq!((up.exit, added.exit, again.exit), (Some(0), Some(0), Some(0)), "{up:?} {added:?} {again:?}");
+    assert!(up.stdout.ends_with("2 of 2 pod pairs reachable\n"), "{up:?}");
+    assert!(list.stdout.contains("shop/web") && list.stdout.contains("default/lab"), "{list:?}");
+    served.unwrap();
+    let answers: Value = serde_json::from_str(&asked.stdout).unwrap();
+    assert_eq!((&answers["by"]["node2-pod1"]["count"], asked.exit), (&Value::from(100), Some(0)), "{asked:?}");
+    // Made a ClusterIP Service by the second call, so nobody is at its node port any more.
+    assert_eq!(outside.exit, Some(1), "{outside:?}");
+    assert_eq!((gone.exit, twice.exit, down.exit), (Some(0), Some(1), Some(0)));
+    assert!(twice.stderr.contains("default/lab"), "{twice:?}");
+    assert_eq!(traces(&name), [""; 0]);
 }

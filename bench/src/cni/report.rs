@@ -9,6 +9,7 @@ use super::Options;
 use super::contenders::Contender;
 use super::rounds::Timings;
 use crate::machine::Facts;
+use crate::promise::Promise;
 use crate::stats::Latency;
 use crate::trace::Trace;
 
@@ -62,21 +63,6 @@ pub(crate) struct Binary {
 pub(crate) struct Traces {
     pub(crate) add: Trace,
     pub(crate) del: Trace,
-}
-
-/// A figure that must not be exceeded.
-#[derive(Debug, PartialEq, Serialize)]
-pub(crate) struct Promise {
-    pub(crate) what: &'static str,
-    pub(crate) value: f64,
-    pub(crate) limit: f64,
-    pub(crate) kept: bool,
-}
-
-impl Promise {
-    fn new(what: &'static str, value: f64, limit: f64) -> Self {
-        Self { what, value, limit, kept: value <= limit }
-    }
 }
 
 impl Program {

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use super::report::{Program, Report};
+use crate::table::{numbers_to_the_right, promises, table};
 
 /// All that the report says.
 pub(crate) fn tables(report: &Report) -> String {
@@ -16,7 +16,7 @@ pub(crate) fn tables(report: &Report) -> String {
         ),
         latencies(report).to_string(),
         costs(report).to_string(),
-        promises(report).to_string(),
+        promises(&report.promises).to_string(),
         format!(
             "DEL p50, of which nothing is promised: {:.2} times the floor, {:.2} times bridge + host-local",
             report.del_over_floor, report.del_over_peer
@@ -36,7 +36,7 @@ fn latencies(report: &Report) -> Table {
         let figures = [program.add, program.del].into_iter().flat_map(|all| [all.min, all.p50, all.p90, all.p99]);
         table.add_row([program.name.to_owned()].into_iter().chain(figures.map(milliseconds)));
     }
-    numbers_to_the_right(&mut table);
+    numbers_to_the_right(&mut table, 1);
     table
 }
 
@@ -57,7 +57,7 @@ fn costs(report: &Report) -> Table {
         row.extend(traced(program));
         table.add_row(row);
     }
-    numbers_to_the_right(&mut table);
+    numbers_to_the_right(&mut table, 1);
     // Words, not numbers.
     if let Some(column) = table.column_mut(7) {
         column.set_cell_alignment(CellAlignment::Left);
@@ -79,17 +79,6 @@ fn traced(program: &Program) -> [String; 5] {
     [processes, threads, calls, del_calls, requests]
 }
 
-fn promises(report: &Report) -> Table {
-    let mut table = table(&["promise", "measured", "at most", ""]);
-    for promise in &report.promises {
-        let kept = if promise.kept { "kept" } else { "BROKEN" };
-        let (value, limit) = (format!("{:.2}", promise.value), format!("{:.2}", promise.limit));
-        table.add_row([promise.what, &value, &limit, kept]);
-    }
-    numbers_to_the_right(&mut table);
-    table
-}
-
 /// All requests of all programs, to see where the floor differs.
 fn requests(report: &Report) -> String {
     let line = |program: &Program| {
@@ -98,18 +87,6 @@ fn requests(report: &Report) -> String {
         Some(format!("{}\n  ADD {add:?}\n  DEL {del:?}", program.name))
     };
     report.programs.iter().filter_map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn table(header: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(ASCII_MARKDOWN).set_header(header);
-    table
-}
-
-fn numbers_to_the_right(table: &mut Table) {
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }
 
 fn milliseconds(duration: Duration) -> String {

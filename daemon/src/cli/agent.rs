@@ -16,6 +16,7 @@ use weft_netlink::RouteSocket;
 use weft_netlink::agent::{Connection, Monitor};
 
 use super::logging;
+use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
 use crate::cluster::etcd::connect;
 use crate::cluster::etcd::source::{RELIST_INTERVAL, spawn as spawn_source};
@@ -23,7 +24,7 @@ use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
 use crate::lease::subnet_file::subnets_in;
 use crate::lease::{LeaseRequest, spawn as spawn_lease};
-use crate::node::{Inputs, Node, NodeOptions, run as run_node};
+use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
 use crate::overlay::uplink::{self, Uplink};
 use crate::serve::{Component, Health, Metrics, serve};
 
@@ -57,6 +58,9 @@ pub(super) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
 async fn agent(config: &AgentConfig) -> anyhow::Result<()> {
     let settings = &config.settings;
     tracing::info!(node = %settings.node_name, version = env!("CARGO_PKG_VERSION"), "weft agent starts");
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let stop = stop_on_signal()?;
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::default());
@@ -99,17 +103,21 @@ async fn keep_node(
         },
     );
 
-    let node = Node::new(node_options(settings), kernel, value, Arc::clone(health), Arc::clone(metrics))
+    let (facts, node_facts) = watch::channel(None);
+    let services = Services::spawn(config, node_facts, health, metrics, stop)?;
+    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics))
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
         lease: lease.state(),
         snapshots: source.snapshots(),
         source: source.status(),
         monitor,
+        tables: TablesWatch::open()?,
         repair_interval: settings.repair_interval,
     };
     run_node(node, inputs, Arc::clone(health), Arc::clone(metrics), stop.clone()).await;
     lease.stop().await;
+    services.join().await;
     Ok(())
 }
 
@@ -139,7 +147,7 @@ fn select_uplink(settings: &Settings) -> Result<Uplink, uplink::UplinkError> {
 }
 
 /// Tries until it succeeds, and says in the meantime why it does not.
-async fn until_good<T, E, F>(health: &Health, component: Component, mut attempt: impl FnMut() -> F) -> T
+pub(super) async fn until_good<T, E, F>(health: &Health, component: Component, mut attempt: impl FnMut() -> F) -> T
 where
     E: std::fmt::Display,
     F: Future<Output = Result<T, E>>,

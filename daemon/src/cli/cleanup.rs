@@ -20,7 +20,8 @@ use crate::cluster::etcd::connect;
 use crate::config::{AgentConfig, AgentFlags};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
-use crate::node::Owned;
+use crate::node::{NODE_RECORD, Owned};
+use crate::service::{SERVICES_RECORD, cleanup_ipvs};
 
 /// How long the store may take to answer. A machine must be cleanable without it.
 const STORE_LIMIT: Duration = Duration::from_secs(5);
@@ -28,7 +29,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// Remove everything that the agent and the plugin have made on this node, and give its lease back.
 ///
 /// Removes the conflist, the subnet file, the VXLAN devices with their routes, the bridge with its pods' ports, the
-/// nf_tables tables and the recorded state, and gives changed kernel settings their old values. A bridge that was there
+/// nf_tables tables, the IPVS virtual servers of weft's and their route, and the recorded state, and gives changed kernel settings their old values. A bridge that was there
 /// before weft stays. Stop the agent first. What cannot be removed is reported, and the rest removed all the same. Needs the
 /// agent's paths, bridge and node name where they are not the defaults.
 #[derive(Debug, Args)]
@@ -84,8 +85,13 @@ impl Problems {
 fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     let settings = &config.settings;
     problems.note_all(places(settings).withdraw());
+    // Before the tables: what leads packets to virtual servers must not outlive the guard.
+    problems.note_all(cleanup_ipvs(&settings.run_dir));
     problems.note(remove_tables());
-    let owned = problems.note(Owned::load(&settings.run_dir));
+    if let Some(owned) = problems.note(Owned::load(&settings.run_dir, SERVICES_RECORD)) {
+        problems.note_all(owned.restore(&Sysctl::default()));
+    }
+    let owned = problems.note(Owned::load(&settings.run_dir, NODE_RECORD));
     let devices: Vec<String> = owned.iter().flat_map(Owned::devices).map(str::to_owned).collect();
     problems.note(remove_links(settings.bridge.as_str(), &devices));
     problems.note(remove_attachments(&settings.cni_state_dir));

@@ -4,6 +4,7 @@ mod agent;
 mod cleanup;
 mod lease;
 mod logging;
+mod services;
 mod settings;
 
 use std::process::ExitCode;

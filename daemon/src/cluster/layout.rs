@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use super::key::SubnetKey;
 use super::node::NodeName;
+use super::services::ObjectName;
 
 /// The keys below one prefix (`--etcd-prefix`).
 ///
@@ -52,6 +53,38 @@ impl Layout {
         (self.subnets(), format!("{}/weft/nodes0", self.prefix))
     }
 
+    /// `<prefix>/services/`: all Services (`v1.Service` as JSON) have keys that begin so.
+    #[must_use]
+    pub fn services(&self) -> String {
+        format!("{}/services/", self.prefix)
+    }
+
+    /// The key of one Service.
+    #[must_use]
+    pub fn service(&self, name: &ObjectName) -> String {
+        format!("{}/services/{name}", self.prefix)
+    }
+
+    /// `<prefix>/endpointslices/`: all EndpointSlices (`discovery.k8s.io/v1` as JSON) have keys that begin so.
+    #[must_use]
+    pub fn endpoint_slices(&self) -> String {
+        format!("{}/endpointslices/", self.prefix)
+    }
+
+    /// The key of one EndpointSlice.
+    #[must_use]
+    pub fn endpoint_slice(&self, name: &ObjectName) -> String {
+        format!("{}/endpointslices/{name}", self.prefix)
+    }
+
+    /// First key and the key after the last of the range that holds all Services and EndpointSlices: one range, so that what
+    /// one transaction writes of both is seen together. None of flannel's keys and none of a lease lies in it.
+    #[must_use]
+    pub fn services_and_slices(&self) -> (String, String) {
+        // '0' follows '/' in ASCII.
+        (self.endpoint_slices(), format!("{}/services0", self.prefix))
+    }
+
     /// The key of one node's record.
     #[must_use]
     pub fn node(&self, name: &NodeName) -> String {
@@ -97,6 +130,22 @@ mod tests {
         assert_eq!(layout.config(), "/coreos.com/network/config");
         assert_eq!(layout.subnet(&"10.5.52.0-24".parse().unwrap()), "/coreos.com/network/subnets/10.5.52.0-24");
         assert_eq!(layout.node(&"n1".parse().unwrap()), "/coreos.com/network/weft/nodes/n1");
+    }
+
+    #[test]
+    fn services_lie_in_one_range_without_the_leases() {
+        let layout = Layout::default();
+        let name = ObjectName::new("default", "web");
+        assert_eq!(layout.service(&name), "/coreos.com/network/services/default/web");
+        assert_eq!(layout.endpoint_slice(&name), "/coreos.com/network/endpointslices/default/web");
+        let (first, end) = layout.services_and_slices();
+        let (first_lease, end_of_leases) = layout.leases_and_nodes();
+        for key in [layout.service(&name), layout.endpoint_slice(&name)] {
+            assert!(key >= first && key < end && !(key >= first_lease && key < end_of_leases), "{key}");
+        }
+        for key in [layout.config(), layout.subnets(), layout.nodes()] {
+            assert!(key < first || key >= end, "{key}");
+        }
     }
 
     #[test]

@@ -23,6 +23,14 @@ pub enum ConfigError {
         /// Where and what.
         message: String,
     },
+    /// The file is not a configuration of kube-proxy's.
+    #[error("{path} is not a KubeProxyConfiguration (kubeproxy.config.k8s.io/v1alpha1): {message}", path = path.display())]
+    NotKubeProxy {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
     /// A key that does not exist.
     #[error("{path}: there is no key {key:?}{hint}", path = path.display(), hint = hint(nearest.as_deref()))]
     UnknownKey {

@@ -7,11 +7,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use super::error::ConfigError;
 use super::load::Texts;
 use super::rule::{self, Rule};
+use super::service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
 use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
 use super::value::{Endpoint, Value};
 use crate::cluster::layout::Layout;
@@ -174,6 +175,60 @@ settings! {
         "Name of the CNI network.";
     "repair-interval" agent repair_interval: Duration where INTERVAL = REPAIR_INTERVAL,
         "How often the kernel is compared with what it should hold, from 100ms to 1m.";
+    "kube-proxy-config" any kube_proxy_config: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
+        "File with a KubeProxyConfiguration (v1alpha1); gives the keys that nothing else gives, and keys without a counterpart are named in the log.";
+    "proxy-mode" agent proxy_mode: ProxyMode = "auto",
+        "What serves Services: ipvs, nftables, auto (ipvs where the kernel has it, else nftables), or none.";
+    "service-cidr" agent service_cidr: Vec<IpNetwork> where SERVICE_RANGES = "10.96.0.0/12",
+        "Networks that cluster IPs are taken from, of both families.";
+    "node-zone" agent node_zone: Option<String> = "",
+        "Zone of this node, for endpoints with zone hints; that of the Node object if not given.";
+    "detect-local" agent detect_local: DetectLocal = "cluster-cidr",
+        "How pods of the cluster are told from other clients: cluster-cidr, node-cidr, bridge:NAME, interface-prefix:PREFIX, or none.";
+    "cluster-cidr" agent cluster_cidr: Vec<IpNetwork> = "",
+        "Networks that pods are in, for detect-local; the networks of the cluster's leases if not given.";
+    "node-port-addresses" agent node_port_addresses: NodePortAddresses = "primary",
+        "Addresses of this node that take node ports: primary, or networks; all addresses of a family that none of the networks is of.";
+    "masquerade-all" agent masquerade_all: bool = "false",
+        "Masquerade everything that is sent to cluster IPs.";
+    "masquerade-bit" agent masquerade_bit: u8 where MARK_BIT = "14",
+        "Bit of the packet mark for what is to be masqueraded, from 0 to 31.";
+    "allow-external-ips" agent allow_external_ips: bool = "true",
+        "Serve the externalIPs of Services.";
+    "min-sync-period" agent min_sync_period: TimeOrZero where SYNC_GAP = "10ms",
+        "Shortest time from the end of one pass over changed Services to the next; the first change after a pause does not wait.";
+    "ipvs-scheduler" agent ipvs_scheduler: SchedulerName = "rr",
+        "IPVS scheduler of Services that ask for none.";
+    "ipvs-drain-limit" agent ipvs_drain_limit: TimeOrZero where DRAIN = "2m",
+        "How long a TCP endpoint that is gone keeps the connections it has; 0 ends them at once.";
+    "ipvs-tcp-timeout" agent ipvs_tcp_timeout: TimeOrZero where KERNEL_TIME = "24h",
+        "When IPVS forgets an idle TCP connection; 0 leaves what the kernel has, like the next two.";
+    "ipvs-tcpfin-timeout" agent ipvs_tcpfin_timeout: TimeOrZero where KERNEL_TIME = "0",
+        "When IPVS forgets a TCP connection after a FIN.";
+    "ipvs-udp-timeout" agent ipvs_udp_timeout: TimeOrZero where KERNEL_TIME = "0",
+        "When IPVS forgets an idle UDP flow.";
+    "ipvs-exclude-cidrs" agent ipvs_exclude_cidrs: Vec<IpNetwork> = "",
+        "Networks whose IPVS virtual servers are never removed.";
+    "ipvs-estimation" agent ipvs_estimation: bool = "false",
+        "Let IPVS estimate rates, which costs time on each CPU every two seconds.";
+    "conntrack-max-per-core" agent conntrack_max_per_core: u32 = "32768",
+        "Connections to track per CPU core (nf_conntrack_max); 0 leaves what the kernel has.";
+    "conntrack-min" agent conntrack_min: u32 = "131072",
+        "Connections to track at least, if conntrack-max-per-core is not 0.";
+    "conntrack-tcp-be-liberal" agent conntrack_tcp_be_liberal: bool = "false",
+        "Let TCP segments that are out of the window pass, instead of dropping them as invalid.";
+    "conntrack-tcp-timeout-established" agent conntrack_tcp_timeout_established: TimeOrZero where KERNEL_TIME = "24h",
+        "When an idle TCP connection is no longer tracked; 0 leaves what the kernel has, like the next three.";
+    "conntrack-tcp-timeout-close-wait" agent conntrack_tcp_timeout_close_wait: TimeOrZero where KERNEL_TIME = "1h",
+        "When a TCP connection in CLOSE_WAIT is no longer tracked.";
+    "conntrack-udp-timeout" agent conntrack_udp_timeout: TimeOrZero where KERNEL_TIME = "0",
+        "When a UDP flow without an answer is no longer tracked.";
+    "conntrack-udp-timeout-stream" agent conntrack_udp_timeout_stream: TimeOrZero where KERNEL_TIME = "0",
+        "When a UDP flow with answers is no longer tracked.";
+    "proxy-healthz-bind" agent proxy_healthz_bind: Option<SocketAddr> = "0.0.0.0:10256",
+        "Address and port of kube-proxy's /healthz and /livez, while weft serves Services; empty for none.";
+    "proxy-metrics-bind" agent proxy_metrics_bind: Option<SocketAddr> = "127.0.0.1:10249",
+        "Address and port of kube-proxy's /metrics, /proxyMode and /configz, while weft serves Services; empty for none.";
     "log-level" any log_level: LogFilter = "info",
         "Least important lines to log: error, warn, info, debug, trace, or directives such as warn,weft::lease=debug.";
     "log-format" any log_format: LogFormat = "text",

@@ -10,6 +10,7 @@ use super::error::ConfigError;
 use super::file;
 use super::flags::Flags;
 use super::keys::{KEYS, Key, Settings, find};
+use super::kube_proxy;
 use super::rule::Rule;
 use super::value::Value;
 use crate::cluster::etcd::EtcdOptions;
@@ -27,6 +28,8 @@ pub enum Origin {
     Environment(String),
     /// A configuration file.
     File(PathBuf),
+    /// A key of kube-proxy's in a KubeProxyConfiguration.
+    KubeProxy(PathBuf, String),
     /// Nowhere: it is the default.
     Default,
 }
@@ -37,6 +40,7 @@ impl fmt::Display for Origin {
             Self::Flag => out.write_str("flag"),
             Self::Environment(name) => write!(out, "environment {name}"),
             Self::File(path) => write!(out, "file {}", path.display()),
+            Self::KubeProxy(path, key) => write!(out, "{key} of the kube-proxy configuration {}", path.display()),
             Self::Default => out.write_str("default"),
         }
     }
@@ -62,6 +66,8 @@ pub struct AgentConfig {
     pub etcd: EtcdOptions,
     /// The network configuration for a store that has none, from `network` and the keys beside it.
     pub network: NetConf,
+    /// What is to be logged once there is a log: keys of kube-proxy's that weft has no use for, and differences to it.
+    pub warnings: Vec<String>,
     texts: Texts,
 }
 
@@ -96,26 +102,31 @@ impl AgentConfig {
             }
             other => other?,
         };
-        let texts = Texts(
-            KEYS.iter()
-                .map(|key| {
-                    let given = if let Some(texts) = flags.texts.get(key.name) {
-                        (texts.clone(), Origin::Flag)
-                    } else if let Some(text) = variable(&key.variable()) {
-                        (vec![text], Origin::Environment(key.variable()))
-                    } else if let Some(texts) = from_file.get(key.name) {
-                        (texts.clone(), Origin::File(path.clone()))
-                    } else {
-                        (vec![(key.default)()], Origin::Default)
-                    };
-                    (key.name, given)
-                })
-                .collect(),
-        );
+        let given = |key: &Key| {
+            if let Some(texts) = flags.texts.get(key.name) {
+                Some((texts.clone(), Origin::Flag))
+            } else if let Some(text) = variable(&key.variable()) {
+                Some((vec![text], Origin::Environment(key.variable())))
+            } else {
+                from_file.get(key.name).map(|texts| (texts.clone(), Origin::File(path.clone())))
+            }
+        };
+        // Where kube-proxy's file lies only the layers above it say; what is no absolute path, the key's rule refuses below.
+        let below = find("kube-proxy-config").and_then(given).map(|(texts, _)| PathBuf::from(texts.concat()));
+        let below = below.filter(|path| path.is_absolute());
+        let layer = below.as_deref().map(kube_proxy::read).transpose()?.unwrap_or_default();
+        let from_layer = |key: &Key| {
+            let (from, texts) = layer.texts.get(key.name)?;
+            Some((texts.clone(), Origin::KubeProxy(below.clone()?, from.clone())))
+        };
+        let default = |key: &Key| (vec![(key.default)()], Origin::Default);
+        let text =
+            |key: &'static Key| (key.name, given(key).or_else(|| from_layer(key)).unwrap_or_else(|| default(key)));
+        let texts = Texts(KEYS.iter().map(text).collect());
         let settings = Settings::read(&texts)?;
         let etcd = etcd(&settings, &texts)?;
         let network = network(&settings, &texts)?;
-        Ok(Self { settings, etcd, network, texts })
+        Ok(Self { settings, etcd, network, warnings: layer.warnings, texts })
     }
 
     /// Each key with its value and where that came from, in the order of the table; no secrets.

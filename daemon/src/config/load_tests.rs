@@ -48,6 +48,31 @@ fn a10_flag_over_environment_over_file_over_default() {
 }
 
 #[test]
+fn kube_proxys_configuration_lies_below_all_others_and_above_the_defaults() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kube-proxy.conf");
+    let text = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\nmode: ipvs\n\
+                ipvs: {scheduler: lc, udpTimeout: 1ms}\nconntrack: {min: 7}\noomScoreAdj: -999\n";
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let file = format!("kube-proxy-config: {path}\nconntrack-min: 8\nipvs-udp-timeout: 5s\n");
+    let config = load(&[("proxy-mode", "nftables")], &[], &file).unwrap();
+    assert_eq!(origin(&config, "proxy-mode").0, "nftables");
+    assert_eq!(origin(&config, "conntrack-min").0, "8");
+    let from = format!("ipvs.scheduler of the kube-proxy configuration {path}");
+    assert_eq!(origin(&config, "ipvs-scheduler"), ("lc".into(), from));
+    assert_eq!(origin(&config, "conntrack-max-per-core").1, "default");
+    assert!(config.warnings.iter().any(|warning| warning.contains("oomScoreAdj")), "{:?}", config.warnings);
+
+    let error = load(&[("kube-proxy-config", path)], &[], "").unwrap_err();
+    let expected =
+        format!("ipvs-udp-timeout is \"1ms\" (ipvs.udpTimeout of the kube-proxy configuration {path}); expected whole");
+    assert!(error.starts_with(&expected), "{error}");
+    let error = load(&[("kube-proxy-config", "/nonexistent/kube-proxy.conf")], &[], "").unwrap_err();
+    assert!(error.contains("/nonexistent/kube-proxy.conf"), "{error}");
+}
+
+#[test]
 fn a_file_that_is_named_has_to_be_there() {
     let flags = Flags::<true> { file: Some("/nonexistent/x.yaml".into()), texts: BTreeMap::new() };
     let error = AgentConfig::load_from(&flags, |_| None, Path::new("/")).unwrap_err().to_string();
@@ -96,6 +121,22 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
         ("repair-interval", "99ms", "from 100ms to 1m"),
         ("repair-interval", "2m", "from 100ms to 1m"),
         ("node-name", "a/b", "node-1"),
+        ("proxy-mode", "iptables", "one of: auto, ipvs, nftables, none"),
+        ("service-cidr", "10.96.0.0", "10.96.0.0/12"),
+        ("service-cidr", "10.96.0.0/12,0.0.0.0/0", "at least 8 bits"),
+        ("detect-local", "bridge", "bridge:NAME"),
+        ("cluster-cidr", "10.244.0.0/33", "fd00:10:96::/108"),
+        ("node-port-addresses", "primary,10.0.0.0/8", "primary alone"),
+        ("node-port-addresses", "", "primary alone"),
+        ("masquerade-bit", "32", "a number from 0 to 31"),
+        ("ipvs-scheduler", "RR", "the name of an IPVS scheduler"),
+        ("ipvs-drain-limit", "25h", "up to 24h"),
+        ("ipvs-tcp-timeout", "500ms", "whole seconds"),
+        ("conntrack-udp-timeout", "501h", "up to 500h"),
+        ("conntrack-max-per-core", "-1", "a number from 0"),
+        ("min-sync-period", "31s", "up to 30s"),
+        ("proxy-healthz-bind", "10256", "0.0.0.0:8081"),
+        ("kube-proxy-config", "config.conf", "an absolute path"),
     ];
     for (key, value, expected) in cases {
         let error = load(&[(key, value)], &[], "").unwrap_err();

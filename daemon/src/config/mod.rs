@@ -1,15 +1,18 @@
 //! The configuration: every key of every command, read in one place before any socket opens.
 //!
 //! A key has one name: `--node-name` on the command line, `WEFT_NODE_NAME` in the environment, `node-name` in the file.
-//! The command line wins over the environment, that over the file, that over the default. A new key is one entry in
+//! The command line wins over the environment, that over the file, that over kube-proxy's configuration if one is given
+//! (`kube-proxy-config`), that over the default. A new key is one entry in
 //! [`keys`]; nothing else has to know of it.
 
 mod error;
 mod file;
 mod flags;
 pub mod keys;
+mod kube_proxy;
 mod load;
 mod rule;
+mod service_types;
 mod types;
 mod value;
 
@@ -17,6 +20,7 @@ pub use error::ConfigError;
 pub use flags::Flags;
 pub use keys::Settings;
 pub use load::{AgentConfig, Effective, Origin};
+pub use service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
 pub use types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
 pub use value::Endpoint;
 

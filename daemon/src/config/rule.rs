@@ -4,6 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+
+use super::service_types::TimeOrZero;
 use super::value::Value;
 
 /// A condition, and the words for it in error messages.
@@ -52,6 +55,33 @@ pub(super) const VNI: Rule<u32> =
 pub(super) const INTERVAL: Rule<Duration> = Rule {
     expected: "a time with its unit from 100ms to 1m, such as 10s",
     holds: |time| (Duration::from_millis(100)..=Duration::from_secs(60)).contains(time),
+};
+
+/// `masquerade-bit`: a bit of the 32 of a packet's mark.
+pub(super) const MARK_BIT: Rule<u8> = Rule { expected: "a number from 0 to 31", holds: |bit| *bit < 32 };
+
+/// The kernel's timers take whole seconds, and no more of them than fit their clock's ticks (`INT_MAX / HZ`).
+pub(super) const KERNEL_TIME: Rule<TimeOrZero> = Rule {
+    expected: "whole seconds up to 500h, such as 15m, or 0 to leave what the kernel has",
+    holds: |time| time.duration().subsec_nanos() == 0 && time.duration() <= Duration::from_secs(500 * 3600),
+};
+
+/// `min-sync-period`: a change that waits for longer than the whole table's period makes the node unhealthy.
+pub(super) const SYNC_GAP: Rule<TimeOrZero> = Rule {
+    expected: "a time with its unit up to 30s, such as 20ms, or 0",
+    holds: |time| time.duration() <= Duration::from_secs(30),
+};
+
+/// `ipvs-drain-limit`: draining has an end.
+pub(super) const DRAIN: Rule<TimeOrZero> = Rule {
+    expected: "a time with its unit up to 24h, such as 2m, or 0 to end connections at once",
+    holds: |time| time.duration() <= Duration::from_secs(24 * 3600),
+};
+
+/// `service-cidr`: a range of Services that is everything would turn away everything.
+pub(super) const SERVICE_RANGES: Rule<Vec<IpNetwork>> = Rule {
+    expected: "networks such as 10.96.0.0/12 or fd00:10:96::/108, with a prefix of at least 8 bits",
+    holds: |networks| networks.iter().all(|network| network.prefix() >= 8),
 };
 
 fn is_public(ip: IpAddr) -> bool {

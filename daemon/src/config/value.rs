@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnetwork::{Ipv4Network, Ipv6Network};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
@@ -140,8 +140,18 @@ impl Scalar for Ipv6Network {
     }
 }
 
+/// Bits of the address beyond the prefix are dropped, as everybody who writes networks for Services does.
+impl Scalar for IpNetwork {
+    const EXPECTED: &'static str = "networks such as 10.96.0.0/12 or fd00:10:96::/108";
+
+    fn read(text: &str) -> Option<Self> {
+        let network: Self = text.contains('/').then(|| text.parse().ok()).flatten()?;
+        Self::new(network.network(), network.prefix()).ok()
+    }
+}
+
 impl Scalar for Duration {
-    const EXPECTED: &'static str = "a time with its unit, such as 500ms, 10s or 2m";
+    const EXPECTED: &'static str = "a time with its unit, such as 500ms, 10s, 2m or 24h";
 
     fn read(text: &str) -> Option<Self> {
         let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
@@ -151,6 +161,7 @@ impl Scalar for Duration {
             "ms" => Self::from_millis(number),
             "s" => Self::from_secs(number),
             "m" => Self::from_secs(number.checked_mul(60)?),
+            "h" => Self::from_secs(number.checked_mul(3600)?),
             _ => return None,
         };
         (!time.is_zero()).then_some(time)
@@ -179,7 +190,8 @@ mod tests {
     fn times_need_a_unit() {
         assert_eq!(<Duration as Scalar>::read("500ms"), Some(Duration::from_millis(500)));
         assert_eq!(<Duration as Scalar>::read("2m"), Some(Duration::from_secs(120)));
-        for text in ["", "10", "s", "0s", "1h", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999m"] {
+        assert_eq!(<Duration as Scalar>::read("24h"), Some(Duration::from_secs(86_400)));
+        for text in ["", "10", "s", "0s", "1d", "-1s", "1.5s", "99999999999999999999s", "9999999999999999999m"] {
             assert_eq!(<Duration as Scalar>::read(text), None, "{text}");
         }
     }
@@ -191,6 +203,16 @@ mod tests {
         assert_eq!(read(&["1,2", " 3 "]), Some(vec![1, 2, 3]));
         assert_eq!(read(&[""]), Some(vec![]));
         assert_eq!(read(&["1,x"]), None);
+    }
+
+    #[test]
+    fn networks_of_both_families_lose_what_is_beyond_their_prefix() {
+        let read = |text| <IpNetwork as Scalar>::read(text).map(|network| network.to_string());
+        assert_eq!(read("10.96.0.1/12").as_deref(), Some("10.96.0.0/12"));
+        assert_eq!(read("fd00::1/108").as_deref(), Some("fd00::/108"));
+        for text in ["", "10.96.0.0", "10.96.0.0/33", "::/129", "10.96.0.0/12/1"] {
+            assert_eq!(read(text), None, "{text}");
+        }
     }
 
     #[test]

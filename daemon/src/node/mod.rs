@@ -4,12 +4,16 @@
 //! publishes when everything stands. What goes out is the kernel's state, the node's files, its lease's content and its
 //! health. Every pass is complete, so no event may be missed that a later pass would not make good.
 
+mod facts;
 mod inputs;
 mod owned;
 mod pass;
 mod sysctls;
+mod tables;
 mod vtep;
 
+pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};
-pub use owned::{Owned, OwnedError};
+pub use owned::{NODE_RECORD, Owned, OwnedError};
 pub use pass::{Node, NodeOptions};
+pub use tables::TablesWatch;

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use weft_cni::formats::files::{Durability, write_atomically};
 use weft_netlink::sysctl::Sysctl;
 
-const FILE: &str = "owned.json";
+/// The record of the node's own loop. Whoever changes settings beside it has a record of its own, as each is kept in memory.
+pub const NODE_RECORD: &str = "owned.json";
 const MODE: u32 = 0o600;
 
 /// The record. It lies in the run directory and dies with a reboot, as the settings do.
@@ -52,14 +53,14 @@ pub enum OwnedError {
 }
 
 impl Owned {
-    /// Reads the record of a run directory; there is none before the first start.
+    /// Reads a record of a run directory; there is none before the first start.
     ///
     /// A record that cannot be understood is taken for none: it can only have been written by something else.
     ///
     /// # Errors
     /// [`OwnedError::Record`] if it is there and cannot be read.
-    pub fn load(run_dir: &Path) -> Result<Self, OwnedError> {
-        let path = run_dir.join(FILE);
+    pub fn load(run_dir: &Path, file: &str) -> Result<Self, OwnedError> {
+        let path = run_dir.join(file);
         let record = match fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
                 tracing::warn!(path = %path.display(), "the record of earlier settings is unreadable and ignored: {error}");
@@ -176,11 +177,11 @@ mod tests {
         let made = root.path().join("etc/cni/net.d");
         fs::create_dir(root.path().join("etc")).unwrap();
         let run = root.path().join("run");
-        let mut owned = Owned::load(&run).unwrap();
+        let mut owned = Owned::load(&run, NODE_RECORD).unwrap();
         owned.claim_directory(&made).unwrap();
         fs::create_dir_all(&made).unwrap();
         owned.claim_device("flannel.1").unwrap();
-        let owned = Owned::load(&run).unwrap();
+        let owned = Owned::load(&run, NODE_RECORD).unwrap();
         assert_eq!(owned.devices().collect::<Vec<_>>(), ["flannel.1"]);
         owned.restore(&Sysctl::default()).unwrap();
         assert!(!root.path().join("etc/cni").exists() && root.path().join("etc").exists());
@@ -195,17 +196,17 @@ mod tests {
         fs::write(&file, "0\n").unwrap();
         let sysctl = Sysctl::at(&proc_sys);
 
-        let mut owned = Owned::load(&run).unwrap();
+        let mut owned = Owned::load(&run, NODE_RECORD).unwrap();
         assert!(owned.set(&sysctl, "net/ipv4/ip_forward", "1").unwrap());
         assert!(!owned.set(&sysctl, "net/ipv4/ip_forward", "1").unwrap());
         assert!(!owned.set(&sysctl, "net/ipv4/absent", "1").unwrap());
 
         // After a restart somebody else has changed it once more: the first value is what counts.
         fs::write(&file, "2\n").unwrap();
-        let mut owned = Owned::load(&run).unwrap();
+        let mut owned = Owned::load(&run, NODE_RECORD).unwrap();
         assert!(owned.set(&sysctl, "net/ipv4/ip_forward", "1").unwrap());
         owned.restore(&sysctl).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "0");
-        assert!(!run.join(FILE).exists());
+        assert!(!run.join(NODE_RECORD).exists());
     }
 }

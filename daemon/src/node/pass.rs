@@ -13,7 +13,8 @@ use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
 
-use super::owned::Owned;
+use super::facts::NodeFacts;
+use super::owned::{NODE_RECORD, Owned};
 use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
@@ -69,6 +70,7 @@ pub struct Node {
     peers: Reconciler<PeerTable>,
     filter: Reconciler<FilterTable>,
     value: watch::Sender<LeaseValue>,
+    facts: watch::Sender<Option<NodeFacts>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     uplink: Option<Uplink>,
@@ -110,17 +112,19 @@ impl Node {
         options: NodeOptions,
         kernel: Connection,
         value: watch::Sender<LeaseValue>,
+        facts: watch::Sender<Option<NodeFacts>>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
-            owned: Owned::load(&options.run_dir)?,
+            owned: Owned::load(&options.run_dir, NODE_RECORD)?,
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
             route: RouteSocket::open()?,
             sysctl: Sysctl::default(),
             kernel,
             value,
+            facts,
             health,
             metrics,
             uplink: None,
@@ -163,6 +167,7 @@ impl Node {
             *value = wanted;
             changed
         });
+        self.tell_facts(&held, &uplink);
         let filter_retry = self.place_filter(&held, now).await;
         let peers_retry = match snapshot {
             Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
@@ -174,6 +179,22 @@ impl Node {
         self.settled = Some(settled);
         self.publish(&held, &uplink);
         filter_retry.into_iter().chain(peers_retry).min()
+    }
+
+    /// Tells the node's Services what of the node concerns them.
+    fn tell_facts(&self, held: &Held, uplink: &Uplink) {
+        let facts = NodeFacts {
+            addresses: uplink.addresses(),
+            pod_networks: networks(held),
+            subnets: held.key.subnets().values().copied().collect(),
+        };
+        self.facts.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&facts);
+            if changed {
+                *known = Some(facts);
+            }
+            changed
+        });
     }
 
     /// Logs, once for each configuration, what in it nobody understands: most of it is misspelt.

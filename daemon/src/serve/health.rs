@@ -25,11 +25,13 @@ pub enum Component {
     Filter,
     /// Subnet file, plugin and conflist.
     Publish,
+    /// Services. Behind everything else: pods may come before their Services do.
+    Services,
 }
 
 impl Component {
-    const ALL: [Self; 7] =
-        [Self::Uplink, Self::Store, Self::Lease, Self::Links, Self::Peers, Self::Filter, Self::Publish];
+    const ALL: [Self; 8] =
+        [Self::Uplink, Self::Store, Self::Lease, Self::Links, Self::Peers, Self::Filter, Self::Publish, Self::Services];
 
     fn name(self) -> &'static str {
         match self {
@@ -40,6 +42,7 @@ impl Component {
             Self::Peers => "peers",
             Self::Filter => "filter",
             Self::Publish => "publish",
+            Self::Services => "services",
         }
     }
 }

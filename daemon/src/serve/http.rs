@@ -2,19 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use super::{Health, Metrics};
-
-/// The wait before an address that is in use is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
+use super::listen::openmetrics;
+use super::{Health, Metrics, Server};
 
 #[derive(Debug, Clone)]
 struct Sources {
@@ -23,8 +20,6 @@ struct Sources {
 }
 
 /// Serves `/healthz`, `/livez`, `/readyz` and `/metrics` until it is dropped.
-///
-/// An address that cannot be had is tried again for ever: the data plane does not depend on it.
 pub async fn serve(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metrics>) {
     let router = Router::new()
         .route("/healthz", get(|| async { "weft agent is running\n" }))
@@ -32,18 +27,8 @@ pub async fn serve(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metric
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Sources { health, metrics });
-    loop {
-        match TcpListener::bind(address).await {
-            Ok(listener) => {
-                tracing::info!(%address, "serving health and metrics");
-                if let Err(error) = axum::serve(listener, router.clone()).await {
-                    tracing::warn!(%address, "health and metrics stopped: {error}");
-                }
-            }
-            Err(error) => tracing::warn!(%address, "health and metrics cannot be served yet: {error}"),
-        }
-        tokio::time::sleep(AGAIN).await;
-    }
+    let server = Server { what: "health and metrics".to_owned(), address, own_family: false, router };
+    server.run(CancellationToken::new()).await;
 }
 
 async fn livez(State(sources): State<Sources>) -> impl IntoResponse {
@@ -60,6 +45,5 @@ async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
 }
 
 async fn render(State(sources): State<Sources>) -> impl IntoResponse {
-    // The version of the format that prometheus-client writes.
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], sources.metrics.render())
+    openmetrics(sources.metrics.render())
 }

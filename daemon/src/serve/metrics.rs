@@ -11,6 +11,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::ServiceMetrics;
+
 /// Which table a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabel {
@@ -37,6 +39,8 @@ pub struct Metrics {
     pub passes: Counter,
     /// How long a pass takes, in seconds.
     pub pass_seconds: Histogram,
+    /// What is counted of Services.
+    pub services: ServiceMetrics,
     writes: Family<TableLabel, Counter>,
     repairs: Family<TableLabel, Counter>,
     failures: Family<TableLabel, Gauge>,
@@ -57,6 +61,7 @@ impl Default for Metrics {
             pass_seconds: Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
             ]),
+            services: ServiceMetrics::default(),
             writes: Family::default(),
             repairs: Family::default(),
             failures: Family::default(),
@@ -90,6 +95,7 @@ impl Default for Metrics {
             metrics.repairs.clone(),
         );
         registry.register("objects_failed", "Kernel objects that are not as they should be", metrics.failures.clone());
+        metrics.services.register(registry.sub_registry_with_prefix("service"));
         Self { registry, ..metrics }
     }
 }
@@ -148,6 +154,7 @@ mod tests {
             "weft_repairs_total{table=\"peers\"} 1",
             "weft_objects_failed{table=\"filter\"} 0",
             "weft_passes_total 0",
+            "weft_service_services 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }

@@ -9,8 +9,8 @@ use netlink_sys::AsyncSocket;
 use rtnetlink::Handle;
 
 use crate::error::{Error, Result};
+use crate::frames::refusal;
 use crate::route::wire;
-use crate::socket::refusal;
 use crate::{AddressInfo, FdbEntry, Link, LinkRef, Neighbour, Request, Route, RouteFilter};
 
 /// Requests under way at once. Their acknowledgements must fit into the receive buffer together.

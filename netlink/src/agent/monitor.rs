@@ -1,22 +1,15 @@
 //! What others do to the kernel's tables, as it happens.
 
 use futures_util::StreamExt;
-use netlink_packet_core::{NetlinkMessage, NetlinkPayload, NlasIterator};
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteAttribute;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
+use netlink_sys::AsyncSocket;
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
-use crate::socket::Frames;
 
-/// `NFNLGRP_NFTABLES`, linux/netfilter/nfnetlink.h.
-const NFNLGRP_NFTABLES: u32 = 7;
-/// `NFNL_SUBSYS_NFTABLES`, the upper byte of the message type.
-const NFNL_SUBSYS_NFTABLES: u16 = 10;
-/// `struct nfgenmsg`.
-const NFGENMSG_LENGTH: usize = 4;
 /// Events that may wait for the reader. Those beyond are told as one [`Event::Overrun`].
 const WAITING: usize = 1024;
 /// Receive buffer of each subscription: a burst of a few thousand route changes fits.
@@ -45,16 +38,14 @@ pub enum Event {
         /// The link's index.
         link: u32,
     },
-    /// Something in an nf_tables table changed.
-    Nftables {
-        /// The table's name.
-        table: String,
-    },
     /// Events were lost (`ENOBUFS`): anything may have changed.
     Overrun,
 }
 
-/// The subscription to links, addresses, routes, neighbours and nf_tables of one network namespace.
+/// The subscription to links, addresses, routes and neighbours of one network namespace.
+///
+/// Not to nf_tables: as long as anybody listens, the kernel makes a message of each element of each transaction, which costs
+/// more than the transaction. There, [`nft::Socket::generation`](crate::nft::Socket::generation) tells whether to look.
 #[derive(Debug)]
 pub struct Monitor {
     events: mpsc::Receiver<Event>,
@@ -103,14 +94,8 @@ impl Monitor {
         .map_err(wrong)?;
         grow(connection.socket_mut().socket_mut());
 
-        let mut nft = TokioSocket::new(netlink_sys::protocols::NETLINK_NETFILTER).map_err(wrong)?;
-        nft.socket_mut().bind_auto().map_err(wrong)?;
-        nft.socket_mut().add_membership(NFNLGRP_NFTABLES).map_err(wrong)?;
-        grow(nft.socket_mut());
-
         tokio::spawn(connection);
-        tokio::spawn(listen_rtnetlink(messages, reporter.clone()));
-        tokio::spawn(listen_nftables(nft, reporter));
+        tokio::spawn(listen_rtnetlink(messages, reporter));
         Ok(Self { events, lost })
     }
 
@@ -147,32 +132,6 @@ async fn listen_rtnetlink<A>(
     }
 }
 
-async fn listen_nftables(socket: TokioSocket, reporter: Reporter) {
-    let mut buffer = Vec::with_capacity(64 * 1024);
-    loop {
-        buffer.clear();
-        match socket.recv(&mut buffer).await {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                reporter.report(Event::Overrun);
-                continue;
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-            // The socket is gone; the reader's timer goes on without us.
-            Err(_) => return,
-        }
-        let mut last = None;
-        for frame in Frames::new(&buffer).flatten() {
-            let table = changed_table(frame.kind, frame.payload());
-            // A transaction reports each of its objects; one event a table is enough.
-            if table.is_some() && table != last {
-                reporter.report(Event::Nftables { table: table.clone().unwrap_or_default() });
-                last = table;
-            }
-        }
-    }
-}
-
 fn event(message: &RouteNetlinkMessage) -> Option<Event> {
     match message {
         RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
@@ -193,17 +152,4 @@ fn event(message: &RouteNetlinkMessage) -> Option<Event> {
         }
         _ => None,
     }
-}
-
-/// The table of which an nf_tables message speaks. In every message of nf_tables attribute 1 is the table's name
-/// (`NFTA_TABLE_NAME`, `NFTA_CHAIN_TABLE`, …), but in that of a new generation, which ends each transaction.
-fn changed_table(kind: u16, payload: &[u8]) -> Option<String> {
-    const NFT_MSG_NEWGEN: u16 = 15;
-    if kind >> 8 != NFNL_SUBSYS_NFTABLES || kind & 0xff == NFT_MSG_NEWGEN {
-        return None;
-    }
-    let attributes = payload.get(NFGENMSG_LENGTH..)?;
-    let name = NlasIterator::new(attributes).flatten().find(|attribute| attribute.kind() == 1)?;
-    let text = name.value().strip_suffix(&[0]).unwrap_or(name.value());
-    Some(String::from_utf8_lossy(text).into_owned())
 }

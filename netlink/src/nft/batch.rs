@@ -1,11 +1,11 @@
 //! A transaction: changes of which the kernel makes all or none.
 
 use super::element::Element;
-use super::message::{self, BATCH_BEGIN, BATCH_END, SUBSYSTEM, about};
+use super::message::{self, BATCH_BEGIN, BATCH_END, about};
 use super::rule::{NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_POSITION};
 use super::set::NFTA_SET_NAME;
-use super::writer::Writer;
 use super::{Chain, Rule, Set, Table};
+use crate::codec::Writer;
 
 const REQUEST: u16 = 0x1;
 const REPLACE: u16 = 0x100;
@@ -54,7 +54,7 @@ impl Batch {
     #[must_use]
     pub fn new() -> Self {
         let mut writer = Writer::default();
-        writer.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, |_| {});
+        writer.message(BATCH_BEGIN, REQUEST, message::transaction_header(), |_| {});
         Self { writer, sets: 0, only_at: false }
     }
 
@@ -63,7 +63,7 @@ impl Batch {
     #[must_use]
     pub fn only_at(generation: u32) -> Self {
         let mut writer = Writer::default();
-        writer.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, |w| w.be32(NFNL_BATCH_GENID, generation));
+        writer.message(BATCH_BEGIN, REQUEST, message::transaction_header(), |w| w.be32(NFNL_BATCH_GENID, generation));
         Self { writer, sets: 0, only_at: true }
     }
 
@@ -284,7 +284,7 @@ impl Batch {
 
     /// Closes the transaction: no more changes go in.
     pub(super) fn close(&mut self) {
-        self.writer.message(BATCH_END, REQUEST, 0, SUBSYSTEM, |_| {});
+        self.writer.message(BATCH_END, REQUEST, message::transaction_header(), |_| {});
     }
 
     /// Numbers the messages from `first` on.

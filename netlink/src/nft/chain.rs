@@ -1,9 +1,9 @@
 //! Chains.
 
 use super::Name;
-use super::attributes::Attributes;
 use super::table::TableFamily;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_CHAIN_HANDLE: u16 = 2;
 pub(super) const NFTA_CHAIN_NAME: u16 = 3;
@@ -39,7 +39,8 @@ impl ChainKind {
     }
 }
 
-/// Where on a packet's way a base chain stands (`enum nf_inet_hooks`, `enum nf_dev_hooks`, linux/netfilter.h).
+/// Where on a packet's way a base chain stands (`enum nf_inet_hooks`, `enum nf_dev_hooks`, linux/netfilter.h;
+/// `NF_ARP_IN`, `NF_ARP_OUT`, linux/netfilter_arp.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
     /// Before routing, whatever comes in.
@@ -64,8 +65,8 @@ impl Hook {
 
     fn number(self, family: TableFamily) -> u32 {
         match (self, family) {
-            (Self::Prerouting, _) | (Self::Ingress, TableFamily::Netdev) => 0,
-            (Self::Input, _) | (Self::Egress, TableFamily::Netdev) => 1,
+            (Self::Prerouting, _) | (Self::Ingress, TableFamily::Netdev) | (Self::Input, TableFamily::Arp) => 0,
+            (Self::Input, _) | (Self::Egress, TableFamily::Netdev) | (Self::Output, TableFamily::Arp) => 1,
             (Self::Forward, _) => 2,
             (Self::Output, _) => 3,
             (Self::Postrouting, _) => 4,
@@ -75,9 +76,12 @@ impl Hook {
     }
 
     fn from_number(number: u32, family: TableFamily) -> Option<Self> {
-        let netdev = family == TableFamily::Netdev;
-        let at_device = |hook: &Self| matches!(hook, Self::Ingress | Self::Egress);
-        Self::ALL.into_iter().find(|hook| hook.number(family) == number && (!netdev || at_device(hook)))
+        let is_of_family = |hook: &Self| match family {
+            TableFamily::Netdev => matches!(hook, Self::Ingress | Self::Egress),
+            TableFamily::Arp => matches!(hook, Self::Input | Self::Output),
+            _ => true,
+        };
+        Self::ALL.into_iter().find(|hook| hook.number(family) == number && is_of_family(hook))
     }
 }
 

@@ -1,9 +1,9 @@
 //! `struct nft_data` on the wire: a value or a verdict (`NFTA_DATA_*`, linux/netfilter/nf_tables.h).
 
-use super::attributes::Attributes;
 use super::expr::Verdict;
 use super::value::Value;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_DATA_VALUE: u16 = 1;
 const NFTA_DATA_VERDICT: u16 = 2;

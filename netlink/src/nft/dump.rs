@@ -1,15 +1,11 @@
 //! Reads what the kernel has.
 
-use std::convert::Infallible;
-
-use netlink_packet_core::{NetlinkDeserializable, NetlinkHeader, NetlinkSerializable};
-
-use super::attributes::Attributes;
 use super::element::{self, Element, RawElement};
 use super::message;
 use super::set::NFTA_SET_NAME;
-use super::writer::{MESSAGE_HEADER, Writer};
 use super::{ChainInfo, RuleInfo, Set, SetInfo, Socket, Table, TableInfo};
+use crate::codec::Attributes;
+use crate::codec::{MESSAGE_HEADER, Message, Writer, read_all};
 use crate::{Error, Result};
 
 const NFTA_RULE_CHAIN: u16 = super::rule::NFTA_RULE_CHAIN;
@@ -18,63 +14,24 @@ const NFTA_GEN_ID: u16 = 1;
 const REQUEST: u16 = 1;
 /// How often the elements of a set are read before two dumps agree.
 const ELEMENT_ATTEMPTS: u32 = 16;
-/// `struct nlmsghdr`.
-const NETLINK_HEADER: usize = 16;
-/// `struct nfgenmsg`.
-const NETFILTER_HEADER: usize = 4;
 
-/// An nf_tables message without its netlink header.
-#[derive(Debug, Clone)]
-struct Message {
-    kind: u16,
-    body: Vec<u8>,
+/// A request; the body writes its attributes.
+fn request(message: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Message {
+    Message::new(message::kind(message), message::header(family), body)
 }
 
-impl Message {
-    /// A request; the body writes its attributes.
-    fn request(message: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Self {
-        let mut writer = Writer::default();
-        let kind = message::kind(message);
-        writer.message(kind, REQUEST, family, 0, body);
-        Self { kind, body: writer.bytes()[NETLINK_HEADER..].to_vec() }
-    }
-
-    fn family(&self) -> u8 {
-        self.body.first().copied().unwrap_or_default()
-    }
-
-    fn attributes(&self) -> Attributes<'_> {
-        Attributes(self.body.get(NETFILTER_HEADER..).unwrap_or_default())
-    }
-
-    /// Whether it is of this kind, and about this table.
-    fn is_about(&self, message: u16, table: &Table) -> bool {
-        self.kind == message::kind(message)
-            && self.family() == table.family.number()
-            && self.attributes().string(message::TABLE_NAME).as_deref() == Some(&table.name)
-    }
+fn elements_request(table: &Table, set: &Set) -> Message {
+    request(message::GET_ELEMENTS, table.family.number(), |w| {
+        w.string(message::TABLE_NAME, &table.name);
+        w.string(NFTA_SET_NAME, &set.name);
+    })
 }
 
-impl NetlinkSerializable for Message {
-    fn message_type(&self) -> u16 {
-        self.kind
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.body.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer[..self.body.len()].copy_from_slice(&self.body);
-    }
-}
-
-impl NetlinkDeserializable for Message {
-    type Error = Infallible;
-
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, Infallible> {
-        Ok(Self { kind: header.message_type, body: payload.to_vec() })
-    }
+/// Whether a message is of this kind, and about this table.
+fn is_about(found: &Message, message: u16, table: &Table) -> bool {
+    found.kind == message::kind(message)
+        && found.first() == table.family.number()
+        && found.attributes().string(message::TABLE_NAME).as_deref() == Some(&table.name)
 }
 
 impl Socket {
@@ -84,12 +41,12 @@ impl Socket {
     /// As all dumps: [`Error::Kernel`] if the kernel refuses, [`Error::DumpInterrupted`] if the tables never stood still,
     /// [`Error::Decode`] if an answer cannot be read.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>> {
-        let request = Message::request(message::GET_TABLE, 0, |_| {});
+        let request = request(message::GET_TABLE, 0, |_| {});
         self.dump("list nftables tables", &request, |message| {
             if message.kind != message::kind(message::NEW_TABLE) {
                 return None;
             }
-            TableInfo::read(message.family(), message.attributes()).transpose()
+            TableInfo::read(message.first(), message.attributes()).transpose()
         })
     }
 
@@ -98,9 +55,9 @@ impl Socket {
     /// # Errors
     /// See [`tables`](Self::tables).
     pub fn chains(&mut self, table: &Table) -> Result<Vec<ChainInfo>> {
-        let request = Message::request(message::GET_CHAIN, table.family.number(), |_| {});
+        let request = request(message::GET_CHAIN, table.family.number(), |_| {});
         self.dump(&format!("list the chains of table {table}"), &request, |message| {
-            let ours = message.is_about(message::NEW_CHAIN, table);
+            let ours = is_about(message, message::NEW_CHAIN, table);
             ours.then(|| ChainInfo::read(table.family, message.attributes()))
         })
     }
@@ -110,14 +67,14 @@ impl Socket {
     /// # Errors
     /// See [`tables`](Self::tables).
     pub fn rules(&mut self, table: &Table, chain: Option<&str>) -> Result<Vec<RuleInfo>> {
-        let request = Message::request(message::GET_RULE, table.family.number(), |w| {
+        let request = request(message::GET_RULE, table.family.number(), |w| {
             w.string(message::TABLE_NAME, &table.name);
             if let Some(chain) = chain {
                 w.string(NFTA_RULE_CHAIN, chain);
             }
         });
         self.dump(&format!("list the rules of table {table}"), &request, |message| {
-            message.is_about(message::NEW_RULE, table).then(|| RuleInfo::read(message.attributes()))
+            is_about(message, message::NEW_RULE, table).then(|| RuleInfo::read(message.attributes()))
         })
     }
 
@@ -127,11 +84,11 @@ impl Socket {
     /// See [`tables`](Self::tables); a table that does not exist is an error for which [`Error::is_absent`] holds, and a
     /// key type that [`Field`](super::Field) does not know is [`Error::Decode`].
     pub fn sets(&mut self, table: &Table) -> Result<Vec<SetInfo>> {
-        let request = Message::request(message::GET_SET, table.family.number(), |w| {
+        let request = request(message::GET_SET, table.family.number(), |w| {
             w.string(message::TABLE_NAME, &table.name);
         });
         self.dump(&format!("list the sets of table {table}"), &request, |message| {
-            message.is_about(message::NEW_SET, table).then(|| SetInfo::read(message.attributes()))
+            is_about(message, message::NEW_SET, table).then(|| SetInfo::read(message.attributes()))
         })
     }
 
@@ -140,7 +97,7 @@ impl Socket {
     /// # Errors
     /// See [`tables`](Self::tables); a table or set that does not exist is an error for which [`Error::is_absent`] holds.
     pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>> {
-        let request = Self::elements_request(table, set);
+        let request = elements_request(table, set);
         let operation = format!("list the elements of set {} of table {table}", set.name);
         let mut last: Option<Vec<Element>> = None;
         for _ in 0..ELEMENT_ATTEMPTS {
@@ -177,21 +134,14 @@ impl Socket {
             return Ok((self.elements(table, set)?.into_iter().map(read).collect(), true));
         }
         let operation = format!("list the elements of set {} of table {table}", set.name);
-        let lists = self.dump(&operation, &Self::elements_request(table, set), |message| {
+        let lists = self.dump(&operation, &elements_request(table, set), |message| {
             let list = message.attributes().nest(NFTA_SET_ELEM_LIST_ELEMENTS)?;
             let mut keep = |(_, element)| RawElement::read(Attributes(element)).map(|raw| read(raw.into_element()));
-            let ours = message.is_about(message::NEW_ELEMENTS, table);
+            let ours = is_about(message, message::NEW_ELEMENTS, table);
             ours.then(|| list.iter().map(&mut keep).collect::<Result<Vec<_>, _>>())
         })?;
         let in_one_go = lists.len() <= 1;
         Ok((lists.into_iter().flatten().collect(), in_one_go))
-    }
-
-    fn elements_request(table: &Table, set: &Set) -> Message {
-        Message::request(message::GET_ELEMENTS, table.family.number(), |w| {
-            w.string(message::TABLE_NAME, &table.name);
-            w.string(NFTA_SET_NAME, &set.name);
-        })
     }
 
     /// The elements of each message of a dump.
@@ -199,7 +149,8 @@ impl Socket {
         self.dump(operation, request, |message| {
             let list = message.attributes().nest(NFTA_SET_ELEM_LIST_ELEMENTS)?;
             let read = |(_, element)| RawElement::read(Attributes(element));
-            message.is_about(message::NEW_ELEMENTS, table).then(|| list.iter().map(read).collect::<Result<Vec<_>, _>>())
+            is_about(message, message::NEW_ELEMENTS, table)
+                .then(|| list.iter().map(read).collect::<Result<Vec<_>, _>>())
         })
     }
 
@@ -211,7 +162,7 @@ impl Socket {
         const OPERATION: &str = "read the nftables generation";
         let sequence = self.netlink.take_sequence(1);
         let mut writer = Writer::default();
-        writer.message(message::kind(message::GET_GENERATION), REQUEST, 0, 0, |_| {});
+        writer.message(message::kind(message::GET_GENERATION), REQUEST, message::header(0), |_| {});
         writer.bytes_mut()[8..12].copy_from_slice(&sequence.to_ne_bytes());
         self.netlink.send(writer.bytes(), OPERATION)?;
         loop {
@@ -232,14 +183,12 @@ impl Socket {
         }
     }
 
-    /// Asks for a whole table; `read` turns each message into a value, or passes it over.
     fn dump<T>(
         &mut self,
         operation: &str,
         request: &Message,
-        mut read: impl FnMut(&Message) -> Option<Result<T, String>>,
+        read: impl FnMut(&Message) -> Option<Result<T, String>>,
     ) -> Result<Vec<T>> {
-        let found = self.netlink.dump(operation, request, |message| read(&message))?;
-        found.into_iter().collect::<Result<_, _>>().map_err(|reason: String| Error::decode(operation, reason))
+        read_all(&mut self.netlink, operation, request, read)
     }
 }

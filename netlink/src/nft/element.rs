@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
-use super::attributes::Attributes;
 use super::expr::Verdict;
 use super::set::Set;
 use super::value::Value;
-use super::writer::Writer;
 use super::{Name, data};
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;

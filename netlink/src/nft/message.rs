@@ -1,7 +1,7 @@
 //! The numbers of nf_tables messages (linux/netfilter/nfnetlink.h, linux/netfilter/nf_tables.h).
 
 use super::table::Table;
-use super::writer::Writer;
+use crate::codec::Writer;
 
 /// `NFNL_SUBSYS_NFTABLES`.
 pub(super) const SUBSYSTEM: u16 = 10;
@@ -37,9 +37,20 @@ pub(super) const fn kind(message: u16) -> u16 {
     SUBSYSTEM << 8 | message
 }
 
+/// `struct nfgenmsg` of a message: the family, version 0, and no resource.
+pub(super) const fn header(family: u8) -> [u8; 4] {
+    [family, 0, 0, 0]
+}
+
+/// `struct nfgenmsg` of the messages around a transaction: its resource is the subsystem.
+pub(super) const fn transaction_header() -> [u8; 4] {
+    let [high, low] = SUBSYSTEM.to_be_bytes();
+    [0, 0, high, low]
+}
+
 /// Writes a message about something in a table; its first attribute names the table.
 pub(super) fn about(w: &mut Writer, message: u16, flags: u16, table: &Table, body: impl FnOnce(&mut Writer)) {
-    w.message(kind(message), flags, table.family.number(), 0, |w| {
+    w.message(kind(message), flags, header(table.family.number()), |w| {
         w.string(TABLE_NAME, &table.name);
         body(w);
     });

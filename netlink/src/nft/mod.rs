@@ -9,7 +9,6 @@
 //!
 //! Needs Linux 5.15. `NFT_MSG_DESTROY*` (6.3) is not used: what may not exist is added first, then deleted.
 
-mod attributes;
 mod batch;
 mod chain;
 mod data;
@@ -23,7 +22,6 @@ mod socket;
 mod table;
 mod value;
 mod words;
-mod writer;
 
 use std::borrow::Cow;
 use std::time::Duration;

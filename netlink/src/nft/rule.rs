@@ -1,9 +1,9 @@
 //! Rules.
 
 use super::Name;
-use super::attributes::Attributes;
 use super::expr::Expr;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 pub(super) const NFTA_RULE_CHAIN: u16 = 2;
 pub(super) const NFTA_RULE_HANDLE: u16 = 3;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Name;
-use super::attributes::Attributes;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 pub(super) const NFTA_SET_NAME: u16 = 2;
 const NFTA_SET_FLAGS: u16 = 3;

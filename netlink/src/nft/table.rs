@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::attributes::Attributes;
-use super::writer::Writer;
+use crate::codec::Attributes;
+use crate::codec::Writer;
 
 const NFTA_TABLE_FLAGS: u16 = 2;
 /// `NFT_TABLE_F_DORMANT`: the table is there, and packets pass it by.
@@ -20,6 +20,8 @@ pub enum TableFamily {
     Ip,
     /// IPv6.
     Ip6,
+    /// ARP.
+    Arp,
     /// Frames that pass a bridge.
     Bridge,
     /// Frames at one device.
@@ -31,6 +33,7 @@ impl TableFamily {
         match self {
             Self::Inet => 1,
             Self::Ip => 2,
+            Self::Arp => 3,
             Self::Netdev => 5,
             Self::Bridge => 7,
             Self::Ip6 => 10,
@@ -38,7 +41,9 @@ impl TableFamily {
     }
 
     pub(super) fn from_number(number: u8) -> Option<Self> {
-        [Self::Inet, Self::Ip, Self::Ip6, Self::Bridge, Self::Netdev].into_iter().find(|f| f.number() == number)
+        [Self::Inet, Self::Ip, Self::Ip6, Self::Arp, Self::Bridge, Self::Netdev]
+            .into_iter()
+            .find(|f| f.number() == number)
     }
 }
 
@@ -48,6 +53,7 @@ impl fmt::Display for TableFamily {
             Self::Inet => "inet",
             Self::Ip => "ip",
             Self::Ip6 => "ip6",
+            Self::Arp => "arp",
             Self::Bridge => "bridge",
             Self::Netdev => "netdev",
         })

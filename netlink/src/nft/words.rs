@@ -2,12 +2,12 @@
 //!
 //! So nothing needs to be formatted for the thousands of requests that go well.
 
-use super::attributes::Attributes;
 use super::message::{self, SUBSYSTEM, TABLE_NAME};
 use super::table::TableFamily;
 use super::value::Value;
-use super::writer::MESSAGE_HEADER;
 use super::{chain, data, element, rule, set};
+use crate::codec::Attributes;
+use crate::codec::MESSAGE_HEADER;
 
 const LIST: u16 = 3;
 

@@ -4,8 +4,11 @@
 //! What the lab has made is kept in `state.json` in its folder, for later calls of `weft-lab`.
 
 mod agent;
+mod balance;
 mod matrix;
 mod node;
+mod outside;
+mod services;
 mod spec;
 mod state;
 mod underlay;
@@ -21,8 +24,11 @@ use crate::etcd::Etcd;
 use crate::netns::Netns;
 
 pub use agent::AGENT_READY_LIMIT;
+pub use balance::{Balance, Way};
 pub use matrix::{Matrix, Pair};
 pub use node::{Node, PodRecord};
+pub use outside::OUTSIDE;
+pub use services::{PROBE_PORT, ServiceRequest};
 pub use spec::{NETWORK_PREFIX, Spec};
 pub use state::root;
 pub use view::{LabView, NodeView, PodView, Vtep, tail};

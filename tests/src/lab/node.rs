@@ -31,6 +31,9 @@ pub struct Node {
     pub cut: bool,
     /// Its pods.
     pub pods: Vec<PodRecord>,
+    /// Further arguments of its agent alone.
+    #[serde(default)]
+    pub agent_args: Vec<String>,
 }
 
 /// A pod of a node, as it is recorded.
@@ -44,6 +47,9 @@ pub struct PodRecord {
     pub attachment: Attachment,
     /// Its addresses, once it has been added to the network.
     pub ips: Vec<IpAddr>,
+    /// The server in it that tells who it is, once one has been started.
+    #[serde(default)]
+    pub server: Option<ProcessId>,
 }
 
 impl Node {
@@ -57,6 +63,7 @@ impl Node {
             agent: None,
             cut: false,
             pods: Vec::new(),
+            agent_args: Vec::new(),
         }
     }
 
@@ -169,7 +176,7 @@ impl Lab {
         let full = format!("{node}-{pod}");
         let netns = Netns::named(format!("{lab}-{full}"));
         let attachment = Attachment::eth0(&format!("{lab}-{full}"), &netns);
-        let mut record = PodRecord { name: full.clone(), netns, attachment, ips: Vec::new() };
+        let mut record = PodRecord { name: full.clone(), netns, attachment, ips: Vec::new(), server: None };
         owner.pods.retain(|known| known.name != full);
         owner.pods.push(record.clone());
         let runtime = owner.runtime();

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::kube::{SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::scratch::unique_name;
 
 /// Where the cluster's keys are in etcd.
@@ -77,6 +78,14 @@ impl Spec {
         self
     }
 
+    /// The same with agents that serve Services of the lab's Service network, in that mode (`nftables`, `ipvs`, `auto`).
+    #[must_use]
+    pub fn services(self, mode: &str) -> Self {
+        let both = format!("{SERVICE_CIDR_V4},{SERVICE_CIDR_V6}");
+        let networks = if self.dual_stack { both.as_str() } else { SERVICE_CIDR_V4 };
+        self.agent_args(&["--proxy-mode", mode, "--service-cidr", networks])
+    }
+
     /// What is written to etcd before the first agent starts; nothing if the agents shall do that.
     pub(super) fn network_config(&self) -> Option<String> {
         const BOTH: &str =
@@ -103,14 +112,15 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a namespace belongs to the lab: `<lab>-underlay`, `<lab>-node7`, `<lab>-node7-pod1`.
+/// Whether a namespace belongs to the lab: `<lab>-underlay`, `<lab>-ext`, `<lab>-node7`,
+/// `<lab>-node7-pod1`.
 pub(super) fn is_of_lab(lab: &str, namespace: &str) -> bool {
     let Some(rest) = namespace.strip_prefix(lab).and_then(|rest| rest.strip_prefix('-')) else { return false };
     let numbered = |word: &str, kind: &str| {
         word.strip_prefix(kind).is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
     };
     match rest.split_once('-') {
-        None => rest == "underlay" || numbered(rest, "node"),
+        None => rest == "underlay" || rest == "ext" || numbered(rest, "node"),
         Some((node, pod)) => numbered(node, "node") && numbered(pod, "pod"),
     }
 }
@@ -121,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_lab_knows_its_own_namespaces_only() {
-        for own in ["a-underlay", "a-node1", "a-node12-pod3"] {
+        for own in ["a-underlay", "a-ext", "a-node1", "a-node12-pod3"] {
             assert!(is_of_lab("a", own), "{own}");
         }
         for other in ["a", "a-", "a-b-node1", "ab-node1", "a-node", "a-node1-pod", "a-nodes", "a-node1-pod1-x"] {

@@ -1,6 +1,6 @@
 //! The segment between the nodes: a bridge in a namespace of its own, one port a node, a gateway address on it.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
 
@@ -48,36 +48,28 @@ const CROWD: u16 = 20;
 pub(super) fn attach(underlay: &Netns, node: &Node, nodes: u16) -> Result<()> {
     std::fs::create_dir_all(&node.folder)?;
     let netns = Netns::ensure_machine(node.netns.name())?;
+    plug_in(underlay, &netns, &port(node), &mac(node.number), [node.v4().into(), node.v6().into()])?;
+    if nodes > CROWD {
+        introduce(&netns, node, nodes)?;
+    }
+    Ok(())
+}
+
+/// Gives a machine its `eth0` on the segment, unless it has it.
+pub(super) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ips: [IpAddr; 2]) -> Result<()> {
     // The last thing that is done below.
     if netns.tool("ip", &["-6", "route", "show", "default"])?.contains("eth0") {
         return Ok(());
     }
-    let port = port(node);
     // What a kill in the middle may have left; the pair goes with either end.
-    let _ = underlay.tool("ip", &["link", "delete", &port]);
-    let add = [
-        "link",
-        "add",
-        &port,
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "eth0",
-        "address",
-        &mac(node.number),
-        "netns",
-        netns.name(),
-    ];
+    let _ = underlay.tool("ip", &["link", "delete", port]);
+    let add = ["link", "add", port, "type", "veth", "peer", "name", "eth0", "address", mac, "netns", netns.name()];
     underlay.tool("ip", &add)?;
-    underlay.tool("ip", &["link", "set", &port, "master", "br0", "up"])?;
+    underlay.tool("ip", &["link", "set", port, "master", "br0", "up"])?;
     netns.tool("ip", &["link", "set", "eth0", "up"])?;
-    netns.tool("ip", &["addr", "add", &format!("{}/24", node.v4()), "dev", "eth0"])?;
+    netns.tool("ip", &["addr", "add", &format!("{}/24", ips[0]), "dev", "eth0"])?;
     netns.tool("ip", &["route", "add", "default", "via", &GATEWAY.to_string()])?;
-    netns.tool("ip", &["addr", "add", &format!("{}/64", node.v6()), "dev", "eth0", "nodad"])?;
-    if nodes > CROWD {
-        introduce(&netns, node, nodes)?;
-    }
+    netns.tool("ip", &["addr", "add", &format!("{}/64", ips[1]), "dev", "eth0", "nodad"])?;
     netns.tool("ip", &["-6", "route", "add", "default", "via", "fd00:100::1", "dev", "eth0"])?;
     Ok(())
 }

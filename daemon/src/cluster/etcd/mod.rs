@@ -4,10 +4,15 @@
 
 pub mod connect;
 pub mod explain;
+mod objects;
 mod outage;
+mod pages;
 pub mod read;
+pub mod services;
 pub mod source;
+mod watching;
 
 pub use connect::{ConnectError, EtcdOptions, connect};
 pub use explain::explain;
+pub use services::{ServicesHandle, ServicesStatus};
 pub use source::{SourceHandle, SourceStatus};

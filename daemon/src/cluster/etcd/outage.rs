@@ -12,6 +12,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 /// Failures in a row, and the watch that ended them.
 #[derive(Debug)]
 pub(super) struct Outage {
+    /// What is not watched meanwhile, in the plural.
+    what: &'static str,
     backoff: Backoff,
     /// When the watch was opened, while there is one.
     watching_since: Option<Instant>,
@@ -19,13 +21,12 @@ pub(super) struct Outage {
     began: Option<Instant>,
 }
 
-impl Default for Outage {
-    fn default() -> Self {
-        Self { backoff: Backoff::new(BACKOFF.0, BACKOFF.1), watching_since: None, began: None }
-    }
-}
-
 impl Outage {
+    /// No watch yet, and no failure.
+    pub(super) const fn of(what: &'static str) -> Self {
+        Self { what, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), watching_since: None, began: None }
+    }
+
     /// A try failed, or a watch ended, for this reason; `known` says whether there is anything to go on with. Returns how
     /// long to wait.
     pub(super) fn failed(&mut self, reason: &str, known: bool) -> Duration {
@@ -36,12 +37,12 @@ impl Outage {
         }
         let wait = self.backoff.next_wait();
         if self.began.is_some() {
-            tracing::debug!(reason, retry_in = ?wait, "the leases are still not watched");
+            tracing::debug!(reason, retry_in = ?wait, "the {} are still not watched", self.what);
             return wait;
         }
         self.began = Some(Instant::now());
         let meanwhile = if known { "; all that is known is kept" } else { "" };
-        tracing::warn!(reason, "the leases are not watched{meanwhile}");
+        tracing::warn!(reason, "the {} are not watched{meanwhile}", self.what);
         wait
     }
 
@@ -49,7 +50,7 @@ impl Outage {
     pub(super) fn over(&mut self) {
         self.watching_since = Some(Instant::now());
         if let Some(began) = self.began.take() {
-            tracing::info!(after = ?began.elapsed(), "the leases are watched again");
+            tracing::info!(after = ?began.elapsed(), "the {} are watched again", self.what);
         }
     }
 }
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_logged_when_it_begins_and_when_it_is_over() {
-        let mut outage = Outage::default();
+        let mut outage = Outage::of("leases");
         let lines = logged(|| {
             for _ in 0..5 {
                 outage.failed("refused", false);
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn only_a_watch_that_lasted_starts_the_back_off_over() {
-        let mut outage = Outage::default();
+        let mut outage = Outage::of("leases");
         let waits: Vec<Duration> = (0..8).map(|_| outage.failed("no answer in time", true)).collect();
         assert!(waits[7] >= BACKOFF.1 / 2, "{waits:?}");
         outage.over();

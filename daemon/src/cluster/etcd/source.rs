@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::explain::explain;
 use super::outage::Outage;
 use super::read::{entry, read_view};
+use super::watching::{OLDER, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::model::Snapshot;
@@ -26,9 +27,6 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long changes are gathered before they are published: when all nodes of a large cluster start at once, a snapshot
 /// for each single change would cost more than all the rest.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// Longest time that opening a watch may take; the watch itself has no limit.
-const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How the source is doing, for readiness and metrics.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +86,7 @@ struct Source {
 impl Source {
     /// Lists and watches until nobody listens any more.
     async fn run(self) {
-        let mut outage = Outage::default();
+        let mut outage = Outage::of("leases");
         loop {
             let reason = match self.begin().await {
                 Ok((view, stream)) => {
@@ -113,11 +111,8 @@ impl Source {
     /// Lists everything, and opens a watch from there on.
     async fn begin(&self) -> Result<(StoreView, WatchStream), String> {
         let view = self.list().await?;
-        match timeout(WATCH_TIMEOUT, self.watch(view.revision)).await {
-            Ok(Ok(stream)) => Ok((view, stream)),
-            Ok(Err(error)) => Err(format!("cannot watch: {}", explain(&error))),
-            Err(_) => Err("cannot watch: no answer in time".to_owned()),
-        }
+        let stream = opened(self.watch(view.revision)).await?;
+        Ok((view, stream))
     }
 
     /// Reads everything and publishes it.
@@ -154,24 +149,22 @@ impl Source {
                     publish_at = None;
                     self.publish(&view);
                 }
-                response = stream.message() => match response {
-                    Ok(Some(response)) => {
-                        match self.apply(&mut view, listed_at, &response) {
-                            Ok(true) => publish_at = publish_at.or_else(|| Some(Instant::now() + GATHER)),
-                            Ok(false) => {}
-                            Err(reason) => return reason,
-                        }
+                response = stream.message() => {
+                    let response = match told(response) {
+                        Ok(response) => response,
+                        Err(reason) => return reason,
+                    };
+                    if self.apply(&mut view, listed_at, &response) {
+                        publish_at = publish_at.or_else(|| Some(Instant::now() + GATHER));
                     }
-                    Ok(None) => return "the watch ended".to_owned(),
-                    Err(error) => return format!("the watch ended: {}", explain(&error)),
-                },
+                }
                 () = sleep_until(relist_at) => {
                     let listed = match self.list().await {
                         Ok(listed) => listed,
                         Err(reason) => return reason,
                     };
                     if listed.revision < view.revision {
-                        return "the store is older than it was: it was wiped or restored".to_owned();
+                        return OLDER.to_owned();
                     }
                     listed_at = listed.revision;
                     view = listed;
@@ -192,13 +185,7 @@ impl Source {
     }
 
     /// Applies one message of the watch to what was last listed at revision `listed`; says whether anything changed.
-    fn apply(&self, view: &mut StoreView, listed: i64, response: &WatchResponse) -> Result<bool, String> {
-        if response.compact_revision() > 0 {
-            return Err(format!("the store has compacted its history up to {}", response.compact_revision()));
-        }
-        if response.canceled() {
-            return Err(format!("etcd ended the watch: {}", response.cancel_reason()));
-        }
+    fn apply(&self, view: &mut StoreView, listed: i64, response: &WatchResponse) -> bool {
         for event in response.events() {
             let Some(kv) = event.kv() else { continue };
             // A list that was made after the event has it already, and may have newer things that this would undo.
@@ -214,7 +201,7 @@ impl Source {
         if let Some(header) = response.header().filter(|_| !response.events().is_empty()) {
             view.revision = view.revision.max(header.revision());
         }
-        Ok(!response.events().is_empty())
+        !response.events().is_empty()
     }
 }
 

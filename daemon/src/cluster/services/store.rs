@@ -1,6 +1,6 @@
 //! What a source has read so far, and which Services have changed since somebody last looked.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -18,6 +18,15 @@ pub struct Changed {
     pub slices: Vec<Arc<EndpointSlice>>,
 }
 
+/// Several changes that belong together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Services to put, or (`None`) to take out.
+    pub services: Vec<(ObjectName, Option<Service>)>,
+    /// Slices to put, or to take out.
+    pub slices: Vec<(ObjectName, Option<EndpointSlice>)>,
+}
+
 /// All Services and slices. Shared: a source writes, whoever plans takes the changes.
 #[derive(Debug, Default)]
 pub struct ServiceStore {
@@ -28,11 +37,13 @@ pub struct ServiceStore {
 #[derive(Debug, Default)]
 struct Inner {
     services: HashMap<ObjectName, Arc<Service>>,
-    /// By Service, then by the slice's name.
-    slices: HashMap<ObjectName, BTreeMap<ObjectName, Arc<EndpointSlice>>>,
+    /// By Service, then in the order of their names. Most Services have one.
+    slices: HashMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     /// Which Service a slice belongs to, so that a deletion, which tells only a name, finds it.
     owners: HashMap<ObjectName, ObjectName>,
     dirty: HashSet<ObjectName>,
+    /// Revision of the source up to which everything is in here; 0 where a source has none.
+    revision: i64,
     /// Both lists have been read in whole once. Before, nothing is given out: a Service without its slices would be rejected.
     synced: bool,
 }
@@ -49,6 +60,18 @@ impl ServiceStore {
     pub fn set_slice(&self, name: &ObjectName, slice: Option<EndpointSlice>) {
         let mut inner = self.lock();
         inner.set_slice(name, slice);
+        self.tell(&inner);
+    }
+
+    /// Makes several changes, so that nobody sees one without the others.
+    pub fn update(&self, batch: Batch) {
+        let mut inner = self.lock();
+        for (name, service) in batch.services {
+            inner.set_service(&name, service);
+        }
+        for (name, slice) in batch.slices {
+            inner.set_slice(&name, slice);
+        }
         self.tell(&inner);
     }
 
@@ -92,23 +115,36 @@ impl ServiceStore {
         self.len() == 0
     }
 
-    /// Takes the Services that have changed since the last time, in no order; none before the store is synced.
-    pub fn take_changes(&self) -> Vec<Changed> {
+    /// Says up to which revision of the source everything has been put in. Whoever waits for a change to be programmed waits
+    /// for its revision.
+    pub fn set_revision(&self, revision: i64) {
+        let mut inner = self.lock();
+        if inner.revision != revision {
+            inner.revision = revision;
+            drop(inner);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes the Services that have changed since the last time, in no order, with the revision that they are at; none before
+    /// the store is synced.
+    pub fn take(&self) -> (Vec<Changed>, i64) {
         let mut inner = self.lock();
         if !inner.synced {
-            return Vec::new();
+            return (Vec::new(), 0);
         }
         let dirty = std::mem::take(&mut inner.dirty);
-        dirty.into_iter().map(|name| inner.changed(name)).collect()
+        (dirty.into_iter().map(|name| inner.changed(name)).collect(), inner.revision)
     }
 
-    /// Every Service there is, as if all had changed; what has changed is not forgotten by it.
-    pub fn all(&self) -> Vec<Changed> {
-        let inner = self.lock();
-        inner.services.keys().cloned().map(|name| inner.changed(name)).collect()
+    /// Takes every Service there is, as if all had changed.
+    pub fn take_all(&self) -> (Vec<Changed>, i64) {
+        let mut inner = self.lock();
+        inner.dirty.clear();
+        (inner.services.keys().cloned().map(|name| inner.changed(name)).collect(), inner.revision)
     }
 
-    /// Waits until something has changed since the last [`take_changes`](Self::take_changes). One at a time may wait.
+    /// Waits until something has changed since the last [`take`](Self::take). One at a time may wait.
     pub async fn wait(&self) {
         self.changed.notified().await;
     }
@@ -141,14 +177,14 @@ impl Inner {
     fn set_slice(&mut self, name: &ObjectName, slice: Option<EndpointSlice>) {
         let before = self.owners.get(name).cloned();
         if let (Some(owner), Some(slice)) = (&before, &slice)
-            && self.slices.get(owner).and_then(|slices| slices.get(name)).map(AsRef::as_ref) == Some(slice)
+            && self.slice(owner, name).map(AsRef::as_ref) == Some(slice)
         {
             return;
         }
         if let Some(owner) = before {
             self.owners.remove(name);
             if let Some(slices) = self.slices.get_mut(&owner) {
-                slices.remove(name);
+                slices.retain(|slice| slice.name != *name);
                 if slices.is_empty() {
                     self.slices.remove(&owner);
                 }
@@ -158,15 +194,86 @@ impl Inner {
         if let Some(slice) = slice {
             self.owners.insert(name.clone(), slice.service.clone());
             self.dirty.insert(slice.service.clone());
-            self.slices.entry(slice.service.clone()).or_default().insert(name.clone(), Arc::new(slice));
+            let slices = self.slices.entry(slice.service.clone()).or_default();
+            let at = slices.partition_point(|other| other.name < slice.name);
+            slices.insert(at, Arc::new(slice));
         }
+    }
+
+    fn slice(&self, owner: &ObjectName, name: &ObjectName) -> Option<&Arc<EndpointSlice>> {
+        self.slices.get(owner)?.iter().find(|slice| slice.name == *name)
     }
 
     fn changed(&self, name: ObjectName) -> Changed {
         Changed {
             service: self.services.get(&name).cloned(),
-            slices: self.slices.get(&name).map(|slices| slices.values().cloned().collect()).unwrap_or_default(),
+            slices: self.slices.get(&name).cloned().unwrap_or_default(),
             name,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::services::{Interner, parse};
+
+    fn slice(name: &str, service: &str) -> EndpointSlice {
+        let json = format!(
+            r#"{{"metadata": {{"namespace": "default", "name": "{name}",
+                "labels": {{"kubernetes.io/service-name": "{service}"}}}}, "addressType": "IPv4"}}"#
+        );
+        parse::slice(json.as_bytes(), None, &mut Interner::default()).unwrap().object.unwrap()
+    }
+
+    /// What has changed: the Service's name and its slices' names.
+    fn taken(store: &ServiceStore) -> Vec<(String, Vec<String>)> {
+        let mut all: Vec<_> = store
+            .take()
+            .0
+            .iter()
+            .map(|change| {
+                let slices = change.slices.iter().map(|slice| slice.name.name.to_string()).collect();
+                (change.name.name.to_string(), slices)
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
+    fn told(name: &str, slices: &[&str]) -> (String, Vec<String>) {
+        (name.to_owned(), slices.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn t22_nothing_is_given_out_before_everything_was_read_once() {
+        let store = ServiceStore::default();
+        store.update(Batch { slices: vec![(slice("a", "web").name, Some(slice("a", "web")))], ..Batch::default() });
+        assert!(!store.synced() && taken(&store).is_empty());
+        store.replace(Vec::new(), vec![slice("b", "web"), slice("a", "web")]);
+        assert_eq!(taken(&store), [told("web", &["a", "b"])]);
+        assert!(taken(&store).is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_moves_to_another_service_changes_both() {
+        let store = ServiceStore::default();
+        store.replace(Vec::new(), vec![slice("a", "web"), slice("b", "web")]);
+        taken(&store);
+        store.set_slice(&slice("a", "x").name, Some(slice("a", "x")));
+        assert_eq!(taken(&store), [told("web", &["b"]), told("x", &["a"])]);
+        store.set_slice(&slice("a", "x").name, Some(slice("a", "x")));
+        assert!(taken(&store).is_empty(), "it is the same");
+        store.set_slice(&slice("a", "x").name, None);
+        assert_eq!(taken(&store), [told("x", &[])]);
+    }
+
+    #[test]
+    fn a_list_takes_out_what_it_has_not() {
+        let store = ServiceStore::default();
+        store.replace(Vec::new(), vec![slice("a", "web"), slice("b", "x")]);
+        taken(&store);
+        store.replace(Vec::new(), vec![slice("b", "x")]);
+        assert_eq!(taken(&store), [told("web", &[])]);
     }
 }

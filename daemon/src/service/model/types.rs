@@ -156,4 +156,17 @@ impl PortPlan {
             TrafficPolicy::Local => &self.local,
         }
     }
+
+    /// Whether somebody answers, but nobody on this node, and the cluster IP leads to this node only
+    /// (`sync_proxy_rules_no_local_endpoints_total{traffic_policy="internal"}`).
+    #[must_use]
+    pub fn lacks_local_internally(&self) -> bool {
+        self.internal == TrafficPolicy::Local && self.local.is_empty() && self.has_any
+    }
+
+    /// The same of the frontends for clients outside of the cluster (`traffic_policy="external"`).
+    #[must_use]
+    pub fn lacks_local_externally(&self) -> bool {
+        self.external == TrafficPolicy::Local && self.local.is_empty() && self.has_any
+    }
 }

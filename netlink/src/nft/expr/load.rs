@@ -1,7 +1,7 @@
 //! Writes the expressions that load a [`Source`], and those that set a property.
 
 use super::{CtKey, Direction, Fib, FibOf, Header, IpVersion, MetaKey, NumGen, Register, Side, Source, named};
-use crate::nft::writer::Writer;
+use crate::codec::Writer;
 
 const NFTA_META_KEY: u16 = 2;
 const NFTA_CT_KEY: u16 = 2;

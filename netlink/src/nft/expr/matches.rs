@@ -12,7 +12,7 @@ use crate::nft::value::Value;
 /// The packet is of this IP version: `meta nfproto ipv4`.
 #[must_use]
 pub fn nfproto(version: IpVersion) -> Vec<Expr> {
-    is(Source::Meta(MetaKey::Nfproto), Value::byte(version.nfproto()))
+    is(Source::Meta(MetaKey::Nfproto), Value::byte(version.number()))
 }
 
 /// The packet is of this IP protocol: `meta l4proto tcp`.

@@ -15,6 +15,7 @@ mod registers;
 mod source;
 mod step;
 
+pub use crate::{IpVersion, protocol};
 pub use actions::{
     accept, add_to_set, continue_, counter, counter_from, dnat, dnat_by_map, drop, goto, jump, limit, masquerade,
     notrack, redirect, reject, return_, set_ct_mark, set_mark, snat, verdict_by_map,
@@ -26,9 +27,7 @@ pub use matches::{
 };
 pub use nat::{NatFlags, NatKind};
 pub use registers::{Register, load};
-pub use source::{
-    AddressKind, CtKey, CtState, CtStatus, Direction, Fib, FibOf, Header, IpVersion, MetaKey, NumGen, Side, Source,
-};
+pub use source::{AddressKind, CtKey, CtState, CtStatus, Direction, Fib, FibOf, Header, MetaKey, NumGen, Side, Source};
 pub use step::{ByteOrder, Compare, LimitPer, Reject, SetChange};
 
 use std::iter;
@@ -36,25 +35,11 @@ use std::time::Duration;
 
 use super::Name;
 use super::value::Value;
-use super::writer::Writer;
+use crate::codec::Writer;
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
 const NFTA_EXPR_DATA: u16 = 2;
-
-/// IP protocol numbers that rules speak of.
-pub mod protocol {
-    /// ICMP.
-    pub const ICMP: u8 = 1;
-    /// TCP.
-    pub const TCP: u8 = 6;
-    /// UDP.
-    pub const UDP: u8 = 17;
-    /// ICMPv6.
-    pub const ICMPV6: u8 = 58;
-    /// SCTP.
-    pub const SCTP: u8 = 132;
-}
 
 /// What becomes of a packet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

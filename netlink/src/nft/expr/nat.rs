@@ -1,7 +1,7 @@
 //! Address translation.
 
 use super::{IpVersion, Register, named};
-use crate::nft::writer::Writer;
+use crate::codec::Writer;
 
 /// Which address is rewritten (`enum nft_nat_types`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,7 +50,7 @@ pub(super) fn write_nat(
     const NFTA_NAT_FLAGS: u16 = 7;
     named(w, "nat", |w| {
         w.be32(NFTA_NAT_TYPE, if kind == NatKind::Source { 0 } else { 1 });
-        w.be32(NFTA_NAT_FAMILY, u32::from(version.nfproto()));
+        w.be32(NFTA_NAT_FAMILY, u32::from(version.number()));
         if let Some(address) = address {
             w.be32(NFTA_NAT_REG_ADDR_MIN, address.number());
         }

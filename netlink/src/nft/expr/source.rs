@@ -1,34 +1,9 @@
 //! What can be loaded into a register: meta data, headers, conntrack, the routing table, numbers.
 
-use std::net::IpAddr;
 use std::ops::BitOr;
 
 use super::Register;
-
-/// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IpVersion {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl IpVersion {
-    /// The version of an address.
-    #[must_use]
-    pub fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
-    pub(super) fn nfproto(self) -> u8 {
-        match self {
-            Self::V4 => 2,
-            Self::V6 => 10,
-        }
-    }
-}
+use crate::IpVersion;
 
 /// The source's side of something, or the destination's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -167,20 +142,32 @@ impl BitOr for CtState {
     }
 }
 
-/// What has happened to a connection, any of which is meant (`enum ip_conntrack_status`).
+/// What has happened to a connection (`enum ip_conntrack_status`); a rule means any of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CtStatus(u32);
 
 impl CtStatus {
     /// Packets went both ways.
     pub const SEEN_REPLY: Self = Self(1 << 1);
+    /// It is not the first to go when the table is full.
+    pub const ASSURED: Self = Self(1 << 2);
     /// Its source is translated.
     pub const SNAT: Self = Self(1 << 4);
     /// Its destination is translated.
     pub const DNAT: Self = Self(1 << 5);
 
+    /// Whether all of this has happened.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
     pub(super) fn bits(self) -> u32 {
         self.0
+    }
+
+    pub(crate) fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Register, Verdict, named};
+use crate::codec::Writer;
 use crate::nft::data;
 use crate::nft::value::Value;
-use crate::nft::writer::Writer;
 
 /// A comparison (`enum nft_cmp_ops`); of bytes, so that numbers must be in network order to be less or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

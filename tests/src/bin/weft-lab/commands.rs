@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::json;
-use weft_tests::lab::{Lab, LabView, Matrix, Spec, tail};
+use weft_tests::kube::{Port, Service};
+use weft_tests::lab::{Balance, Lab, LabView, Matrix, PROBE_PORT, ServiceRequest, Spec, tail};
 use weft_tests::tool;
 
-use crate::{Cli, Output, Verb, show};
+use crate::{Cli, Output, Verb, service, show};
 
 /// How long a pair may take to become reachable.
 const PING_LIMIT: Duration = Duration::from_secs(10);
@@ -19,7 +20,9 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { name, output, verb } = cli;
     match verb {
-        Verb::Up { nodes, pods, dual_stack } => up(Spec { nodes, pods, dual_stack, ..Spec::named(name) }, output),
+        Verb::Up { nodes, pods, dual_stack, proxy_mode } => {
+            up(Spec { nodes, pods, dual_stack, ..Spec::named(name) }.services(&proxy_mode), output)
+        }
         Verb::Down => {
             let was_there = Lab::down(&name)?;
             eprintln!(
@@ -35,13 +38,16 @@ pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
         }
         Verb::Ping => {
             let lab = Lab::open(&name)?;
-            finish(&lab, output, LOOK_LIMIT, false)
+            finish(&lab, output, LOOK_LIMIT, false, None)
         }
         Verb::Exec { place, command } => exec(&name, &place, &command),
+        Verb::Service { verb } => service::run(&name, verb, output),
+        Verb::Ask(ask) => service::ask(&name, &ask, output),
+        Verb::ProbeServer(server) => service::serve(&server),
         Verb::AddNode => {
             let mut lab = Lab::open(&name)?;
             lab.add_node()?;
-            finish(&lab, output, PING_LIMIT, true)
+            finish(&lab, output, PING_LIMIT, true, None)
         }
         Verb::RemoveNode { node } => quietly(Lab::open(&name)?.remove_node(&node)),
         Verb::KillAgent { node } => quietly(Lab::open(&name)?.kill_agent(&node)),
@@ -64,31 +70,53 @@ fn up(spec: Spec, output: Output) -> Result<ExitCode> {
         Some(view) => eprintln!("lab `{name}` is up already, with {} nodes", view.nodes.len()),
         None => lab.converge()?,
     }
-    finish(&lab, output, PING_LIMIT, true)
+    lab.serve_pods(&std::env::current_exe()?)?;
+    let service = lab.add_service(&shown_service())?;
+    finish(&lab, output, PING_LIMIT, true, Some(&service))
 }
 
-/// Shows the lab and the matrix. Not all reachable is a failure.
-fn finish(lab: &Lab, output: Output, limit: Duration, with_lab: bool) -> Result<ExitCode> {
+/// The Service that `up` shows: a node port and a cluster IP over all pods.
+fn shown_service() -> ServiceRequest {
+    ServiceRequest {
+        namespace: "default".into(),
+        name: "lab".into(),
+        kind: "NodePort".into(),
+        ports: vec![Port::tcp(80, PROBE_PORT)],
+        ..ServiceRequest::default()
+    }
+}
+
+/// Shows the lab, the matrix, and how a Service is spread. Anything that does not get through is a failure.
+fn finish(lab: &Lab, output: Output, limit: Duration, with_lab: bool, service: Option<&Service>) -> Result<ExitCode> {
     let matrix = lab.matrix(limit)?;
+    let balance = service.map(|service| lab.balance(service, limit)).transpose()?;
     let view = lab.view();
     match output {
         Output::Json => show::json(&json!({
             "lab": view, "pairs": matrix.pairs, "reachable": matrix.reachable(), "total": matrix.pairs.len(),
+            "service": balance,
         }))?,
         Output::Table => {
             if with_lab {
                 show::lab(&view, output)?;
             }
             show::matrix(&matrix);
+            if let Some(balance) = &balance {
+                show::balance(balance, &view);
+            }
         }
     }
     if !matrix.complete() {
         explain(&view, &matrix);
     }
+    let faults = balance.as_ref().map(Balance::faults).unwrap_or_default();
+    for fault in &faults {
+        eprintln!("Service: {fault}");
+    }
     if output == Output::Table {
         println!("{} of {} pod pairs reachable", matrix.reachable(), matrix.pairs.len());
     }
-    Ok(code(matrix.complete()))
+    Ok(code(matrix.complete() && faults.is_empty()))
 }
 
 /// What tells why pairs are not reachable: the nodes concerned, what they say, and the ends of their logs.
@@ -132,7 +160,7 @@ fn exec(name: &str, place: &str, words: &[String]) -> Result<ExitCode> {
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
-fn look(name: &str) -> Result<LabView> {
+pub(crate) fn look(name: &str) -> Result<LabView> {
     Lab::look(name)?.with_context(|| format!("there is no lab `{name}`; `weft-lab up --name {name}` makes one"))
 }
 
@@ -140,6 +168,6 @@ fn quietly(done: Result<()>) -> Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn code(good: bool) -> ExitCode {
+pub(crate) fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

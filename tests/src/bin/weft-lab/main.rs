@@ -1,17 +1,21 @@
 //! `weft-lab`: a cluster network of many nodes on this machine, to look at and to break.
 
 mod commands;
+mod service;
 mod show;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::service::{Ask, ProbeServer, ServiceVerb};
+
 /// A cluster network of many nodes on this machine: namespaces as nodes and pods, real etcd, real VXLAN.
 #[derive(Debug, Parser)]
 #[command(
     version,
     after_help = "Example:\n  weft-lab up --nodes 3\n  weft-lab exec node1-pod1 ping -c 3 10.244.2.2\n  \
+weft-lab service add web --port 80; weft-lab ask node1-pod1 10.96.0.17:80\n  \
 weft-lab cut node2; weft-lab ping; weft-lab heal\n  weft-lab down"
 )]
 struct Cli {
@@ -36,8 +40,11 @@ enum Output {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// Bring the lab up, or to the end where it is; then have every pod ask every other.
-    #[command(after_help = "Example:\n  weft-lab up --nodes 20 --output json")]
+    /// Bring the lab up, or to the end where it is; then have every pod ask every other, and the Service `default/lab` over
+    /// all pods be asked from inside and outside.
+    #[command(
+        after_help = "Example:\n  weft-lab up --nodes 20 --output json\n  weft-lab up --dual-stack --proxy-mode ipvs"
+    )]
     Up {
         /// How many nodes. A lab that is up only grows.
         #[arg(long, default_value_t = 3)]
@@ -48,6 +55,9 @@ enum Verb {
         /// Give pods an address of each family (new labs only).
         #[arg(long)]
         dual_stack: bool,
+        /// What serves Services: ipvs, nftables, auto (new labs only).
+        #[arg(long, default_value = "auto")]
+        proxy_mode: String,
     },
     /// Remove every trace of the lab.
     #[command(after_help = "Example:\n  weft-lab down --name lab")]
@@ -67,6 +77,19 @@ enum Verb {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<String>,
     },
+    /// Write, remove and show Services.
+    Service {
+        #[command(subcommand)]
+        verb: ServiceVerb,
+    },
+    /// Ask an address many times who is there, and sum up who answered and whom he saw.
+    #[command(
+        after_help = "Example:\n  weft-lab ask node1-pod1 10.96.0.16:80 --count 1000\n  weft-lab ask outside 192.168.100.12:30000"
+    )]
+    Ask(Ask),
+    /// Tell whoever asks who is here, until killed.
+    #[command(hide = true)]
+    ProbeServer(ProbeServer),
     /// Add a node with an agent and pods.
     #[command(after_help = "Example:\n  weft-lab add-node")]
     AddNode,

@@ -1,12 +1,16 @@
 //! Tables for people, JSON for programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use serde::Serialize;
-use weft_tests::lab::{LabView, Matrix, NodeView, Pair};
+use serde_json::{Value, json};
+use weft_tests::kube::{Port, Service};
+use weft_tests::lab::{Balance, LabView, Matrix, NodeView, Pair};
+use weft_tests::probe::Outcome;
 
 use crate::Output;
 
@@ -52,6 +56,80 @@ pub(crate) fn matrix(matrix: &Matrix) {
             _ => lines(&nodes, matrix),
         }
     );
+}
+
+/// How a Service is spread: how often each pod answered, or the pods of each node if there are many.
+pub(crate) fn balance(balance: &Balance, view: &LabView) {
+    let node_of = |pod: &str| pod.rsplit_once('-').map_or(pod, |(node, _)| node).to_owned();
+    let by_pod = balance.pods.len() <= MOST_PODS;
+    let heads: Vec<String> =
+        if by_pod { balance.pods.clone() } else { view.nodes.iter().map(|n| n.name.clone()).collect() };
+    let title = format!("Service {}", balance.service);
+    let mut table =
+        table(&[&[title.as_str(), "from"], &heads.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+    for way in &balance.ways {
+        let count = |head: &String| -> usize {
+            let answered = way.outcome.by.iter().filter(|(pod, _)| *pod == head || !by_pod && node_of(pod) == *head);
+            answered.map(|(_, tally)| tally.count).sum()
+        };
+        let cells = heads.iter().map(|head| count(head).to_string());
+        table.add_row([way.to.clone(), way.from.clone()].into_iter().chain(cells));
+    }
+    println!("{table}");
+}
+
+/// Services, each with its slices.
+pub(crate) fn services(services: &[Service], slices: &[Vec<Value>], output: Output) -> Result<()> {
+    if output == Output::Json {
+        let objects =
+            services.iter().zip(slices).map(|(service, slices)| json!({"service": service.json(), "slices": slices}));
+        return json(&objects.collect::<Vec<_>>());
+    }
+    let mut table = table(&["Service", "type", "cluster IP", "external", "ports", "endpoints"]);
+    let list = |ips: Vec<IpAddr>| ips.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    for (service, slices) in services.iter().zip(slices) {
+        let ports: Vec<String> = service.ports().iter().map(port).collect();
+        let endpoints: usize = slices.iter().filter_map(|slice| Some(slice["endpoints"].as_array()?.len())).sum();
+        table.add_row([
+            format!("{}/{}", service.namespace(), service.name()),
+            service.type_name().to_owned(),
+            list(service.cluster_ips()),
+            list(service.outer_ips()),
+            ports.join("\n"),
+            endpoints.to_string(),
+        ]);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn port(port: &Port) -> String {
+    let node_port = port.node_port.map(|number| format!(", node port {number}")).unwrap_or_default();
+    format!("{}/{} to {}{node_port}", port.port, port.transport.name(), port.target)
+}
+
+/// Who answered, and whom he saw.
+pub(crate) fn outcome(outcome: &Outcome, output: Output) -> Result<()> {
+    if output == Output::Json {
+        return json(outcome);
+    }
+    let mut table = table(&["answer", "times", "client as seen there"]);
+    for (pod, tally) in &outcome.by {
+        let sources: Vec<String> = tally.sources.iter().map(ToString::to_string).collect();
+        table.add_row([pod.clone(), tally.count.to_string(), sources.join("\n")]);
+    }
+    for (what, times) in [("refused", outcome.refused), ("no answer", outcome.timed_out), ("broken off", outcome.reset)]
+    {
+        if times > 0 {
+            table.add_row([what.to_owned(), times.to_string(), String::new()]);
+        }
+    }
+    for reason in outcome.failed.iter().collect::<BTreeSet<_>>() {
+        let times = outcome.failed.iter().filter(|failed| *failed == reason).count();
+        table.add_row([reason.clone(), times.to_string(), String::new()]);
+    }
+    println!("{table}");
+    Ok(())
 }
 
 /// JSON and a line break.

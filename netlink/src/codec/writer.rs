@@ -1,4 +1,4 @@
-//! Writes nfnetlink messages into one growing buffer.
+//! Writes messages into one growing buffer.
 //!
 //! Nothing is allocated for an attribute: a nest is opened with a length of zero, and the length is set when it closes.
 
@@ -6,31 +6,31 @@
 const NESTED: u16 = 1 << 15;
 /// `struct nlattr`, linux/netlink.h.
 const ATTRIBUTE_HEADER: usize = 4;
-/// `struct nlmsghdr` and `struct nfgenmsg`.
-pub(super) const MESSAGE_HEADER: usize = 20;
+/// `struct nlmsghdr` and the four bytes of `struct nfgenmsg` or `struct genlmsghdr`.
+pub(crate) const MESSAGE_HEADER: usize = 20;
 
 /// The messages written so far.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     bytes: Vec<u8>,
     fault: Option<String>,
 }
 
 impl Writer {
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         &mut self.bytes
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     /// What cannot be said in netlink at all; the kernel never sees such a buffer.
-    pub(super) fn fault(&self) -> Option<&str> {
+    pub(crate) fn fault(&self) -> Option<&str> {
         self.fault.as_deref()
     }
 
@@ -40,15 +40,14 @@ impl Writer {
         }
     }
 
-    /// Writes one message. `resource` is `nfgenmsg.res_id`; the sequence number is set when the message is sent.
-    pub(super) fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: impl FnOnce(&mut Self)) {
+    /// Writes one message. `header` is that of the protocol; the sequence number is set when the message is sent.
+    pub(crate) fn message(&mut self, kind: u16, flags: u16, header: [u8; 4], body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&[0; 4]);
         self.bytes.extend_from_slice(&kind.to_ne_bytes());
         self.bytes.extend_from_slice(&flags.to_ne_bytes());
         self.bytes.extend_from_slice(&[0; 8]);
-        self.bytes.extend_from_slice(&[family, 0]);
-        self.bytes.extend_from_slice(&resource.to_be_bytes());
+        self.bytes.extend_from_slice(&header);
         body(self);
         let length = self.bytes.len() - start;
         match u32::try_from(length) {
@@ -58,7 +57,7 @@ impl Writer {
     }
 
     /// Writes an attribute that holds other attributes.
-    pub(super) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
+    pub(crate) fn nest(&mut self, kind: u16, body: impl FnOnce(&mut Self)) {
         let start = self.bytes.len();
         self.header(kind | NESTED, 0);
         body(self);
@@ -72,12 +71,12 @@ impl Writer {
     }
 
     /// Writes an attribute of plain bytes, padded to the next multiple of four.
-    pub(super) fn raw(&mut self, kind: u16, value: &[u8]) {
+    pub(crate) fn raw(&mut self, kind: u16, value: &[u8]) {
         self.parts(kind, value, &[]);
     }
 
     /// Writes a name with its closing NUL.
-    pub(super) fn string(&mut self, kind: u16, value: &str) {
+    pub(crate) fn string(&mut self, kind: u16, value: &str) {
         if value.bytes().any(|byte| byte == 0) {
             self.note_fault(|| format!("the name {value:?} holds a NUL byte"));
         }
@@ -85,22 +84,37 @@ impl Writer {
     }
 
     /// Writes one byte.
-    pub(super) fn byte(&mut self, kind: u16, value: u8) {
+    pub(crate) fn byte(&mut self, kind: u16, value: u8) {
         self.parts(kind, &[value], &[]);
     }
 
-    /// Writes a 32-bit number, big endian as everywhere in nf_tables.
-    pub(super) fn be32(&mut self, kind: u16, value: u32) {
+    /// Writes a 16-bit number, big endian: a port.
+    pub(crate) fn be16(&mut self, kind: u16, value: u16) {
+        self.parts(kind, &value.to_be_bytes(), &[]);
+    }
+
+    /// Writes a 32-bit number, big endian as everywhere in nfnetlink.
+    pub(crate) fn be32(&mut self, kind: u16, value: u32) {
         self.parts(kind, &value.to_be_bytes(), &[]);
     }
 
     /// Writes a 64-bit number, big endian.
-    pub(super) fn be64(&mut self, kind: u16, value: u64) {
+    pub(crate) fn be64(&mut self, kind: u16, value: u64) {
         self.parts(kind, &value.to_be_bytes(), &[]);
     }
 
+    /// Writes a 16-bit number in the machine's order, as everywhere in generic netlink.
+    pub(crate) fn u16(&mut self, kind: u16, value: u16) {
+        self.parts(kind, &value.to_ne_bytes(), &[]);
+    }
+
+    /// Writes a 32-bit number in the machine's order.
+    pub(crate) fn u32(&mut self, kind: u16, value: u32) {
+        self.parts(kind, &value.to_ne_bytes(), &[]);
+    }
+
     /// Writes a comment as nft's user data: type, length with the NUL, text, NUL.
-    pub(super) fn comment(&mut self, kind: u16, comment: &str) {
+    pub(crate) fn comment(&mut self, kind: u16, comment: &str) {
         const COMMENT: u8 = 0;
         // nft itself refuses to list more than 128 bytes.
         match u8::try_from(comment.len() + 1) {
@@ -176,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn a_message_carries_length_family_and_resource() {
-        let bytes = written(|w| w.message(0x0a00, 5, 1, 10, |w| w.be32(1, 7)));
+    fn a_message_carries_its_length_and_the_header_of_its_protocol() {
+        let bytes = written(|w| w.message(0x0a00, 5, [1, 0, 0, 10], |w| w.be32(1, 7)));
         assert_eq!(bytes.len(), MESSAGE_HEADER + 8);
         assert_eq!(bytes[..4], 28u32.to_ne_bytes());
         assert_eq!(bytes[16..20], [1, 0, 0, 10]);

@@ -1,15 +1,15 @@
-//! Reads the attributes of nf_tables messages.
+//! Reads the attributes of messages.
 
 /// `NLA_TYPE_MASK`, linux/netlink.h: the kind without the flags "nested" and "byte order".
 const KIND: u16 = 0x3fff;
 
 /// A run of attributes, searched by kind; what is malformed is passed over.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// Kind and value of each attribute.
-    pub(super) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+    pub(crate) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.0;
         std::iter::from_fn(move || {
             let [a, b, c, d] = *rest.first_chunk::<4>()?;
@@ -20,30 +20,50 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    pub(super) fn raw(self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn raw(self, kind: u16) -> Option<&'a [u8]> {
         self.iter().find(|(found, _)| *found == kind).map(|(_, value)| value)
     }
 
-    pub(super) fn nest(self, kind: u16) -> Option<Self> {
+    pub(crate) fn nest(self, kind: u16) -> Option<Self> {
         self.raw(kind).map(Attributes)
     }
 
-    pub(super) fn string(self, kind: u16) -> Option<String> {
+    pub(crate) fn string(self, kind: u16) -> Option<String> {
         let value = self.raw(kind)?;
         let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
         value.get(..end).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
-    pub(super) fn be32(self, kind: u16) -> Option<u32> {
+    pub(crate) fn byte(self, kind: u16) -> Option<u8> {
+        self.raw(kind)?.first().copied()
+    }
+
+    pub(crate) fn be16(self, kind: u16) -> Option<u16> {
+        self.raw(kind)?.first_chunk().map(|bytes| u16::from_be_bytes(*bytes))
+    }
+
+    pub(crate) fn u16(self, kind: u16) -> Option<u16> {
+        self.raw(kind)?.first_chunk().map(|bytes| u16::from_ne_bytes(*bytes))
+    }
+
+    pub(crate) fn u32(self, kind: u16) -> Option<u32> {
+        self.raw(kind)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+    }
+
+    pub(crate) fn u64(self, kind: u16) -> Option<u64> {
+        self.raw(kind)?.first_chunk().map(|bytes| u64::from_ne_bytes(*bytes))
+    }
+
+    pub(crate) fn be32(self, kind: u16) -> Option<u32> {
         self.raw(kind)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
     }
 
-    pub(super) fn be64(self, kind: u16) -> Option<u64> {
+    pub(crate) fn be64(self, kind: u16) -> Option<u64> {
         self.raw(kind)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
     }
 
     /// The comment in nft's user data (type 0, length, text with NUL).
-    pub(super) fn comment(self, kind: u16) -> Option<String> {
+    pub(crate) fn comment(self, kind: u16) -> Option<String> {
         let mut rest = self.raw(kind)?;
         loop {
             let [kind, length] = *rest.first_chunk::<2>()?;

@@ -1,0 +1,103 @@
+//! weft's agent, against an etcd that only it sees.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde_json::Value;
+use weft_netlink::nft::TableFamily;
+use weft_tests::etcd::Etcd;
+use weft_tests::netns::Netns;
+use weft_tests::process::{self, ProcessId};
+use weft_tests::{binaries, tool};
+
+use super::cluster::{Cluster, NAMESPACE, service, service_name, slice_name};
+use super::contenders::{Contender, Mode, metric, passes};
+use super::kernel::Frontends;
+use super::site::UPLINK;
+
+/// Where the agent's keys are in etcd.
+const PREFIX: &str = "/coreos.com/network";
+
+/// The agent and its etcd.
+pub(crate) struct Weft {
+    node: Netns,
+    mode: Mode,
+    etcd: Etcd,
+    folder: PathBuf,
+    process: Option<ProcessId>,
+}
+
+impl Weft {
+    /// On a node, with its files in a folder that is there.
+    pub(crate) fn new(mode: Mode, node: &Netns, folder: PathBuf) -> Result<Self> {
+        let etcd = Etcd::start(node, "127.0.0.1:2379".parse()?, &folder.join("etcd"))?;
+        Ok(Self { node: node.clone(), mode, etcd, folder, process: None })
+    }
+}
+
+impl Contender for Weft {
+    fn name(&self) -> &'static str {
+        "weft"
+    }
+
+    fn provide(&mut self, cluster: &Cluster) -> Result<()> {
+        let all = 0..cluster.shape().services;
+        let services = all.clone().map(|number| {
+            let key = format!("{PREFIX}/services/{NAMESPACE}/{}", service_name(number));
+            (key, service(number, 1).to_string())
+        });
+        let slices = all.map(|number| (slice_key(number), cluster.slice(number, 1, None).to_string()));
+        self.etcd.put_all(services.chain(slices))
+    }
+
+    fn publish(&self, number: u32, slice: &Value) -> Result<()> {
+        self.etcd.put(&slice_key(number), &slice.to_string())
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let mut command = tool::command(binaries::find("weft")?);
+        command.args(["agent", "--node-name", "bench-node", "--iface", UPLINK, "--proxy-mode", self.mode.name()]);
+        command.args(["--etcd-endpoints", &self.etcd.endpoint(), "--etcd-prefix", PREFIX]);
+        for (flag, name) in [
+            ("--subnet-file", "subnet.env"),
+            ("--run-dir", "run"),
+            ("--state-dir", "lib"),
+            ("--cni-conf-dir", "net.d"),
+            ("--cni-bin-dir", "bin"),
+            ("--cni-state-dir", "cni"),
+        ] {
+            command.arg(flag).arg(self.folder.join(name));
+        }
+        self.process = Some(process::spawn(&self.node, &mut command, &self.folder.join("agent.log"))?);
+        Ok(())
+    }
+
+    fn process(&self) -> Option<ProcessId> {
+        self.process
+    }
+
+    fn frontends(&self) -> Frontends {
+        Frontends { family: TableFamily::Inet, table: "weft", map: "svc-frontends4" }
+    }
+
+    fn synced(&self) -> Result<bool> {
+        Ok(passes(&self.node)?.0 >= 1.0)
+    }
+
+    fn own_time(&self) -> Result<Option<Duration>> {
+        Ok(Some(Duration::from_secs_f64(passes(&self.node)?.1)))
+    }
+
+    fn messages(&self) -> Result<Option<f64>> {
+        metric(&self.node, "weft_service_messages_total").map(Some)
+    }
+
+    fn pause(&self) -> Duration {
+        Duration::from_millis(50)
+    }
+}
+
+fn slice_key(number: u32) -> String {
+    format!("{PREFIX}/endpointslices/{NAMESPACE}/{}", slice_name(number))
+}

@@ -1,0 +1,31 @@
+//! Tables as Markdown has them.
+
+use comfy_table::presets::ASCII_MARKDOWN;
+use comfy_table::{CellAlignment, Table};
+
+use crate::promise::Promise;
+
+/// An empty table.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    table
+}
+
+/// Every column but the first `words` holds numbers.
+pub(crate) fn numbers_to_the_right(table: &mut Table, words: usize) {
+    for column in table.column_iter_mut().skip(words) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// What was promised, and whether it is kept.
+pub(crate) fn promises(promises: &[Promise]) -> Table {
+    let mut table = table(&["promise", "measured", "at most", ""]);
+    for Promise { what, value, limit, kept } in promises {
+        let kept = if *kept { "kept" } else { "BROKEN" };
+        table.add_row([what, &format!("{value:.2}"), &format!("{limit:.2}"), kept]);
+    }
+    numbers_to_the_right(&mut table, 1);
+    table
+}

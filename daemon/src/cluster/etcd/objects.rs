@@ -1,0 +1,267 @@
+//! Keys and values to Services and slices: what of them is new, what cannot be used, and what has been said of it.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::cluster::layout::Layout;
+use crate::cluster::services::{Batch, Interner, ObjectName, parse};
+
+/// What a key holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Kind {
+    Service,
+    Slice,
+}
+
+/// What is known of a key.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    /// The revision that was last looked at.
+    revision: i64,
+    /// Whether that one or one before it could be used.
+    was_good: bool,
+}
+
+/// The objects in the store.
+#[derive(Debug)]
+pub(super) struct Objects {
+    services: String,
+    slices: String,
+    strings: Interner,
+    seen: HashMap<(Kind, ObjectName), Seen>,
+    complaints: HashMap<String, Complaint>,
+}
+
+/// What has been said of a key, so that it is said once.
+#[derive(Debug, Clone, Copy)]
+struct Complaint {
+    revision: i64,
+    is_rejected: bool,
+}
+
+/// A list in the making: nothing of it counts before it is whole.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    batch: Batch,
+    seen: HashMap<(Kind, ObjectName), Seen>,
+    /// Keys that name no object.
+    nameless: HashSet<String>,
+}
+
+impl Objects {
+    pub(super) fn new(layout: &Layout) -> Self {
+        Self {
+            services: layout.services(),
+            slices: layout.endpoint_slices(),
+            strings: Interner::default(),
+            seen: HashMap::new(),
+            complaints: HashMap::new(),
+        }
+    }
+
+    /// How many keys hold something that cannot be used.
+    pub(super) fn rejected(&self) -> usize {
+        self.complaints.values().filter(|complaint| complaint.is_rejected).count()
+    }
+
+    /// Takes one key of a list. If `is_same_store`, a revision that is known need not be looked at again.
+    pub(super) fn list(&mut self, listing: &mut Listing, key: &[u8], value: &[u8], revision: i64, is_same_store: bool) {
+        let Some(id) = self.identify(key, revision) else {
+            listing.nameless.insert(String::from_utf8_lossy(key).into_owned());
+            return;
+        };
+        let known = self.seen.get(&id).copied().filter(|known| is_same_store && known.revision == revision);
+        let seen = known.unwrap_or_else(|| self.read(&mut listing.batch, key, &id, value, revision));
+        listing.seen.insert(id, seen);
+    }
+
+    /// A list is whole: what has changed, and what is not there any more.
+    pub(super) fn listed(&mut self, listing: Listing) -> Batch {
+        let Listing { mut batch, seen, nameless } = listing;
+        for (kind, name) in self.seen.keys().filter(|id| !seen.contains_key(id)) {
+            take_out(&mut batch, *kind, name.clone());
+        }
+        self.complaints.retain(|key, _| match split(&self.services, &self.slices, key) {
+            Some((kind, namespace, name)) => seen.contains_key(&(kind, ObjectName::new(namespace, name))),
+            None => nameless.contains(key),
+        });
+        self.seen = seen;
+        batch
+    }
+
+    /// Takes one change: a new value, or that the key was deleted.
+    pub(super) fn change(&mut self, batch: &mut Batch, key: &[u8], value: Option<&[u8]>, revision: i64) {
+        let Some(value) = value else {
+            let key = String::from_utf8_lossy(key);
+            self.complaints.remove(&*key);
+            if let Some((kind, namespace, name)) = split(&self.services, &self.slices, &key) {
+                let id = (kind, ObjectName::new(namespace, name));
+                self.seen.remove(&id);
+                take_out(batch, kind, id.1);
+            }
+            return;
+        };
+        let Some(id) = self.identify(key, revision) else { return };
+        let seen = self.read(batch, key, &id, value, revision);
+        self.seen.insert(id, seen);
+    }
+
+    fn identify(&mut self, key: &[u8], revision: i64) -> Option<(Kind, ObjectName)> {
+        let text = String::from_utf8_lossy(key);
+        if let Some((kind, namespace, name)) = split(&self.services, &self.slices, &text) {
+            return Some((kind, ObjectName::new(self.strings.get(namespace), self.strings.get(name))));
+        }
+        if text.starts_with(&self.services) || text.starts_with(&self.slices) {
+            self.complain(&text, revision, true, "the key does not end in <namespace>/<name>; ignored");
+        }
+        None
+    }
+
+    /// Reads a value. One that cannot be used changes nothing: what was good before it goes on being served, because an
+    /// object of which nothing is known any more is no reason to break what depends on it.
+    fn read(&mut self, batch: &mut Batch, key: &[u8], id: &(Kind, ObjectName), value: &[u8], revision: i64) -> Seen {
+        let (kind, name) = id;
+        let was_good = self.seen.get(id).is_some_and(|seen| seen.was_good);
+        let result = match kind {
+            Kind::Service => parse::service(value, Some(name), &mut self.strings).map(|parsed| {
+                batch.services.push((name.clone(), parsed.object));
+                parsed.warnings
+            }),
+            Kind::Slice => parse::slice(value, Some(name), &mut self.strings).map(|parsed| {
+                batch.slices.push((name.clone(), parsed.object));
+                parsed.warnings
+            }),
+        };
+        let key = String::from_utf8_lossy(key);
+        let warnings = match result {
+            Ok(warnings) => warnings,
+            Err(error) => {
+                let outcome = if was_good { "what was known of it before stays" } else { "ignored" };
+                self.complain(&key, revision, true, &format!("{error}; {outcome}"));
+                return Seen { revision, was_good };
+            }
+        };
+        match warnings.as_slice() {
+            [] => drop(self.complaints.remove(&*key)),
+            [only] => self.complain(&key, revision, false, only),
+            [first, more @ ..] => {
+                self.complain(&key, revision, false, &format!("{first} (and {} more)", more.len()));
+            }
+        }
+        Seen { revision, was_good: true }
+    }
+
+    /// Says, once for each revision, what is wrong with a key.
+    fn complain(&mut self, key: &str, revision: i64, is_rejected: bool, message: &str) {
+        let complaint = Complaint { revision, is_rejected };
+        let said = self.complaints.insert(key.to_owned(), complaint);
+        if said.is_none_or(|said| said.revision != revision) {
+            tracing::warn!(key, revision, "{message}");
+        }
+    }
+}
+
+/// Kind, namespace and name in a key.
+fn split<'a>(services: &str, slices: &str, key: &'a str) -> Option<(Kind, &'a str, &'a str)> {
+    let (kind, rest) = match (key.strip_prefix(services), key.strip_prefix(slices)) {
+        (Some(rest), _) => (Kind::Service, rest),
+        (None, Some(rest)) => (Kind::Slice, rest),
+        (None, None) => return None,
+    };
+    let (namespace, name) = rest.split_once('/')?;
+    let is_whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+    is_whole.then_some((kind, namespace, name))
+}
+
+fn take_out(batch: &mut Batch, kind: Kind, name: ObjectName) {
+    match kind {
+        Kind::Service => batch.services.push((name, None)),
+        Kind::Slice => batch.slices.push((name, None)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::services::ServiceStore;
+
+    const WEB: &str = "/coreos.com/network/services/default/web";
+    const GOOD: &[u8] = br#"{"spec": {"clusterIP": "172.30.0.41", "ports": [{"port": 80}]}}"#;
+    const BAD: &[u8] = br#"{"spec": {"clusterIP": "172.30.0.41", "ports": [{"port": 0}]}}"#;
+
+    /// A store with the objects as they were listed.
+    fn listed(objects: &mut Objects, store: &ServiceStore, all: &[(&str, &[u8], i64)], is_same_store: bool) {
+        let mut listing = Listing::default();
+        for (key, value, revision) in all {
+            objects.list(&mut listing, key.as_bytes(), value, *revision, is_same_store);
+        }
+        store.update(objects.listed(listing));
+    }
+
+    fn change(objects: &mut Objects, store: &ServiceStore, key: &str, value: Option<&[u8]>, revision: i64) {
+        let mut batch = Batch::default();
+        objects.change(&mut batch, key.as_bytes(), value, revision);
+        store.update(batch);
+    }
+
+    fn start() -> (Objects, ServiceStore) {
+        let store = ServiceStore::default();
+        store.replace(Vec::new(), Vec::new());
+        (Objects::new(&Layout::default()), store)
+    }
+
+    #[test]
+    fn a_bad_version_leaves_the_good_one_and_is_counted_until_it_is_mended_or_gone() {
+        let (mut objects, store) = start();
+        listed(&mut objects, &store, &[(WEB, GOOD, 1)], false);
+        change(&mut objects, &store, WEB, Some(BAD), 2);
+        assert_eq!((store.len(), objects.rejected()), (1, 1));
+        // Whether it is listed as known or anew.
+        for is_same_store in [true, false] {
+            listed(&mut objects, &store, &[(WEB, BAD, 2)], is_same_store);
+            assert_eq!((store.len(), objects.rejected()), (1, 1));
+        }
+        change(&mut objects, &store, WEB, Some(GOOD), 3);
+        assert_eq!((store.len(), objects.rejected()), (1, 0));
+        change(&mut objects, &store, WEB, Some(b"x"), 4);
+        change(&mut objects, &store, WEB, None, 5);
+        assert_eq!((store.len(), objects.rejected()), (0, 0));
+    }
+
+    #[test]
+    fn a_list_that_breaks_off_takes_nothing_out_and_is_read_again() {
+        let (mut objects, store) = start();
+        listed(&mut objects, &store, &[(WEB, GOOD, 1)], false);
+        let other = b"/coreos.com/network/services/default/other";
+        // This one fails after its first page.
+        objects.list(&mut Listing::default(), other, GOOD, 2, true);
+        assert_eq!(store.len(), 1);
+        listed(&mut objects, &store, &[(WEB, GOOD, 1), (std::str::from_utf8(other).unwrap(), GOOD, 2)], true);
+        assert_eq!(store.len(), 2);
+        listed(&mut objects, &store, &[(WEB, GOOD, 1)], true);
+        assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn in_another_store_a_known_revision_is_another_value() {
+        let (mut objects, store) = start();
+        listed(&mut objects, &store, &[(WEB, GOOD, 1)], false);
+        let moved = br#"{"spec": {"clusterIP": "172.30.0.42", "ports": [{"port": 80}]}}"#;
+        listed(&mut objects, &store, &[(WEB, moved, 1)], false);
+        let service = store.take_all().0[0].service.clone().unwrap();
+        assert_eq!(service.cluster_ips.v4, Some([172, 30, 0, 42].into()));
+    }
+
+    #[test]
+    fn keys_that_name_nothing_are_counted() {
+        let (mut objects, store) = start();
+        for key in ["services/web", "services/a/b/c", "services//web", "endpointslices/a/", "services/"] {
+            change(&mut objects, &store, &format!("/coreos.com/network/{key}"), Some(GOOD), 1);
+        }
+        change(&mut objects, &store, "/coreos.com/network/gateways/a/b", Some(GOOD), 1);
+        assert_eq!((store.len(), objects.rejected()), (0, 5));
+        change(&mut objects, &store, "/coreos.com/network/services/web", None, 2);
+        assert_eq!(objects.rejected(), 4);
+        listed(&mut objects, &store, &[("/coreos.com/network/services/a/b/c", GOOD, 1)], true);
+        assert_eq!(objects.rejected(), 1);
+    }
+}

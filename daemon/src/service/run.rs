@@ -1,0 +1,222 @@
+//! When something has to be done: the loop around [`Engine`].
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::Engine;
+use super::health_ports::HealthPorts;
+use super::model::HealthPort;
+use super::options::ProxyOptions;
+use super::outcome::Outcome;
+use super::tell::Teller;
+use crate::cluster::etcd::services::ServicesStatus;
+use crate::cluster::services::{ObjectName, ServiceStore};
+use crate::config::NodePortAddresses;
+use crate::node::NodeFacts;
+
+/// The wait before something that failed is tried again; each failure in a row doubles it, up to the time of repair.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often the kernel is asked whether anybody has changed its nf_tables. It is one message, but if somebody has, everything
+/// is read.
+const GLANCE: Duration = Duration::from_secs(1);
+/// Looking takes at most this part of the time, however often others write to nf_tables.
+const LOOKING: u32 = 20;
+
+/// What the loop depends on.
+#[derive(Debug)]
+pub struct Inputs {
+    /// The Services.
+    pub store: Arc<ServiceStore>,
+    /// How their source is doing.
+    pub source: watch::Receiver<ServicesStatus>,
+    /// The node; `None` until it has a subnet.
+    pub facts: watch::Receiver<Option<NodeFacts>>,
+}
+
+/// Serves Services until it is told to stop. What the kernel has then stays.
+pub async fn run(options: ProxyOptions, mut inputs: Inputs, teller: Teller, stop: CancellationToken) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = serve(&options, &mut inputs, &teller) => {}
+    }
+}
+
+async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
+    let facts = first_facts(inputs, teller).await;
+    let (engine, mut outcome) = begin(options, &facts, &inputs.store, teller).await;
+    let now = Instant::now();
+    let mut this = Loop {
+        options,
+        inputs,
+        teller,
+        engine,
+        failures: 0,
+        arrived: None,
+        health: BTreeMap::new(),
+        health_ports: HealthPorts::new(Arc::clone(&teller.proxy)),
+        listening: Vec::new(),
+        next_glance: now + GLANCE,
+        next_audit: now + options.repair_interval / 2,
+    };
+    this.health_ports(&mut outcome);
+    this.count();
+    this.turn().await;
+}
+
+/// Waits until the node has a subnet, and the Services have been read once.
+async fn first_facts(inputs: &mut Inputs, teller: &Teller) -> NodeFacts {
+    let facts = loop {
+        if let Some(facts) = inputs.facts.borrow_and_update().clone() {
+            break facts;
+        }
+        teller.waiting("the node has no subnet yet");
+        changed(&mut inputs.facts).await;
+    };
+    while !inputs.store.synced() {
+        let error = inputs.source.borrow().error.clone();
+        teller.waiting(&error.unwrap_or_else(|| "the Services have not been read yet".to_owned()));
+        inputs.store.wait().await;
+    }
+    facts
+}
+
+/// Tries until the back ends stand, and says in the meantime why they do not.
+async fn begin(options: &ProxyOptions, facts: &NodeFacts, store: &ServiceStore, teller: &Teller) -> (Engine, Outcome) {
+    let mut wait = AGAIN;
+    loop {
+        let now = Instant::now();
+        let (services, revision) = store.take_all();
+        match Engine::start(options, facts, services, now) {
+            Ok((engine, outcome)) => {
+                teller.started(&engine, &outcome, revision, now.elapsed());
+                return (engine, outcome);
+            }
+            Err(error) => teller.bad(&error.to_string()),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(options.repair_interval);
+    }
+}
+
+struct Loop<'a> {
+    options: &'a ProxyOptions,
+    inputs: &'a mut Inputs,
+    teller: &'a Teller,
+    engine: Engine,
+    /// Passes in a row that left something undone.
+    failures: u32,
+    /// When the oldest change came in that the kernel has not.
+    arrived: Option<Instant>,
+    health: BTreeMap<ObjectName, HealthPort>,
+    health_ports: HealthPorts,
+    /// Where they are.
+    listening: Vec<IpAddr>,
+    next_glance: Instant,
+    next_audit: Instant,
+}
+
+impl Loop<'_> {
+    async fn turn(mut self) {
+        loop {
+            self.wait().await;
+            self.pass();
+            // The first change after a pause is served at once; those that come close behind it share a pass.
+            let gap = self.options.min_sync_period;
+            if !gap.is_zero() {
+                tokio::time::sleep(gap).await;
+            }
+        }
+    }
+
+    /// Until something has changed, or is due.
+    async fn wait(&mut self) {
+        let mut due = self.next_audit.min(self.next_glance);
+        if let Some(wake) = self.engine.wake() {
+            due = due.min(wake);
+        }
+        tokio::select! {
+            () = self.inputs.store.wait() => {
+                self.arrived.get_or_insert_with(Instant::now);
+                self.teller.queued();
+            }
+            () = changed(&mut self.inputs.facts) => {}
+            () = sleep_until(due.into()) => {}
+        }
+    }
+
+    fn count(&self) {
+        self.teller.count(&self.engine, self.inputs.source.borrow().rejected);
+    }
+
+    /// Opens and closes health check ports.
+    fn health_ports(&mut self, outcome: &mut Outcome) {
+        let addresses = listen_at(self.options, self.engine.facts());
+        if outcome.health.is_empty() && addresses == self.listening {
+            return;
+        }
+        for (service, port) in outcome.health.drain(..) {
+            match port {
+                Some(port) => self.health.insert(service, port),
+                None => self.health.remove(&service),
+            };
+        }
+        self.health_ports.set(self.health.values(), &addresses);
+        self.listening = addresses;
+    }
+
+    fn pass(&mut self) {
+        let now = Instant::now();
+        let facts = self.inputs.facts.borrow_and_update().clone();
+        let mut outcome = Outcome::default();
+        if let Some(facts) = facts {
+            outcome += self.engine.set_facts(&facts, now);
+        }
+        let (changes, revision) = self.inputs.store.take();
+        outcome += self.engine.sync(changes, now);
+        if now >= self.next_glance {
+            let begin = Instant::now();
+            outcome += self.engine.glance();
+            self.next_glance = Instant::now() + (begin.elapsed() * LOOKING).max(GLANCE);
+            self.count();
+        }
+        if now >= self.next_audit {
+            outcome += self.engine.audit(now);
+            self.next_audit = Instant::now() + self.options.repair_interval / 2;
+        }
+        outcome += self.engine.tick(now);
+        if outcome.failed() {
+            let wait = (AGAIN * 2_u32.saturating_pow(self.failures)).min(self.options.repair_interval / 2);
+            self.failures = self.failures.saturating_add(1);
+            let again = Instant::now() + wait;
+            (self.next_glance, self.next_audit) = (self.next_glance.min(again), self.next_audit.min(again));
+        } else {
+            self.failures = 0;
+            if let Some(arrived) = self.arrived.take() {
+                self.teller.arrived(arrived.elapsed());
+            }
+        }
+        self.health_ports(&mut outcome);
+        self.teller.passed(&self.engine, &outcome, revision, now.elapsed());
+    }
+}
+
+/// Where health checks of load balancers are answered: where node ports are.
+fn listen_at(options: &ProxyOptions, facts: &NodeFacts) -> Vec<IpAddr> {
+    match options.node_port_addresses {
+        NodePortAddresses::Primary => facts.addresses.values().copied().collect(),
+        NodePortAddresses::In(_) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+    }
+}
+
+async fn changed<T>(receiver: &mut watch::Receiver<T>) {
+    // A sender that is gone sends nothing more; the timer goes on.
+    if receiver.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,223 @@
+//! 4.6: what somebody deletes, what the host does, restarts, and bad input.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use weft_tests::kube::{Port, slices_of};
+use weft_tests::lab::NETWORK_PREFIX;
+use weft_tests::netns::Netns;
+use weft_tests::probe::{Answer, Dialogue, ProbeServer, Transport};
+use weft_tests::svc::{mode, vips};
+use weft_tests::{process, skip, tool, wait};
+
+use super::{is_ipvs, usual, web};
+
+/// The promise for every repair, and a look.
+const REPAIR: Duration = Duration::from_secs(12);
+
+/// Whether this machine has `nft`, the judge of the tables.
+fn has_nft() -> bool {
+    tool::call("nft", &["--version"]).is_ok()
+}
+
+/// The names of the objects of a kind in the agent's table.
+fn names(node: &Netns, kind: &str) -> Vec<String> {
+    let listed = node.json("nft", &["list", "table", "inet", "weft"]).unwrap();
+    let objects = listed["nftables"].as_array().cloned().unwrap_or_default();
+    objects.iter().filter_map(|object| Some(object[kind]["name"].as_str()?.to_owned())).collect()
+}
+
+#[test]
+fn t099_what_somebody_deletes_is_back_within_the_repair_time() {
+    if !has_nft() {
+        skip!("there is no nft to delete with");
+    }
+    let bench = usual();
+    let case = bench.alone("t099");
+    let service = case.service("web", &[Port::tcp(80, 8080).on_nodes(case.node_port())]);
+    let empty = case.service("empty", &web());
+    case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
+    case.apply(&empty, &[]);
+    let node = &bench.node.netns;
+    let node_port = SocketAddr::new(bench.node_ips()[0], service.ports()[0].node_port.unwrap());
+    let whole = |after: &str| {
+        wait::until_ok(REPAIR, &format!("Services to be whole again after {after}"), || {
+            let patience = Duration::from_millis(300);
+            for (place, door) in
+                [(&bench.pod, vips(&service)[0]), (&bench.pod, vips(&service)[1]), (&bench.ext, node_port)]
+            {
+                let outcome = place.to(door).times(8).within(patience).go();
+                if outcome.served() < 8 {
+                    return Err(format!("{} to {door}: {outcome:?}", place.name));
+                }
+            }
+            let outcome = bench.pod.to(vips(&empty)[0]).times(1).within(patience).go();
+            if outcome.refused == 1 { Ok(()) } else { Err(format!("no refusal: {outcome:?}")) }
+        })
+        .unwrap();
+    };
+    whole("nothing");
+    node.tool("nft", &["delete", "table", "inet", "weft"]).unwrap();
+    whole("the table");
+    let ours = |name: &String| name.starts_with("svc-");
+    for kind in ["map", "set"] {
+        for name in names(node, kind).into_iter().filter(ours) {
+            node.tool("nft", &["flush", kind, "inet", "weft", &name]).unwrap();
+        }
+    }
+    whole("every element");
+    for name in names(node, "chain").into_iter().filter(ours) {
+        node.tool("nft", &["flush", "chain", "inet", "weft", &name]).unwrap();
+    }
+    whole("every rule");
+    if is_ipvs() {
+        node.tool("ip", &["route", "flush", "table", "local", "root", "10.96.0.0/12"]).unwrap();
+        whole("the local route");
+    }
+}
+
+#[test]
+fn a_restart_with_unchanged_services_writes_nothing_to_their_tables() {
+    if !has_nft() {
+        skip!("there is no nft to watch with");
+    }
+    let bench = usual();
+    let case = bench.alone("restart");
+    let ports = [Port::tcp(80, 8080).named("a").on_nodes(case.node_port()), Port::udp(53, 8080).named("b")];
+    let service = case.service("web", &ports).load_balancer(&case.outer_ips(), "VIP").external_local();
+    let sticky = case.service("sticky", &web()).affinity(600);
+    case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
+    case.apply(&sticky, &[bench.l1.ready(), bench.l2.ready(), bench.r1.ready()]);
+    let log = bench.lab().folder().join("nft-monitor");
+    let mut monitor = tool::command("nft");
+    let monitor = process::spawn(&bench.node.netns, monitor.arg("monitor"), &log).unwrap();
+    let events = || std::fs::read_to_string(&log).unwrap();
+    // The monitor is there once it tells of something.
+    let heard = |mark: &str| {
+        wait::until(Duration::from_secs(5), "the monitor to listen", || {
+            let _ = bench.node.netns.tool("nft", &["add", "table", "inet", mark]);
+            let _ = bench.node.netns.tool("nft", &["delete", "table", "inet", mark]);
+            events().contains(mark)
+        })
+        .unwrap();
+    };
+    heard("before");
+    bench.kill_agent();
+    bench.start_agent();
+    // A pass or two later: an audit has been, too.
+    let passes = || bench.lab().metrics("node1").unwrap().body;
+    let number = |text: &str| -> f64 {
+        let line = text.lines().find_map(|line| line.strip_prefix("weft_passes_total "));
+        line.and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    };
+    let first = number(&passes());
+    wait::until(Duration::from_secs(30), "two more passes", || number(&passes()) >= first + 2.0).unwrap();
+    heard("after");
+    monitor.kill();
+    let written: Vec<String> = events().lines().filter(|line| line.contains("svc-")).map(str::to_owned).collect();
+    assert_eq!(written, [""; 0]);
+    bench.pod.to(vips(&service)[0]).is_served_by(&["l1", "r1"]);
+}
+
+#[test]
+fn flows_go_on_over_a_restart_without_losing_a_question() {
+    let bench = usual();
+    let case = bench.alone("flows");
+    let ports = [Port::tcp(80, 8080).named("tcp"), Port::udp(80, 8080).named("udp")];
+    let service = case.service("web", &ports);
+    case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
+    let open = |transport| vips(&service).into_iter().map(move |vip| (vip, transport)).collect::<Vec<_>>();
+    let flows: Vec<Dialogue> = [open(Transport::Tcp), open(Transport::Udp)]
+        .concat()
+        .into_iter()
+        .map(|(vip, transport)| bench.pod.to(vip).over(transport).open())
+        .collect();
+    let ask = || {
+        for flow in &flows {
+            let answer = flow.ask();
+            assert!(matches!(answer, Answer::Served { .. }), "{answer:?}");
+        }
+        vips(&service).into_iter().for_each(|vip| drop(bench.pod.to(vip).times(4).is_served()));
+    };
+    (0..20).for_each(|_| ask());
+    bench.kill_agent();
+    (0..20).for_each(|_| ask());
+    std::thread::scope(|scope| {
+        let started = scope.spawn(|| bench.start_agent());
+        while !started.is_finished() {
+            ask();
+        }
+        started.join().unwrap();
+    });
+    (0..20).for_each(|_| ask());
+}
+
+#[test]
+fn t107_a_service_does_not_show_the_hosts_own_ports() {
+    let bench = usual();
+    let case = bench.alone("t107");
+    let service = case.service("web", &web()).load_balancer(&case.outer_ips(), "VIP");
+    case.apply(&service, &[bench.l1.ready()]);
+    let _sshd = ProbeServer::start(&bench.node.netns, "sshd", &[22]).unwrap();
+    bench.ext.to(SocketAddr::new(bench.node_ips()[0], 22)).is_served_by(&["sshd"]);
+    for ip in service.cluster_ips() {
+        for place in [&bench.pod, &bench.ext, &bench.node, &bench.far] {
+            place.to(SocketAddr::new(ip, 22)).is_refused();
+        }
+    }
+    for ip in service.outer_ips() {
+        for place in [&bench.pod, &bench.ext] {
+            let outcome = place.to(SocketAddr::new(ip, 22)).times(2).within(Duration::from_millis(400)).go();
+            assert_eq!(outcome.served(), 0, "{ip}: {outcome:?}");
+        }
+    }
+}
+
+#[test]
+fn t109_the_host_reaches_services_from_its_own_address() {
+    let bench = usual();
+    let case = bench.case("t109");
+    let service = case.service("web", &web());
+    case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
+    for vip in vips(&service) {
+        bench.node.to(vip).is_served_by(&["l1", "r1"]).seen_as(&bench.node);
+    }
+}
+
+#[test]
+fn bad_input_is_named_and_everything_else_is_served() {
+    let bench = usual();
+    let case = bench.case("bad");
+    let good = case.service("good", &web());
+    let zero = case.service("zero", &[Port::tcp(0, 8080)]);
+    let odd =
+        case.service("odd", &web()).with("/spec/clusterIP", "10.96.0.300").with("/spec/clusterIPs/0", "10.96.0.300");
+    let wild = case.service("wild", &web()).with("/metadata/annotations/weft.dev~1ipvs-scheduler", "no-such");
+    for service in [&zero, &odd] {
+        case.serve(service, &[bench.l1.ready()]);
+        case.put(service.json());
+    }
+    let mut crossed = slices_of(&good, &[]).remove(0);
+    crossed["metadata"]["name"] = "crossed".into();
+    crossed["endpoints"] = serde_json::json!([{"addresses": ["fd00::1"]}, {"addresses": []}, {"addresses": ["x"]}]);
+    case.put(&crossed);
+    let etcd = bench.lab().etcd().unwrap().clone();
+    etcd.put(&format!("{NETWORK_PREFIX}/services/bad/garbled"), "{\"kind\":").unwrap();
+    etcd.put(&format!("{NETWORK_PREFIX}/endpointslices/bad/garbled"), "[1, 2").unwrap();
+    case.serve(&wild, &[bench.l1.ready()]);
+    case.put(wild.json());
+    case.apply(&good, &[bench.l1.ready()]);
+    vips(&good).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["l1"])));
+    if !is_ipvs() {
+        // What only IPVS would read.
+        vips(&wild).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["l1"])));
+    }
+    let log = bench.lab().log("node1").unwrap();
+    assert!(log.lines().any(|line| line.contains("garbled")), "nothing is said of the garbled objects");
+}
+
+#[test]
+fn the_mode_is_told() {
+    let bench = usual();
+    assert_eq!(bench.proxy("/proxyMode").body.trim(), mode());
+}
