@@ -6,6 +6,7 @@
 #[path = "service_nft/lab.rs"]
 mod lab;
 #[path = "service_nft/support.rs"]
+#[allow(dead_code, reason = "the other test uses the rest")]
 mod support;
 
 use std::collections::BTreeMap;

@@ -14,9 +14,6 @@ pub(crate) struct Frame<'a> {
     pub(crate) kind: u16,
     pub(crate) flags: u16,
     pub(crate) sequence: u32,
-    /// The socket that the message answers, or whose change it tells of; 0 for the kernel itself.
-    #[cfg(feature = "agent")]
-    pub(crate) port: u32,
     /// The message with its header.
     pub(crate) bytes: &'a [u8],
 }
@@ -91,14 +88,7 @@ impl<'a> Iterator for Frames<'a> {
             self.rest = &[];
             return Some(Err(reason));
         }
-        let frame = Frame {
-            kind: half(4),
-            flags: half(6),
-            sequence: word(8),
-            #[cfg(feature = "agent")]
-            port: word(12),
-            bytes: &self.rest[..length],
-        };
+        let frame = Frame { kind: half(4), flags: half(6), sequence: word(8), bytes: &self.rest[..length] };
         self.rest = self.rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Ok(frame))
     }

@@ -400,16 +400,6 @@ impl Socket {
         }));
         Ok(())
     }
-
-    /// The number under which the kernel knows this socket in its network namespace (`nlmsg_pid`).
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the kernel does not say.
-    pub(crate) fn port_id(&self) -> Result<u32> {
-        let mut address = SocketAddr::new(0, 0);
-        self.inner.get_address(&mut address).map_err(|error| Error::io("read the socket's port id", error))?;
-        Ok(address.port_number())
-    }
 }
 
 impl AsFd for Socket {

@@ -1,5 +1,4 @@
 //! The agent's connection and its subscription against the running kernel. Needs root.
-#![expect(clippy::disallowed_methods, reason = "nft plays the other party")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::net::IpAddr;
@@ -8,7 +7,6 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use weft_netlink::agent::{Connection, Event, Monitor};
 use weft_netlink::netns::{NetNs, NetNsGuard};
-use weft_netlink::nft::{self, Batch, Element, Field, Set, Table, TableFamily, Value};
 use weft_netlink::{
     Address, Errno, Error, FdbEntry, LinkChange, LinkKind, MacAddr, Neighbour, NextHop, Route, RouteFilter, RouteKind,
     RouteSocket, Verb, Vxlan, delete_link,
@@ -156,64 +154,6 @@ fn events_tell_who_was_touched() {
         wait_for(&mut monitor, &Event::Link { index: link }).await;
         other.one(delete_link(link)).unwrap();
         wait_for(&mut monitor, &Event::Link { index: link }).await;
-
-        for words in [["add", "table", "inet", "weft"], ["delete", "table", "inet", "weft"]] {
-            assert!(std::process::Command::new("nft").args(words).status().unwrap().success());
-            let touched =
-                |event: &Event| matches!(event, Event::Nftables { table, elements_only: false, .. } if table == "weft");
-            while !touched(&monitor.next().await.expect("the subscription goes on")) {}
-        }
-    });
-}
-
-#[test]
-fn changes_of_elements_and_their_authors_are_told_apart() {
-    let (_netns, _home) = fresh();
-    block_on(async {
-        let mut monitor = Monitor::open().unwrap();
-        let (mut one, mut other) = (nft::Socket::open().unwrap(), nft::Socket::open().unwrap());
-        let (first, second) = (one.port_id().unwrap(), other.port_id().unwrap());
-        assert_ne!(first, second);
-        let table = Table::new(TableFamily::Inet, "weft");
-        let set = Set::new("marks", [Field::Mark]);
-        let event = |elements_only, by| Event::Nftables { table: "weft".into(), elements_only, by };
-        let elements = |range: std::ops::Range<u32>| range.map(|n| Element::new(Value::number(n))).collect::<Vec<_>>();
-
-        let mut batch = Batch::new();
-        batch.add_table(&table);
-        batch.add_set(&table, &set);
-        batch.add_elements(&table, &set, &elements(0..2));
-        one.commit(batch).unwrap();
-        assert_eq!(monitor.next().await, Some(event(false, first)));
-        let mut batch = Batch::new();
-        batch.add_elements(&table, &set, &elements(2..3));
-        batch.delete_elements(&table, &set, &elements(0..1));
-        other.commit(batch).unwrap();
-        assert_eq!(monitor.next().await, Some(event(true, second)));
-
-        // More than the subscription holds, of which nothing is heard: the next event is the other's.
-        monitor.ignore(&[first]).unwrap();
-        let mut batch = Batch::new();
-        batch.add_elements(&table, &set, &elements(10..50_000));
-        one.commit(batch).unwrap();
-        let mut batch = Batch::new();
-        batch.flush_set(&table, "marks");
-        one.commit(batch).unwrap();
-        let mut batch = Batch::new();
-        batch.add_elements(&table, &set, &elements(0..1));
-        other.commit(batch).unwrap();
-        assert_eq!(monitor.next().await, Some(event(true, second)));
-
-        monitor.ignore(&[second]).unwrap();
-        let mut batch = Batch::new();
-        batch.flush_set(&table, "marks");
-        other.commit(batch).unwrap();
-        let mut batch = Batch::new();
-        batch.delete_table(&table);
-        one.commit(batch).unwrap();
-        assert_eq!(monitor.next().await, Some(event(false, first)));
-        monitor.ignore(&[]).unwrap();
-        assert!(monitor.ignore(&[1; 256]).is_err());
     });
 }
 

@@ -24,7 +24,7 @@ use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
 use crate::lease::subnet_file::subnets_in;
 use crate::lease::{LeaseRequest, spawn as spawn_lease};
-use crate::node::{Inputs, Node, NodeOptions, run as run_node};
+use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
 use crate::overlay::uplink::{self, Uplink};
 use crate::serve::{Component, Health, Metrics, serve};
 
@@ -112,6 +112,7 @@ async fn keep_node(
         snapshots: source.snapshots(),
         source: source.status(),
         monitor,
+        tables: TablesWatch::open()?,
         repair_interval: settings.repair_interval,
     };
     run_node(node, inputs, Arc::clone(health), Arc::clone(metrics), stop.clone()).await;

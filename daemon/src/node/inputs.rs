@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use weft_netlink::agent::{Event, Monitor};
 
 use super::pass::{Node, Passed};
+use super::tables::TablesWatch;
 use crate::cluster::etcd::SourceStatus;
 use crate::cluster::model::Snapshot;
-use crate::filter::agent_table;
 use crate::lease::LeaseState;
 use crate::serve::{Component, Health, Metrics};
 
@@ -31,6 +31,8 @@ pub struct Inputs {
     pub source: watch::Receiver<SourceStatus>,
     /// What happens in the kernel.
     pub monitor: Monitor,
+    /// Whether anybody has written to nf_tables.
+    pub tables: TablesWatch,
     /// The time within which everything is repaired, events or not.
     pub repair_interval: Duration,
 }
@@ -51,6 +53,7 @@ pub async fn run(
         let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_deref()).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
+        inputs.tables.seen();
 
         // What no event tells of is found by the timer: at half the time, so that it is repaired within the whole.
         let timer = now + inputs.repair_interval / 2;
@@ -70,6 +73,7 @@ async fn something(inputs: &mut Inputs, node: &Node) {
         () = changed(&mut inputs.lease) => {}
         () = changed(&mut inputs.snapshots) => {}
         () = kernel_event(&mut inputs.monitor, node) => {}
+        () = inputs.tables.changed() => {}
     }
 }
 
@@ -98,8 +102,6 @@ fn concerns(event: &Event, (uplink, ours): (Option<u32>, &[u32])) -> bool {
         Event::Route { link } => ours.contains(link),
         // Of the bridge's neighbours none is ours, and they change with every packet.
         Event::Neighbour { link } => ours.split_last().is_some_and(|(_bridge, devices)| devices.contains(link)),
-        // Elements come and go with Services.
-        Event::Nftables { table, elements_only, .. } => !elements_only && *table == agent_table().name,
         Event::Overrun => true,
     }
 }
@@ -196,8 +198,6 @@ mod tests {
         assert!(!wakes(Event::Link { index: pod }) && !wakes(Event::Address { link: pod }));
         assert!(wakes(Event::Route { link: devices }) && wakes(Event::Neighbour { link: devices }));
         assert!(!wakes(Event::Neighbour { link: bridge }) && wakes(Event::Route { link: bridge }));
-        let nftables = |table: &str, elements_only| Event::Nftables { table: table.into(), elements_only, by: 7 };
-        assert!(wakes(nftables("weft", false)) && !wakes(nftables("weft", true)) && !wakes(nftables("kube", false)));
         assert!(wakes(Event::Overrun));
     }
 }

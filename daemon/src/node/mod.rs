@@ -9,9 +9,11 @@ mod inputs;
 mod owned;
 mod pass;
 mod sysctls;
+mod tables;
 mod vtep;
 
 pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};
 pub use owned::{NODE_RECORD, Owned, OwnedError};
 pub use pass::{Node, NodeOptions};
+pub use tables::TablesWatch;

@@ -56,6 +56,17 @@ impl<'a> StaleFlows<'a> {
         stale
     }
 
+    /// Every flow to a cluster IP, whoever answers it: another back end translates it from now on.
+    pub fn moved<'p>(ports: impl IntoIterator<Item = &'p PortPlan>) -> Self {
+        let udp = ports.into_iter().filter(|port| port.key.protocol == Protocol::Udp);
+        let frontends = udp.flat_map(|port| &port.frontends).filter(|frontend| !frontend.kind.is_external());
+        let nobody = frontends.filter_map(|frontend| match frontend.key {
+            FrontendKey::Address { address, port, .. } => Some((SocketAddr::new(address, port), HashSet::new())),
+            FrontendKey::NodePort { .. } => None,
+        });
+        Self { addresses: nobody.collect(), ..Self::default() }
+    }
+
     /// The families that a flow can be stale in.
     pub fn families(&self) -> impl Iterator<Item = Family> {
         let of_addresses = self.addresses.keys().map(|address| Family::of(address.ip()));
@@ -132,6 +143,13 @@ mod tests {
         assert!(!stale.holds(&flow("10.96.0.10:53", "10.244.1.2:5353")), "one that is served");
         assert!(!stale.holds(&flow("192.0.2.7:30053", "192.0.2.7:30053")), "another node's port");
         assert!(!stale.holds(&flow("10.96.0.10:54", "10.244.9.9:5353")), "another port");
+    }
+
+    #[test]
+    fn a_change_of_back_end_moves_every_flow_of_a_cluster_ip() {
+        let moved = StaleFlows::moved(&[port(Protocol::Udp, &["10.244.1.2:5353"])]);
+        assert!(moved.holds(&flow("10.96.0.10:53", "10.244.1.2:5353")));
+        assert!(!moved.holds(&flow("192.0.2.1:30053", "10.244.1.2:5353")), "node ports are nftables' in both modes");
     }
 
     #[test]

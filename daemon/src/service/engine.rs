@@ -99,6 +99,7 @@ impl Engine {
             // before IPVS sees them.
             ServingMode::Nftables => {
                 outcome += ground.start(&mut self.nft, &[], now);
+                outcome += self.flows.forget(plans.iter().map(AsRef::as_ref));
                 self.retiring = Some(ground);
                 outcome += self.retire();
             }
@@ -144,15 +145,24 @@ impl Engine {
     /// Takes what is new of the node.
     pub(super) fn set_facts(&mut self, facts: &NodeFacts, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
-        let moved = *facts != self.facts;
-        if moved {
+        if *facts != self.facts {
             self.facts = facts.clone();
             let changes = self.table.replan_all(self.options.view(facts));
             outcome += self.write(changes, now);
+            outcome += self.refresh_rules();
             if let Some(ground) = &mut self.ipvs {
                 outcome.keep(ground.keep(facts));
             }
         }
+        outcome
+    }
+
+    /// Brings up to date what the rules depend on beside the Services: the node's addresses, its settings.
+    fn refresh_rules(&mut self) -> Outcome {
+        let mut outcome = Outcome::default();
+        let options = self.options.nft(&self.facts, self.mode == ServingMode::Nftables);
+        let written = self.nft.set_options(options).and_then(|first| finish(&mut self.nft, first));
+        outcome.keep_nft(written);
         outcome
     }
 
@@ -197,11 +207,7 @@ impl Engine {
 
     /// Looks at everything that no event and no counter tells of, and repairs it.
     pub(super) fn audit(&mut self, now: Instant) -> Outcome {
-        let mut outcome = Outcome::default();
-        // The node's settings may have changed, and with them what the rules depend on.
-        let options = self.options.nft(&self.facts, self.mode == ServingMode::Nftables);
-        let written = self.nft.set_options(options).and_then(|first| finish(&mut self.nft, first));
-        outcome.keep_nft(written);
+        let mut outcome = self.refresh_rules();
         if let Some(ground) = &mut self.ipvs {
             let kept = ground.keep(&self.facts);
             outcome.repaired += kept.as_ref().copied().unwrap_or_default();

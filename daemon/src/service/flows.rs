@@ -35,18 +35,17 @@ impl Flows {
         if udp.peek().is_none() {
             return Outcome::default();
         }
-        let mut outcome = Outcome::default();
-        match self.try_clean(udp) {
-            Ok(deleted) => outcome.flows += deleted,
-            // The flows end by themselves, if later; the Services stand.
-            Err(error) => outcome.problems.push(format!("stale UDP flows stay: {error}")),
-        }
-        outcome
+        let own = self.route.addresses(None).map(|all| all.into_iter().map(|info| info.network.ip()).collect());
+        told(own.and_then(|local: HashSet<IpAddr>| self.delete(&StaleFlows::of(udp, &local))))
     }
 
-    fn try_clean<'a>(&mut self, udp: impl Iterator<Item = &'a PortPlan>) -> Result<usize, Error> {
-        let local: HashSet<IpAddr> = self.route.addresses(None)?.into_iter().map(|info| info.network.ip()).collect();
-        let stale = StaleFlows::of(udp, &local);
+    /// Deletes all flows to the cluster IPs of these ports: another back end serves them from now on, and would never see the
+    /// packets of a flow that conntrack knows.
+    pub(super) fn forget<'a>(&mut self, ports: impl IntoIterator<Item = &'a PortPlan>) -> Outcome {
+        told(self.delete(&StaleFlows::moved(ports)))
+    }
+
+    fn delete(&mut self, stale: &StaleFlows<'_>) -> Result<usize, Error> {
         let mut doomed: Vec<FlowKey> = Vec::new();
         for family in stale.families() {
             let version = match family {
@@ -65,4 +64,14 @@ impl Flows {
         }
         Ok(doomed.len())
     }
+}
+
+fn told(deleted: Result<usize, Error>) -> Outcome {
+    let mut outcome = Outcome::default();
+    match deleted {
+        Ok(deleted) => outcome.flows += deleted,
+        // The flows end by themselves, if later; the Services stand.
+        Err(error) => outcome.problems.push(format!("stale UDP flows stay: {error}")),
+    }
+    outcome
 }

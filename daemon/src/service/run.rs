@@ -60,6 +60,7 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
         arrived: None,
         health: BTreeMap::new(),
         health_ports: HealthPorts::new(Arc::clone(&teller.proxy)),
+        listening: Vec::new(),
         next_glance: now + GLANCE,
         next_audit: now + options.repair_interval / 2,
     };
@@ -114,6 +115,8 @@ struct Loop<'a> {
     arrived: Option<Instant>,
     health: BTreeMap<ObjectName, HealthPort>,
     health_ports: HealthPorts,
+    /// Where they are.
+    listening: Vec<IpAddr>,
     next_glance: Instant,
     next_audit: Instant,
 }
@@ -153,7 +156,8 @@ impl Loop<'_> {
 
     /// Opens and closes health check ports.
     fn health_ports(&mut self, outcome: &mut Outcome) {
-        if outcome.health.is_empty() {
+        let addresses = listen_at(self.options, self.engine.facts());
+        if outcome.health.is_empty() && addresses == self.listening {
             return;
         }
         for (service, port) in outcome.health.drain(..) {
@@ -162,8 +166,8 @@ impl Loop<'_> {
                 None => self.health.remove(&service),
             };
         }
-        let addresses = listen_at(self.options, self.engine.facts());
         self.health_ports.set(self.health.values(), &addresses);
+        self.listening = addresses;
     }
 
     fn pass(&mut self) {

@@ -80,7 +80,7 @@ impl Node {
         let mut routes = LocalRoutes::open().unwrap();
         routes.ensure(&ranges(), &addresses()).unwrap();
         let mut ipvs = IpvsServices::open(config(run.path())).unwrap();
-        let mut owned = Owned::load(run.path(), "services.json").unwrap();
+        let mut owned = Owned::load(run.path(), weft::service::SERVICES_RECORD).unwrap();
         ensure_sysctls(&mut owned, &Sysctl::default(), IpvsSysctls::new(Family::ALL.into_iter())).unwrap();
         let applied = ipvs.start(&all, Instant::now()).unwrap();
         let mut this = Self { run, ipvs, nft, routes, ports, later: Duration::ZERO };
@@ -127,7 +127,15 @@ impl Node {
 
     pub(crate) fn audit(&mut self) -> Applied {
         let applied = self.ipvs.audit(self.now()).unwrap();
-        self.finish(applied)
+        let mut sum = self.finish(applied);
+        while self.ipvs.is_checking() {
+            let next = self.ipvs.tick(self.now()).unwrap();
+            let next = self.finish(next);
+            sum.messages += next.messages;
+            sum.repaired += next.repaired;
+            sum.problems.extend(next.problems);
+        }
+        sum
     }
 
     /// Counts the connections of those that drain, so much later than it was.

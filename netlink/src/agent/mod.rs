@@ -3,7 +3,6 @@
 //! The values are those of the blocking sockets; only the way to the kernel differs.
 
 mod connection;
-mod deaf;
 mod monitor;
 
 pub use connection::Connection;

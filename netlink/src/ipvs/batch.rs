@@ -6,7 +6,7 @@ use super::message::{
     ATTR_DEST, ATTR_SERVICE, DEL_DEST, DEL_SERVICE, NEW_DEST, NEW_SERVICE, SET_CONFIG, SET_DEST, SET_SERVICE, header,
 };
 use super::real_server::{read_identity, write_identity};
-use super::{RealServer, Target, Timeouts, VirtualServer};
+use super::{RealServer, Scheduler, Target, Timeouts, VirtualServer};
 use crate::IpVersion;
 use crate::codec::{Attributes, MESSAGE_HEADER, Writer};
 
@@ -23,6 +23,7 @@ const REQUEST: u16 = 0x1;
 pub struct Batch {
     writer: Writer,
     starts: Vec<usize>,
+    schedulers: Vec<Scheduler>,
 }
 
 impl Batch {
@@ -40,12 +41,14 @@ impl Batch {
 
     /// Adds a virtual server. `ENOENT`: the kernel does not have its scheduler.
     pub fn add_virtual(&mut self, server: &VirtualServer) {
+        self.needs(&server.scheduler);
         self.service(NEW_SERVICE, |w| server.write(w));
     }
 
     /// Changes scheduler, flags and persistence of a virtual server. A new scheduler costs an RCU grace period, some
     /// milliseconds.
     pub fn set_virtual(&mut self, server: &VirtualServer) {
+        self.needs(&server.scheduler);
         self.service(SET_SERVICE, |w| server.write(w));
     }
 
@@ -74,6 +77,18 @@ impl Batch {
 
     pub(super) fn set_timeouts(&mut self, timeouts: &Timeouts) {
         self.message(SET_CONFIG, |w| timeouts.write(w));
+    }
+
+    fn needs(&mut self, scheduler: &Scheduler) {
+        // There are a dozen at most.
+        if !self.schedulers.contains(scheduler) {
+            self.schedulers.push(scheduler.clone());
+        }
+    }
+
+    /// The schedulers of its virtual servers, each once.
+    pub(super) fn schedulers(&self) -> &[Scheduler] {
+        &self.schedulers
     }
 
     fn service(&mut self, command: u8, body: impl FnOnce(&mut Writer)) {
@@ -128,7 +143,6 @@ pub(super) fn words(request: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scheduler;
     use super::super::virtual_server::tests::any_target;
     use super::*;
     use crate::protocol;

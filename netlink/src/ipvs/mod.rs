@@ -12,6 +12,7 @@
 
 mod batch;
 mod message;
+mod module;
 mod real_server;
 mod scheduler;
 mod socket;

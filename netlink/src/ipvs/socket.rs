@@ -2,7 +2,7 @@
 
 use super::batch::words;
 use super::message::{ATTR_DEST, ATTR_SERVICE, GET_CONFIG, GET_DEST, GET_INFO, GET_SERVICE, header};
-use super::{Batch, RealServerInfo, Target, Timeouts, VirtualServerInfo};
+use super::{Batch, RealServerInfo, Scheduler, Target, Timeouts, VirtualServerInfo, module};
 use crate::codec::{Attributes, Message, Writer, read_all};
 use crate::socket::{Answers, Family, Socket as Netlink};
 use crate::{Error, KernelError, Result};
@@ -33,6 +33,8 @@ pub struct Info {
 pub struct Socket {
     netlink: Netlink,
     family: u16,
+    /// Those schedulers that have been asked for.
+    schedulers: Vec<Scheduler>,
 }
 
 impl Socket {
@@ -49,18 +51,24 @@ impl Socket {
             attributes(frame.payload()).u16(CTRL_ATTR_FAMILY_ID).ok_or_else(|| "the family has no number".to_owned())
         });
         match family {
-            Ok(family) => Ok(Self { netlink, family }),
+            Ok(family) => Ok(Self { netlink, family, schedulers: Vec::new() }),
             Err(error) if error.is_absent() => Err(Error::Unsupported { feature: NAME, module: MODULE }),
             Err(error) => Err(error),
         }
     }
 
     /// Carries out the changes in their order and returns the kernel's verdict on each; a refused one does not stop those
-    /// behind it.
+    /// behind it. Schedulers are loaded first.
     ///
     /// # Errors
     /// [`Error::Io`] if the socket itself fails; earlier changes may then have taken effect.
     pub fn run(&mut self, mut batch: Batch) -> Result<Vec<Result<(), KernelError>>> {
+        for scheduler in batch.schedulers() {
+            if !self.schedulers.contains(scheduler) {
+                module::load(scheduler);
+                self.schedulers.push(scheduler.clone());
+            }
+        }
         let (bytes, starts) = batch.messages(self.family);
         self.netlink.run_messages(bytes, starts, Answers::Refusals, &|_, request| words(request))
     }

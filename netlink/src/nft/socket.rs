@@ -76,17 +76,6 @@ impl Socket {
         Ok(Self { netlink: Netlink::open(Family::Netfilter)? })
     }
 
-    /// The number by which notifications name the socket that made a change ([`Event::Nftables`]), unique in the network
-    /// namespace while the socket is open.
-    ///
-    /// [`Event::Nftables`]: crate::agent::Event::Nftables
-    ///
-    /// # Errors
-    /// [`Error::Io`] if the kernel does not say.
-    pub fn port_id(&self) -> Result<u32> {
-        self.netlink.port_id()
-    }
-
     /// Makes all changes of the transaction, or none.
     ///
     /// A transaction that lost a race against another is tried again.

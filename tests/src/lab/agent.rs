@@ -31,12 +31,13 @@ impl Lab {
             return Ok(());
         }
         let mut command = command(node, "agent")?;
-        command.args(["--etcd-endpoints", &endpoint]).args(&agent_args).args(&node.agent_args).envs(agent_env);
+        command.args(["--etcd-endpoints", &endpoint]).args(merged(&agent_args, &node.agent_args)).envs(agent_env);
         node.agent = Some(process::spawn(&node.netns, &mut command, &node.path("agent.log"))?);
         self.state.save()
     }
 
-    /// Gives a node's agent further arguments of its own, from its next start on.
+    /// Gives a node's agent arguments of its own, from its next start on. They stand for those of the same flag that all
+    /// agents have.
     ///
     /// # Errors
     /// When there is no such node.
@@ -153,6 +154,20 @@ fn command(node: &Node, verb: &str) -> Result<Command> {
     Ok(command)
 }
 
+/// Arguments of all agents, then those of one, which stand for those of the same flag.
+fn merged<'a>(all: &'a [String], own: &'a [String]) -> Vec<&'a String> {
+    let flag = |word: &str| word.starts_with("--").then(|| word.split('=').next().unwrap_or_default().to_owned());
+    let replaced: Vec<String> = own.iter().filter_map(|word| flag(word)).collect();
+    let mut dropping = false;
+    let kept = all.iter().filter(|word| {
+        if let Some(name) = flag(word) {
+            dropping = replaced.contains(&name);
+        }
+        !dropping
+    });
+    kept.chain(own).collect()
+}
+
 /// Has weft take everything off a node and give its lease back.
 pub(super) fn cleanup(node: &Node, endpoint: &str) -> Result<()> {
     let mut command = command(node, "cleanup")?;
@@ -177,4 +192,17 @@ pub(super) fn story(node: &Node) -> String {
     let health = readyz(node).map_or_else(|error| format!("{error:#}"), |a| format!("{} {}", a.status, a.body.trim()));
     let log = node.path("agent.log");
     format!("{}: /readyz: {health}\n{}: the last lines of {}:\n{}", node.name, node.name, log.display(), tail(&log, 15))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agents_own_arguments_stand_for_those_of_all() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let (all, own) = (words("--a 1 --b=2 --c --d 4"), words("--d 5 --b=3"));
+        let merged: Vec<&str> = merged(&all, &own).into_iter().map(String::as_str).collect();
+        assert_eq!(merged, ["--a", "1", "--c", "--d", "5", "--b=3"]);
+    }
 }

@@ -1,7 +1,7 @@
 //! Services as packets feel them: the cases of section 4 of the contract, in the mode that `WEFT_TEST_PROXY_MODE` names
 //! (nftables if it names none). The topology is drawn at [`weft_tests::svc`]; a test's name begins with its case.
 //!
-//! Not here, as no packet shows them or no source for them is there yet: T22, T23, T26, T54, T81, T101 to T103, T106, T110.
+//! Not here, as no packet shows them or no source for them is there yet: T22, T26, T54, T81, T101 to T103, T106, T110.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -11,6 +11,7 @@ mod c_endpoints;
 mod d_external;
 mod e_flows;
 mod f_robustness;
+mod g_ipvs;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

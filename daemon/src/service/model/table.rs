@@ -118,6 +118,11 @@ struct Published {
 }
 
 impl Published {
+    /// Whether the port claims just these, which are sorted.
+    fn wants(&self, frontends: &[Frontend]) -> bool {
+        if self.lost.is_empty() { self.plan.frontends == frontends } else { self.wanted() == frontends }
+    }
+
     /// Everything that the port claims, sorted.
     fn wanted(&self) -> Vec<Frontend> {
         let mut all = [self.plan.frontends.as_slice(), &self.lost].concat();
@@ -277,7 +282,7 @@ impl ServiceTable {
             Some(old) => Arc::clone(&old.claimant),
             None => Arc::new(Claimant::new(created, plan.key.clone())),
         };
-        let keeps_claims = reusable.is_some_and(|old| old.published.wanted() == plan.frontends);
+        let keeps_claims = reusable.is_some_and(|old| old.published.wants(&plan.frontends));
         if !keeps_claims {
             if let Some(old) = &old {
                 self.withdraw(old, before);

@@ -348,8 +348,9 @@ impl NftServices {
         }
         let error = match self.commit_changes(&draft.changes) {
             Ok(applied) => {
-                self.doubted &= !self.queue.is_empty();
-                self.width = self.width.saturating_mul(2);
+                if self.queue.is_empty() {
+                    (self.doubted, self.width) = (false, usize::MAX);
+                }
                 return Ok(applied);
             }
             Err(error) => error,
@@ -358,6 +359,7 @@ impl NftServices {
         if let (CommitError::Refused { .. }, [(key, target)], true) = (&error, taken.as_slice(), self.doubted) {
             self.failures.insert(key.clone(), (target.clone(), error.to_string()));
             self.stale = true;
+            self.width = usize::MAX;
             return Ok(Applied { failed: 1, ..Applied::default() });
         }
         if self.doubted {

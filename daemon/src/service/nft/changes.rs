@@ -81,6 +81,12 @@ impl Changes {
         self.entries.len() + self.strays.len()
     }
 
+    /// What changes from what to what.
+    #[cfg(test)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Key, Option<Datum>, Option<Datum>)> {
+        self.entries.iter().map(|(key, (before, after))| (*key, *before, *after))
+    }
+
     /// The classes that lists come to be of.
     pub(super) fn classes(&self) -> impl Iterator<Item = Class> {
         self.entries.values().filter_map(|(_, after)| match after {

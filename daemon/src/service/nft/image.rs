@@ -20,6 +20,8 @@ pub(super) struct Image {
     strays: Vec<(SetId, Element)>,
     /// Keys that several ports have, of which the first was asked about already.
     asked: HashSet<Key>,
+    /// What was taken out since the last [`Image::settle`], so that it can be put back.
+    taken: Vec<(Key, Option<Datum>)>,
 }
 
 impl Image {
@@ -50,8 +52,22 @@ impl Image {
     /// Compares an element that there is to be.
     pub(super) fn want(&mut self, (key, datum): Entry, changes: &mut Changes) {
         let found = self.entries.remove(&key);
+        self.taken.push((key, found));
         if found != Some(datum) {
             changes.change(key, found, Some(datum));
+        }
+    }
+
+    /// The kernel is as was wanted.
+    pub(super) fn settle(&mut self) {
+        self.taken.clear();
+    }
+
+    /// The kernel is as it was before: what was wanted since then has to be asked for again.
+    pub(super) fn unsettle(&mut self) {
+        for (key, found) in self.taken.drain(..) {
+            self.asked.remove(&key);
+            self.entries.extend(found.map(|datum| (key, datum)));
         }
     }
 

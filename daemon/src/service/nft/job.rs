@@ -44,6 +44,7 @@ impl NftServices {
     pub(super) fn proceed_job(&mut self, mut job: Job) -> Result<Applied, NftError> {
         let mut changes = Changes::default();
         let mut ports: Vec<PortKey> = Vec::new();
+        let before = job.stage;
         if let Stage::Fixed = job.stage {
             self.compare_fixed(&mut job.image, &mut changes);
             job.stage = Stage::Ports(0);
@@ -69,14 +70,14 @@ impl NftServices {
         }
         match self.commit_changes(&changes) {
             Ok(applied) => {
-                self.width = self.width.saturating_mul(2);
+                job.image.settle();
                 if matches!(job.stage, Stage::Leftovers) && job.image.is_empty() {
                     return Ok(self.end_job(&job, applied));
                 }
                 self.job = Some(job);
                 Ok(applied)
             }
-            Err(error) => self.fail_job(&job, error, &ports),
+            Err(error) => self.fail_job(job, before, error, &ports),
         }
     }
 
@@ -98,6 +99,8 @@ impl NftServices {
         if job.adopts {
             self.state.adoption_ends();
         }
+        self.doubted &= self.is_busy();
+        self.width = usize::MAX;
         for name in &job.strays {
             let mut batch = Batch::new();
             batch.delete_chain(&self.table, name);
@@ -109,28 +112,36 @@ impl NftServices {
         applied
     }
 
-    /// The kernel was read anew once because of a refusal, and still refuses: some port is at fault, and is searched for.
-    fn fail_job(&mut self, job: &Job, error: CommitError, ports: &[PortKey]) -> Result<Applied, NftError> {
-        if job.adopts {
-            self.state.adoption_ends();
-        }
-        self.begin_comparison();
+    /// After a first refusal the kernel is read anew: it may not be what it was. If it still refuses, some port is at fault,
+    /// and is searched for by halves.
+    fn fail_job(
+        &mut self,
+        mut job: Job,
+        before: Stage,
+        error: CommitError,
+        ports: &[PortKey],
+    ) -> Result<Applied, NftError> {
         let refused = matches!(error, CommitError::Refused { .. });
-        let first = !std::mem::replace(&mut self.doubted, true);
-        match ports {
-            _ if !refused => Err(error.into()),
-            _ if first => Ok(Applied::default()),
-            [] => Err(error.into()),
-            [key] => {
-                let plan = self.state.plans().find(|plan| plan.key == *key).cloned();
-                self.state.set(key, None, &mut Draft::default());
-                self.failures.insert(key.clone(), (plan, error.to_string()));
-                Ok(Applied { failed: 1, ..Applied::default() })
+        let again = std::mem::replace(&mut self.doubted, true);
+        if !refused || !again || ports.is_empty() {
+            if job.adopts {
+                self.state.adoption_ends();
             }
-            several => {
-                self.width = several.len().div_ceil(2);
-                Ok(Applied::default())
-            }
+            self.begin_comparison();
+            return if refused && !again { Ok(Applied::default()) } else { Err(error.into()) };
         }
+        job.image.unsettle();
+        job.stage = before;
+        self.job = Some(job);
+        let [key] = ports else {
+            self.width = ports.len().div_ceil(2);
+            return Ok(Applied::default());
+        };
+        let plan = self.state.plans().find(|plan| plan.key == *key).cloned();
+        self.state.set(key, None, &mut Draft::default());
+        self.failures.insert(key.clone(), (plan, error.to_string()));
+        self.width = usize::MAX;
+        self.stale = true;
+        Ok(Applied { failed: 1, ..Applied::default() })
     }
 }

@@ -23,6 +23,8 @@ mod options;
 mod skeleton;
 mod slots;
 mod state;
+#[cfg(test)]
+mod state_tests;
 mod structure;
 mod tags;
 

@@ -1,11 +1,9 @@
 //! What is wrong with an object, in words that lead to the place.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::address::address;
 use super::raw::{Metadata, Port, Text};
 use crate::cluster::Family;
 use crate::cluster::services::{Interner, ObjectName, Protocol};
@@ -95,11 +93,6 @@ impl Examined {
     pub(super) fn left_out(&mut self, field: impl fmt::Display, value: &str, expected: &str) {
         let error = self.text(field, value, expected);
         self.warnings.push(format!("{error}; left out"));
-    }
-
-    /// Reads an address that the object cannot do without.
-    pub(super) fn address(&self, field: impl fmt::Display, text: &str) -> Result<IpAddr, ParseError> {
-        address(text).ok_or_else(|| self.text(field, text, "an IP address"))
     }
 
     /// Reads a protocol; TCP if nothing stands there.

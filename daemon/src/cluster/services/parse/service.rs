@@ -1,6 +1,5 @@
 //! `v1.Service`.
 
-use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -40,16 +39,15 @@ pub fn service(json: &[u8], key: Option<&ObjectName>, strings: &mut Interner) ->
 fn is_ours(metadata: &Metadata<'_>, spec: &Spec<'_>) -> bool {
     let is_elsewhere = metadata.labels.as_ref().is_some_and(|labels| labels.proxy_name.is_some());
     let is_external_name = spec.kind.as_deref() == Some("ExternalName");
-    let has_address = listed_ips(spec).next().is_some_and(|(_, text)| !text.is_empty() && text != "None");
+    let has_address = listed_ips(spec).next().is_some_and(|text| !text.is_empty() && text != "None");
     !is_elsewhere && !is_external_name && has_address
 }
 
-/// The cluster IPs, each with its field: `clusterIPs`, or of an object from before it, `clusterIP`.
-fn listed_ips<'a>(spec: &'a Spec<'_>) -> impl Iterator<Item = (String, &'a str)> {
+/// The cluster IPs: `clusterIPs`, or of an object from before it, `clusterIP`.
+fn listed_ips<'a>(spec: &'a Spec<'_>) -> impl Iterator<Item = &'a str> {
     let list = spec.cluster_ips.as_deref().unwrap_or_default();
     let legacy = spec.cluster_ip.as_deref().filter(|_| list.is_empty());
-    let legacy = legacy.map(|text| ("spec.clusterIP".to_owned(), text));
-    list.iter().enumerate().map(|(i, text)| (format!("spec.clusterIPs[{i}]"), &**text)).chain(legacy)
+    list.iter().map(|text| &**text).chain(legacy)
 }
 
 fn convert(
@@ -91,20 +89,22 @@ fn convert(
 fn cluster_ips(object: &Examined, spec: &Spec<'_>) -> Result<PerFamily<IpAddr>, ParseError> {
     let mut out = PerFamily::default();
     let families = spec.ip_families.as_deref().unwrap_or_default();
-    for (i, (field, text)) in listed_ips(spec).enumerate() {
-        let address = object.address(&field, text)?;
+    let is_legacy = spec.cluster_ips.as_deref().unwrap_or_default().is_empty();
+    for (i, text) in listed_ips(spec).enumerate() {
+        let field = || if is_legacy { "spec.clusterIP".to_owned() } else { format!("spec.clusterIPs[{i}]") };
+        let address = address(text).ok_or_else(|| object.text(field(), text, "an IP address"))?;
         let family = Family::of(address);
         if let Some(said) = families.get(i) {
             let said = object.family(format_args!("spec.ipFamilies[{i}]"), said)?;
             if said != family {
-                return Err(object.text(&field, text, &format!("an {said} address, as spec.ipFamilies[{i}] says")));
+                return Err(object.text(field(), text, &format!("an {said} address, as spec.ipFamilies[{i}] says")));
             }
         }
         if !is_usable(address) {
-            return Err(object.text(&field, text, "an address that a Service can have"));
+            return Err(object.text(field(), text, "an address that a Service can have"));
         }
         if out.get(family).is_some() {
-            return Err(object.text(&field, text, &format!("one {family} address at most")));
+            return Err(object.text(field(), text, &format!("one {family} address at most")));
         }
         out.set(family, Some(address));
     }
@@ -113,18 +113,17 @@ fn cluster_ips(object: &Examined, spec: &Spec<'_>) -> Result<PerFamily<IpAddr>, 
 
 fn ports(object: &Examined, spec: &Spec<'_>, strings: &mut Interner) -> Result<Vec<ServicePort>, ParseError> {
     let listed = spec.ports.as_deref().unwrap_or_default();
-    let mut out = Vec::with_capacity(listed.len());
-    let mut seen = HashSet::new();
+    let mut out: Vec<ServicePort> = Vec::with_capacity(listed.len());
     for (i, raw) in listed.iter().enumerate() {
-        let field = format!("spec.ports[{i}]");
-        let protocol = object.protocol(&field, raw)?;
+        let field = format_args!("spec.ports[{i}]");
+        let protocol = object.protocol(field, raw)?;
         let port = object.port(format_args!("{field}.port"), raw.port.unwrap_or_default())?;
         let node_port = match raw.node_port.unwrap_or_default() {
             0 => None,
             number => Some(object.port(format_args!("{field}.nodePort"), number)?),
         };
         let name = raw.name.as_deref().unwrap_or_default();
-        if !seen.insert((name, protocol)) {
+        if out.iter().any(|other| &*other.name == name && other.protocol == protocol) {
             return Err(object.text(format_args!("{field}.name"), name, "a name that no other port has"));
         }
         out.push(ServicePort { name: strings.get(name), protocol, port, node_port });

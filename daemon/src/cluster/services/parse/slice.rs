@@ -59,7 +59,7 @@ fn owner<'a>(metadata: &'a Metadata<'_>) -> Option<&'a str> {
 fn ports(object: &mut Examined, listed: &[Port<'_>], strings: &mut Interner) -> Result<Vec<SlicePort>, ParseError> {
     let mut out = Vec::with_capacity(listed.len());
     for (i, raw) in listed.iter().enumerate() {
-        let field = format!("ports[{i}]");
+        let field = format_args!("ports[{i}]");
         let Some(number) = raw.port.filter(|number| *number != 0) else { continue };
         let Some(name) = raw.name.as_deref() else {
             object.warnings.push(format!(
@@ -68,7 +68,7 @@ fn ports(object: &mut Examined, listed: &[Port<'_>], strings: &mut Interner) -> 
             ));
             continue;
         };
-        let protocol = object.protocol(&field, raw)?;
+        let protocol = object.protocol(field, raw)?;
         let port = object.port(format_args!("{field}.port"), number)?;
         out.push(SlicePort { name: strings.get(name), protocol, port });
     }
