@@ -56,7 +56,15 @@ impl Node {
 
     pub(super) fn audit(&mut self) -> Applied {
         let applied = self.services.audit(self.now).unwrap();
-        self.finish(applied)
+        let mut sum = self.finish(applied);
+        while self.services.is_checking() {
+            let next = self.services.tick(self.now).unwrap();
+            let next = self.finish(next);
+            sum.messages += next.messages;
+            sum.repaired += next.repaired;
+            sum.problems.extend(next.problems);
+        }
+        sum
     }
 
     pub(super) fn wait(&mut self, time: Duration) -> Applied {
