@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::netns::Netns;
 
 /// Longer than any answer here takes, so that a hang is told from slowness.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(20);
 
 /// A status, headers and a body.
 #[derive(Debug, Clone, PartialEq, Eq)]

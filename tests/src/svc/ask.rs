@@ -12,6 +12,8 @@ use crate::probe::{self, Dialogue, Outcome, Question, Transport};
 
 /// How often a way is asked: that one of two servers gets none of these is a chance of one in ten million.
 const TIMES: usize = 24;
+/// How long an answer may take on a machine that has much else to do. Nothing waits for it where answers come.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How long silence has to last before it counts as such: much longer than any answer here takes.
 const SILENCE: Duration = Duration::from_millis(400);
 
@@ -75,7 +77,7 @@ impl Place {
     /// A question to an address over TCP, often enough to meet every server behind it.
     #[must_use]
     pub fn to(&self, target: SocketAddr) -> Ask<'_> {
-        let question = Question { limit: patience(Question::new(target).limit), ..Question::new(target) };
+        let question = Question { limit: patience(PATIENCE), ..Question::new(target) };
         Ask { place: self, question, times: TIMES, at_a_time: 4 }
     }
 }

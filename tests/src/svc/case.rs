@@ -12,7 +12,7 @@ use crate::kube::{Endpoint, Port, Service, slice, slices_of};
 use crate::wait;
 
 /// How long what was written may take until it is in the kernels.
-const SETTLED: Duration = Duration::from_secs(10);
+const SETTLED: Duration = Duration::from_secs(30);
 /// How long one look at it may take.
 const LOOK: Duration = Duration::from_millis(50);
 
