@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,8 @@ const GLANCE: Duration = Duration::from_micros(100);
 /// The same while something long is awaited, so that the look itself costs next to nothing. One at IPVS reads its whole table.
 const LOOK: Duration = Duration::from_millis(1);
 const LOOK_AT_IPVS: Duration = Duration::from_millis(100);
+/// Between two questions to a daemon whether it is done.
+const ASK: Duration = Duration::from_millis(20);
 /// After so much quiet it is worth looking whether all is there.
 const QUIET: Duration = Duration::from_millis(500);
 
@@ -103,51 +106,58 @@ impl Kernel {
         }
     }
 
-    /// Waits until nothing has changed for so long, and says when the last change was; `None` if the limit has passed.
+    /// Waits until nothing has changed for so long.
     ///
     /// # Errors
-    /// When the kernel does not answer.
-    pub(crate) fn await_quiet(&mut self, quiet: Duration, limit: Duration) -> Result<Option<Instant>> {
-        let look = if self.ipvs.is_some() { LOOK_AT_IPVS } else { LOOK };
-        let (begin, mut state) = (Instant::now(), self.state()?);
-        let mut last = begin;
-        while begin.elapsed() < limit {
-            pause(look);
-            let now = self.state()?;
-            if now != state {
-                (state, last) = (now, Instant::now());
-            } else if last.elapsed() >= quiet {
-                return Ok(Some(last));
+    /// When it goes on for longer than the limit.
+    pub(crate) fn await_calm(&mut self, calm: Duration, limit: Duration) -> Result<()> {
+        let mut watch = Watch::begin(self)?;
+        while watch.last.elapsed() < calm {
+            if watch.begin.elapsed() > limit {
+                bail!("the kernel changes without end");
             }
+            watch.look(self)?;
         }
-        Ok(None)
+        Ok(())
     }
 
-    /// Waits until `complete` holds. Returns when the last change was; `None` if the limit has passed.
+    /// Waits until `synced` and then, after some quiet, `complete` hold. Returns when the last change was; `None` if the limit
+    /// has passed.
     ///
-    /// `complete` is asked only after some quiet, as the answer costs the contender time.
+    /// `synced` is asked in a thread of its own: while its answer is waited for, the kernel is looked at. `complete` is asked
+    /// only after some quiet, as the answer costs the contender time.
     ///
     /// # Errors
     /// Those of `complete`.
     pub(crate) fn settle(
         &mut self,
         limit: Duration,
+        synced: impl Fn() -> bool + Sync,
         mut complete: impl FnMut(&mut Self) -> Result<bool>,
     ) -> Result<Option<Instant>> {
-        let begin = Instant::now();
-        let (mut last, mut state) = (begin, self.state()?);
-        loop {
-            let left = limit.saturating_sub(begin.elapsed());
-            let Some(seen) = self.await_quiet(QUIET, left)? else { return Ok(None) };
-            // What happens while `complete` is asked counts as seen at the begin of the next look.
-            let now = self.state()?;
-            if now != state {
-                (state, last) = (now, seen);
+        let mut watch = Watch::begin(self)?;
+        let (begin, done) = (watch.begin, AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !synced() && begin.elapsed() < limit {
+                    pause(ASK);
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            let mut asked = begin;
+            while begin.elapsed() < limit {
+                watch.look(self)?;
+                let quiet = watch.last.elapsed().min(asked.elapsed()) > QUIET;
+                if quiet && done.load(Ordering::Relaxed) {
+                    // If anything has changed meanwhile, it is not over.
+                    if complete(self)? && self.state()? == watch.state {
+                        return Ok(Some(watch.last));
+                    }
+                    asked = Instant::now();
+                }
             }
-            if complete(self)? {
-                return Ok(Some(last));
-            }
-        }
+            Ok(None)
+        })
     }
 
     /// How many Services are there: elements of the map, or virtual servers that have as many real servers as they should,
@@ -170,6 +180,30 @@ impl Kernel {
             Err(error) if error.is_absent() => Ok(0),
             Err(error) => Err(error).context("cannot count elements"),
         }
+    }
+}
+
+/// Looks at a namespace, one after the other.
+struct Watch {
+    begin: Instant,
+    /// When it was last seen that something had changed.
+    last: Instant,
+    state: u64,
+}
+
+impl Watch {
+    fn begin(kernel: &mut Kernel) -> Result<Self> {
+        let now = Instant::now();
+        Ok(Self { begin: now, last: now, state: kernel.state()? })
+    }
+
+    fn look(&mut self, kernel: &mut Kernel) -> Result<()> {
+        pause(if kernel.ipvs.is_some() { LOOK_AT_IPVS } else { LOOK });
+        let state = kernel.state()?;
+        if state != self.state {
+            (self.state, self.last) = (state, Instant::now());
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
+use weft_tests::process::ProcessId;
 use weft_tests::wait;
 
 use super::Options;
@@ -129,11 +130,12 @@ impl Round<'_> {
         let begin = Instant::now();
         self.contender.start()?;
         let (contender, cluster) = (&*self.contender, &*self.cluster);
-        let last = self.kernel.settle(Duration::from_secs(self.options.limit), |kernel| {
-            // It may not listen yet.
-            let synced = contender.synced().unwrap_or_default();
-            let count = if synced { kernel.services(contender.frontends(), cluster)? } else { 0 };
-            if count < services && contender.process().is_none_or(|process| !process.alive()) {
+        let alive = || contender.process().is_some_and(ProcessId::alive);
+        // It may not listen yet.
+        let synced = || contender.synced().unwrap_or_default() || !alive();
+        let last = self.kernel.settle(Duration::from_secs(self.options.limit), synced, |kernel| {
+            let count = kernel.services(contender.frontends(), cluster)?;
+            if count < services && !alive() {
                 bail!("{} has ended with {count} of {services} Services there", contender.name());
             }
             Ok(count >= services)
@@ -177,8 +179,7 @@ impl Round<'_> {
     /// kube-proxy deletes some time after a change what the change has made superfluous; that is not the next change.
     fn await_calm(&mut self) -> Result<()> {
         let limit = Duration::from_secs(self.options.limit);
-        let calm = self.kernel.await_quiet(self.contender.pause(), limit)?;
-        calm.with_context(|| format!("{} makes transactions without end", self.contender.name())).map(drop)
+        self.kernel.await_calm(self.contender.pause(), limit).with_context(|| self.contender.name())
     }
 
     /// That a change has arrived: nobody is fast by doing something else. Only where listing everything is quick; in IPVS

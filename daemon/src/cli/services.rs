@@ -166,6 +166,7 @@ fn proxy_options(settings: &Settings) -> anyhow::Result<ProxyOptions> {
             tcp_fin: settings.ipvs_tcpfin_timeout.if_any(),
             udp: settings.ipvs_udp_timeout.if_any(),
         },
+        exclude: settings.ipvs_exclude_cidrs.clone(),
         estimation: settings.ipvs_estimation,
         min_sync_period: settings.min_sync_period.duration(),
         repair_interval: settings.repair_interval,

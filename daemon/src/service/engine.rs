@@ -29,6 +29,8 @@ pub(super) struct Engine {
     /// nftables mode, after ipvs mode: virtual servers whose connections have not ended yet.
     retiring: Option<Ground>,
     flows: Flows,
+    /// UDP flows may have been begun while the kernel was not as it should be: all are to be looked at once it is.
+    flows_due: bool,
     mode: ServingMode,
     /// Why `auto` chose as it did.
     because: String,
@@ -63,6 +65,7 @@ impl Engine {
             ipvs: None,
             retiring: None,
             flows: Flows::open()?,
+            flows_due: false,
             mode,
             because,
         };
@@ -190,6 +193,7 @@ impl Engine {
         if let Some(ground) = &mut self.ipvs {
             outcome += ground.sync(&mut self.nft, changed, removed, now);
         }
+        self.flows_due |= outcome.failed();
         outcome += self.flows.clean(changed.iter().map(AsRef::as_ref));
         self.tell_refused(&mut outcome);
         outcome
@@ -201,6 +205,11 @@ impl Engine {
         let repaired = self.nft.audit().and_then(|first| finish(&mut self.nft, first));
         outcome.repaired += repaired.as_ref().map_or(0, |applied| applied.elements + applied.chains);
         outcome.keep_nft(repaired);
+        self.flows_due |= outcome.repaired > 0;
+        if self.flows_due && !outcome.failed() {
+            self.flows_due = false;
+            outcome += self.flows.clean(self.table.plans().iter().map(AsRef::as_ref));
+        }
         self.tell_refused(&mut outcome);
         outcome
     }

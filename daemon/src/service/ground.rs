@@ -3,6 +3,7 @@
 //! Coming in, frontends are last: sysctls, guard (a part of the nf_tables rules), ARP guard, local route, virtual server with
 //! its real servers, door. Going out they are first.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -74,7 +75,9 @@ impl Ground {
     /// Takes over what the kernel has, and writes what is different.
     pub(super) fn start(&mut self, nft: &mut NftServices, plans: &[Arc<PortPlan>], now: Instant) -> Outcome {
         let applied = self.services.start(plans, now);
-        self.settle(nft, applied, now)
+        let mut outcome = self.settle(nft, applied, now);
+        self.align(nft, &mut outcome);
+        outcome
     }
 
     /// Takes changed ports.
@@ -92,7 +95,25 @@ impl Ground {
     /// Looks for what others have changed.
     pub(super) fn audit(&mut self, nft: &mut NftServices, now: Instant) -> Outcome {
         let applied = self.services.audit(now);
-        self.settle(nft, applied, now)
+        let mut outcome = self.settle(nft, applied, now);
+        self.align(nft, &mut outcome);
+        outcome
+    }
+
+    /// Makes the doors in nf_tables those of IPVS, where an earlier run, or a transaction that failed, has left others: behind
+    /// a door that leads to no virtual server is whatever the host listens at.
+    fn align(&self, nft: &mut NftServices, outcome: &mut Outcome) {
+        let open = self.services.doors().filter(|(_, door)| *door == Door::Open);
+        let wanted: BTreeSet<FrontendKey> = open.map(|(key, _)| key).collect();
+        let missing: Vec<FrontendKey> = wanted.difference(nft.open_doors()).copied().collect();
+        let stale: Vec<FrontendKey> = nft.open_doors().difference(&wanted).copied().collect();
+        if missing.is_empty() && stale.is_empty() {
+            return;
+        }
+        match nft.doors(&missing, &stale) {
+            Ok(written) => outcome.nft += written,
+            Err(error) => outcome.errors.push(format!("doors of virtual servers: {error}")),
+        }
     }
 
     /// Goes on with what drains.

@@ -41,6 +41,8 @@ pub struct ProxyOptions {
     pub allow_external_ips: bool,
     /// Whether TCP segments out of their window pass.
     pub be_liberal: bool,
+    /// Networks whose virtual servers are never taken over.
+    pub exclude: Vec<IpNetwork>,
     /// IPVS's scheduler where a Service asks for none.
     pub scheduler: Scheduler,
     /// How long real servers drain.
@@ -65,6 +67,7 @@ impl ProxyOptions {
             run_dir: self.run_dir.clone(),
             node: Arc::clone(&self.node),
             ranges: self.service_cidrs.clone(),
+            exclude: self.exclude.clone(),
             scheduler: self.scheduler.clone(),
             drain: self.drain,
             timeouts: self.timeouts,

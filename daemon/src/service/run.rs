@@ -49,7 +49,7 @@ pub async fn run(options: ProxyOptions, mut inputs: Inputs, teller: Teller, stop
 
 async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
     let facts = first_facts(inputs, teller).await;
-    let (engine, mut outcome) = begin(options, &facts, &inputs.store, teller).await;
+    let (engine, mut outcome, revision) = begin(options, &facts, &inputs.store, teller).await;
     let now = Instant::now();
     let mut this = Loop {
         options,
@@ -57,7 +57,10 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
         teller,
         engine,
         failures: 0,
-        arrived: None,
+        pending: None,
+        unserved: None,
+        not_before: now,
+        revision,
         health: BTreeMap::new(),
         health_ports: HealthPorts::new(Arc::clone(&teller.proxy)),
         listening: Vec::new(),
@@ -87,7 +90,12 @@ async fn first_facts(inputs: &mut Inputs, teller: &Teller) -> NodeFacts {
 }
 
 /// Tries until the back ends stand, and says in the meantime why they do not.
-async fn begin(options: &ProxyOptions, facts: &NodeFacts, store: &ServiceStore, teller: &Teller) -> (Engine, Outcome) {
+async fn begin(
+    options: &ProxyOptions,
+    facts: &NodeFacts,
+    store: &ServiceStore,
+    teller: &Teller,
+) -> (Engine, Outcome, i64) {
     let mut wait = AGAIN;
     loop {
         let now = Instant::now();
@@ -95,7 +103,7 @@ async fn begin(options: &ProxyOptions, facts: &NodeFacts, store: &ServiceStore, 
         match Engine::start(options, facts, services, now) {
             Ok((engine, outcome)) => {
                 teller.started(&engine, &outcome, revision, now.elapsed());
-                return (engine, outcome);
+                return (engine, outcome, revision);
             }
             Err(error) => teller.bad(&error.to_string()),
         }
@@ -111,8 +119,14 @@ struct Loop<'a> {
     engine: Engine,
     /// Passes in a row that left something undone.
     failures: u32,
-    /// When the oldest change came in that the kernel has not.
-    arrived: Option<Instant>,
+    /// When the oldest change came in that was not taken from the store yet.
+    pending: Option<Instant>,
+    /// When the oldest change came in that was taken, and that the kernel has not.
+    unserved: Option<Instant>,
+    /// Changes are not taken earlier.
+    not_before: Instant,
+    /// The store's revision that was taken last.
+    revision: i64,
     health: BTreeMap<ObjectName, HealthPort>,
     health_ports: HealthPorts,
     /// Where they are.
@@ -126,11 +140,6 @@ impl Loop<'_> {
         loop {
             self.wait().await;
             self.pass();
-            // The first change after a pause is served at once; those that come close behind it share a pass.
-            let gap = self.options.min_sync_period;
-            if !gap.is_zero() {
-                tokio::time::sleep(gap).await;
-            }
         }
     }
 
@@ -140,9 +149,12 @@ impl Loop<'_> {
         if let Some(wake) = self.engine.wake() {
             due = due.min(wake);
         }
+        if self.pending.is_some() {
+            due = due.min(self.not_before);
+        }
         tokio::select! {
-            () = self.inputs.store.wait() => {
-                self.arrived.get_or_insert_with(Instant::now);
+            () = self.inputs.store.wait(), if self.pending.is_none() => {
+                self.pending = Some(Instant::now());
                 self.teller.queued();
             }
             () = changed(&mut self.inputs.facts) => {}
@@ -177,8 +189,14 @@ impl Loop<'_> {
         if let Some(facts) = facts {
             outcome += self.engine.set_facts(&facts, now);
         }
-        let (changes, revision) = self.inputs.store.take();
-        outcome += self.engine.sync(changes, now);
+        // The first change after a pause is served at once; those that come close behind it share a pass.
+        if let Some(arrived) = self.pending.take_if(|_| now >= self.not_before) {
+            self.unserved.get_or_insert(arrived);
+            let (changes, revision) = self.inputs.store.take();
+            self.revision = revision;
+            outcome += self.engine.sync(changes, now);
+            self.not_before = Instant::now() + self.options.min_sync_period;
+        }
         if now >= self.next_glance {
             let begin = Instant::now();
             outcome += self.engine.glance();
@@ -197,12 +215,13 @@ impl Loop<'_> {
             (self.next_glance, self.next_audit) = (self.next_glance.min(again), self.next_audit.min(again));
         } else {
             self.failures = 0;
-            if let Some(arrived) = self.arrived.take() {
+            if let Some(arrived) = self.unserved.take() {
                 self.teller.arrived(arrived.elapsed());
             }
         }
         self.health_ports(&mut outcome);
-        self.teller.passed(&self.engine, &outcome, revision, now.elapsed());
+        let all = self.pending.is_none();
+        self.teller.passed(&self.engine, &outcome, self.revision, all, now.elapsed());
     }
 }
 

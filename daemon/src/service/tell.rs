@@ -35,6 +35,7 @@ impl Teller {
 
     /// The back ends do not stand.
     pub(super) fn bad(&self, reason: &str) {
+        self.queued();
         self.health.bad(Component::Services, reason);
     }
 
@@ -51,7 +52,7 @@ impl Teller {
         tracing::info!(mode = engine.mode().name(), because = engine.because(), "serving Services");
         self.proxy.set_mode(engine.mode());
         self.services.set_mode(engine.mode());
-        self.tell(engine, outcome, Pass::Full, revision, took);
+        self.tell(engine, outcome, Pass::Full, revision, true, took);
     }
 
     /// The oldest change of a pass that has succeeded came in so long ago.
@@ -60,11 +61,12 @@ impl Teller {
     }
 
     /// A pass has ended.
-    pub(super) fn passed(&self, engine: &Engine, outcome: &Outcome, revision: i64, took: Duration) {
-        self.tell(engine, outcome, Pass::Partial, revision, took);
+    pub(super) fn passed(&self, engine: &Engine, outcome: &Outcome, revision: i64, all: bool, took: Duration) {
+        self.tell(engine, outcome, Pass::Partial, revision, all, took);
     }
 
-    fn tell(&self, engine: &Engine, outcome: &Outcome, pass: Pass, revision: i64, took: Duration) {
+    /// `all` says whether no change waits to be taken.
+    fn tell(&self, engine: &Engine, outcome: &Outcome, pass: Pass, revision: i64, all: bool, took: Duration) {
         for (told, problem) in outcome.problems.iter().enumerate() {
             if told == TOLD {
                 tracing::warn!("and {} more problems with Services", outcome.problems.len() - TOLD);
@@ -79,6 +81,7 @@ impl Teller {
         self.count_writes(outcome);
         if outcome.failed() {
             self.services.failed(engine.mode().name());
+            self.queued();
             self.families.iter().for_each(|family| self.metrics.sync_failed(*family));
             let more = outcome.errors.len() - 1;
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
@@ -87,7 +90,9 @@ impl Teller {
         }
         let now = SystemTime::now();
         for family in &self.families {
-            self.proxy.updated(*family, Moment::now());
+            if all {
+                self.proxy.updated(*family, Moment::now());
+            }
             if pass == Pass::Full || outcome.service_changes + outcome.endpoint_changes > 0 {
                 self.metrics.synced(*family, pass, took, now);
             }

@@ -54,6 +54,7 @@ pub(crate) fn options() -> Options {
 
 fn config(run: &Path) -> IpvsConfig {
     IpvsConfig {
+        exclude: Vec::new(),
         run_dir: run.to_owned(),
         node: Arc::from("node"),
         ranges: ranges(),
@@ -127,7 +128,15 @@ impl Node {
 
     pub(crate) fn audit(&mut self) -> Applied {
         let applied = self.ipvs.audit(self.now()).unwrap();
-        self.finish(applied)
+        let mut sum = self.finish(applied);
+        while self.ipvs.is_checking() {
+            let next = self.ipvs.tick(self.now()).unwrap();
+            let next = self.finish(next);
+            sum.messages += next.messages;
+            sum.repaired += next.repaired;
+            sum.problems.extend(next.problems);
+        }
+        sum
     }
 
     /// Counts the connections of those that drain, so much later than it was.

@@ -16,7 +16,7 @@ use weft::cluster::Family;
 use weft::cluster::services::Protocol;
 use weft_netlink::netns::{self, NetNs, NetNsGuard};
 
-use super::support::{Net, address, fresh, sh};
+use crate::support::{Net, address, fresh, sh};
 
 /// Where every pod listens.
 pub(crate) const PORT: u16 = 8080;

@@ -20,6 +20,13 @@ fn request(message: u16, family: u8, body: impl FnOnce(&mut Writer)) -> Message 
     Message::new(message::kind(message), message::header(family), body)
 }
 
+fn elements_request(table: &Table, set: &Set) -> Message {
+    request(message::GET_ELEMENTS, table.family.number(), |w| {
+        w.string(message::TABLE_NAME, &table.name);
+        w.string(NFTA_SET_NAME, &set.name);
+    })
+}
+
 /// Whether a message is of this kind, and about this table.
 fn is_about(found: &Message, message: u16, table: &Table) -> bool {
     found.kind == message::kind(message)
@@ -90,10 +97,7 @@ impl Socket {
     /// # Errors
     /// See [`tables`](Self::tables); a table or set that does not exist is an error for which [`Error::is_absent`] holds.
     pub fn elements(&mut self, table: &Table, set: &Set) -> Result<Vec<Element>> {
-        let request = request(message::GET_ELEMENTS, table.family.number(), |w| {
-            w.string(message::TABLE_NAME, &table.name);
-            w.string(NFTA_SET_NAME, &set.name);
-        });
+        let request = elements_request(table, set);
         let operation = format!("list the elements of set {} of table {table}", set.name);
         let mut last: Option<Vec<Element>> = None;
         for _ in 0..ELEMENT_ATTEMPTS {
@@ -112,6 +116,32 @@ impl Socket {
             }
         }
         Err(Error::DumpInterrupted { operation, attempts: ELEMENT_ATTEMPTS })
+    }
+
+    /// Reads the elements of a set or map once, in no order, and keeps of each what `read` makes of it. Whether they came in
+    /// one go: if not, the kernel may have passed over elements that were there, or given them twice, and only another
+    /// reading that gives the same is certain (see [`elements`](Self::elements), which takes more time and room).
+    ///
+    /// # Errors
+    /// As [`elements`](Self::elements).
+    pub fn glance<T>(
+        &mut self,
+        table: &Table,
+        set: &Set,
+        mut read: impl FnMut(Element) -> T,
+    ) -> Result<(Vec<T>, bool)> {
+        if set.interval {
+            return Ok((self.elements(table, set)?.into_iter().map(read).collect(), true));
+        }
+        let operation = format!("list the elements of set {} of table {table}", set.name);
+        let lists = self.dump(&operation, &elements_request(table, set), |message| {
+            let list = message.attributes().nest(NFTA_SET_ELEM_LIST_ELEMENTS)?;
+            let mut keep = |(_, element)| RawElement::read(Attributes(element)).map(|raw| read(raw.into_element()));
+            let ours = is_about(message, message::NEW_ELEMENTS, table);
+            ours.then(|| list.iter().map(&mut keep).collect::<Result<Vec<_>, _>>())
+        })?;
+        let in_one_go = lists.len() <= 1;
+        Ok((lists.into_iter().flatten().collect(), in_one_go))
     }
 
     /// The elements of each message of a dump.

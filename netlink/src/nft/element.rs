@@ -138,6 +138,11 @@ pub(super) struct RawElement {
 }
 
 impl RawElement {
+    /// The element; meant for sets in which none is an end.
+    pub(super) fn into_element(self) -> Element {
+        self.element
+    }
+
     pub(super) fn read(attributes: Attributes<'_>) -> Result<Self, String> {
         let key = attributes.nest(NFTA_SET_ELEM_KEY).and_then(data::read_value).ok_or("an element without a key")?;
         let key_end = attributes.nest(NFTA_SET_ELEM_KEY_END).and_then(data::read_value).filter(|end| *end != key);

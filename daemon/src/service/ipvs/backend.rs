@@ -33,6 +33,8 @@ pub struct IpvsConfig {
     pub node: Arc<str>,
     /// The service networks. Only cluster IPs inside are served, and only virtual servers inside are ever taken over.
     pub ranges: Vec<IpNetwork>,
+    /// Networks inside of those whose virtual servers are never taken over (`ipvs-exclude-cidrs`).
+    pub exclude: Vec<IpNetwork>,
     /// The scheduler of Services that ask for none.
     pub scheduler: Scheduler,
     /// How long real servers drain.
@@ -65,7 +67,7 @@ pub struct Applied {
     pub repaired: usize,
     /// What is wrong, as far as it was not said before.
     pub problems: Vec<Problem>,
-    /// There is more to be done: call [`IpvsServices::proceed`].
+    /// There is more to be done at once: call [`IpvsServices::proceed`].
     pub more: bool,
 }
 
@@ -107,6 +109,8 @@ pub struct IpvsServices {
     pub(super) poll: VecDeque<Target>,
     /// To be looked at for what others may have done.
     pub(super) check: VecDeque<Target>,
+    /// When the last audit began.
+    checking_since: Option<Instant>,
     next_poll: Option<Instant>,
     /// Not yet handed out; outlives a failed call.
     pub(super) applied: Applied,
@@ -146,6 +150,7 @@ impl IpvsServices {
             deferred: BTreeSet::new(),
             poll: VecDeque::new(),
             check: VecDeque::new(),
+            checking_since: None,
             next_poll: None,
             applied: Applied::default(),
         })
@@ -195,7 +200,8 @@ impl IpvsServices {
         self.advance(now)
     }
 
-    /// Begins to compare everything with what the kernel has: virtual servers now, their real servers chunk by chunk.
+    /// Begins to compare everything with what the kernel has: virtual servers now, their real servers chunk by chunk in calls
+    /// of [`tick`](Self::tick), so that changes come in between. See [`is_checking`](Self::is_checking).
     ///
     /// # Errors
     /// [`Error`].
@@ -218,16 +224,24 @@ impl IpvsServices {
         self.work.extend(self.failing.iter().copied());
         if self.check.is_empty() {
             self.check = self.images.keys().copied().collect();
+            self.checking_since = Some(now);
         }
         self.advance(now)
     }
 
-    /// Counts the connections of those real servers that drain, and deletes those that have none, or had their time.
+    /// Whether an audit has real servers left to look at.
+    #[must_use]
+    pub fn is_checking(&self) -> bool {
+        !self.check.is_empty()
+    }
+
+    /// Counts the connections of those real servers that drain, and deletes those that have none, or had their time. Goes on
+    /// with an audit.
     ///
     /// # Errors
     /// [`Error`].
     pub fn tick(&mut self, now: Instant) -> Result<Applied, Error> {
-        if self.poll.is_empty() && self.wake().is_some_and(|wake| wake <= now) {
+        if self.poll.is_empty() && self.drains_wake().is_some_and(|wake| wake <= now) {
             self.poll = self.draining.keys().copied().collect();
             self.next_poll = now.checked_add(self.config.drain.poll);
         }
@@ -248,9 +262,15 @@ impl IpvsServices {
         self.draining.values().map(BTreeMap::len).sum()
     }
 
-    /// When [`tick`](Self::tick) has something to do.
+    /// When [`tick`](Self::tick) has something to do; in the past while an audit goes on.
     #[must_use]
     pub fn wake(&self) -> Option<Instant> {
+        let checks = self.checking_since.filter(|_| self.is_checking());
+        self.drains_wake().into_iter().chain(checks).min()
+    }
+
+    /// When the connections of those that drain are to be counted.
+    fn drains_wake(&self) -> Option<Instant> {
         let deadlines = self.draining.values().flat_map(BTreeMap::values).flatten();
         self.next_poll.into_iter().chain(deadlines.copied()).min().filter(|_| !self.draining.is_empty())
     }
@@ -308,7 +328,12 @@ impl IpvsServices {
     fn adopt(&mut self, found: &[VirtualServer]) -> Result<(), Error> {
         let strange: Vec<Target> =
             found.iter().map(|server| server.target).filter(|target| !self.journal.owns(target)).collect();
-        let inside: Vec<Target> = strange.iter().filter(|target| self.is_in_range(target)).copied().collect();
+        let excluded = |target: &Target| match target {
+            Target::Address { address, .. } => self.config.exclude.iter().any(|network| network.contains(*address)),
+            Target::Mark { .. } => false,
+        };
+        let takes = |target: &&Target| self.is_in_range(target) && !excluded(target);
+        let inside: Vec<Target> = strange.iter().filter(takes).copied().collect();
         if !self.journal.adopted() {
             if !self.kernel.has_kube_proxy()? {
                 self.journal.claim(inside)?;

@@ -1,135 +1,17 @@
 //! The back end against a model of the kernel.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use proptest::prelude::*;
-use tempfile::TempDir;
-use weft_netlink::ipvs::{RealServer, Scheduler, Target, VirtualServer};
-use weft_netlink::protocol;
-use weft_netlink::sysctl::Sysctl;
+use weft_netlink::ipvs::{RealServer, Scheduler};
 
-use super::backend::{Applied, Door, IpvsConfig, IpvsServices};
-use super::drain::DrainLimits;
-use super::fake::Fake;
+use super::backend::{Applied, Door};
+use super::bench_node::{LIMIT, Node, door, foreign, open, target};
 use super::kernel::Op;
 use super::plan::tests::port;
 use super::problem::Reason;
-use super::timeouts::TimeoutSettings;
 use crate::cluster::services::{Protocol, TrafficPolicy};
-use crate::service::model::{FrontendKey, PortPlan};
-
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// A node whose kernel is a model, and its doors as nf_tables would have them.
-struct Node {
-    run: TempDir,
-    kernel: Fake,
-    services: IpvsServices,
-    doors: std::collections::BTreeMap<FrontendKey, Door>,
-    now: Instant,
-}
-
-impl Node {
-    fn new() -> Self {
-        let (run, kernel) = (tempfile::tempdir().unwrap(), Fake::default());
-        let services = open(&run, &kernel);
-        Self { run, kernel, services, doors: std::collections::BTreeMap::new(), now: Instant::now() }
-    }
-
-    /// The agent dies and comes back; the kernel and its doors stay.
-    fn restart(&mut self, ports: &[Arc<PortPlan>]) -> Applied {
-        self.services = open(&self.run, &self.kernel);
-        self.start(ports)
-    }
-
-    fn start(&mut self, ports: &[Arc<PortPlan>]) -> Applied {
-        let applied = self.services.start(ports, self.now).unwrap();
-        let applied = self.finish(applied);
-        let known: std::collections::BTreeMap<_, _> = self.services.doors().collect();
-        self.doors.retain(|key, _| known.contains_key(key));
-        assert_eq!(self.doors, known);
-        applied
-    }
-
-    fn sync(&mut self, changed: &[Arc<PortPlan>], gone: &[&PortPlan]) -> Applied {
-        let gone: Vec<_> = gone.iter().map(|port| port.key.clone()).collect();
-        let applied = self.services.sync(changed, &gone, self.now).unwrap();
-        self.finish(applied)
-    }
-
-    fn audit(&mut self) -> Applied {
-        let applied = self.services.audit(self.now).unwrap();
-        self.finish(applied)
-    }
-
-    fn wait(&mut self, time: Duration) -> Applied {
-        self.now += time;
-        let applied = self.services.tick(self.now).unwrap();
-        self.finish(applied)
-    }
-
-    /// Does what the driver does: doors, then the rest; returns the sum.
-    fn finish(&mut self, mut sum: Applied) -> Applied {
-        self.set_doors(&sum);
-        while sum.more {
-            // A call that fails is made good by the next.
-            let next = self.services.proceed(self.now).or_else(|_| self.services.proceed(self.now)).unwrap();
-            self.set_doors(&next);
-            sum.messages += next.messages;
-            sum.repaired += next.repaired;
-            sum.doors.extend(next.doors);
-            sum.problems.extend(next.problems);
-            sum.more = next.more;
-        }
-        sum
-    }
-
-    fn set_doors(&mut self, applied: &Applied) {
-        for (key, door) in &applied.doors {
-            if *door == Door::Closed {
-                self.doors.remove(key);
-            } else {
-                self.doors.insert(*key, *door);
-            }
-        }
-        // Never a door that leads to nothing: behind it is whatever the host listens at.
-        for (key, door) in &self.doors {
-            let FrontendKey::Address { address, protocol, port } = *key else { unreachable!() };
-            let target = Target::Address { address, port, protocol: protocol.number() };
-            assert!(*door != Door::Open || self.kernel.weights(&target).is_some(), "{key} leads to nothing");
-        }
-    }
-
-    fn connect(&self, port: &PortPlan, backend: &str, connections: u32) {
-        self.kernel.tables().connections.insert((target(port), backend.parse().unwrap()), connections);
-    }
-
-    fn weights(&self, port: &PortPlan) -> Option<Vec<(String, u32)>> {
-        self.kernel.weights(&target(port))
-    }
-}
-
-fn open(run: &TempDir, kernel: &Fake) -> IpvsServices {
-    let config = IpvsConfig {
-        run_dir: run.path().to_owned(),
-        node: Arc::from("node-1"),
-        ranges: vec!["10.96.0.0/12".parse().unwrap(), "fd96::/108".parse().unwrap()],
-        scheduler: Scheduler::ROUND_ROBIN,
-        drain: DrainLimits { limit: LIMIT, poll: Duration::from_secs(5) },
-        timeouts: TimeoutSettings { tcp: Some(Duration::from_secs(86_400)), ..TimeoutSettings::default() },
-        sysctl: Sysctl::at(run.path().join("none")),
-    };
-    IpvsServices::with(config, Box::new(kernel.clone())).unwrap()
-}
-
-fn target(port: &PortPlan) -> Target {
-    super::plan::target(port).unwrap()
-}
-
-fn door(port: &PortPlan) -> FrontendKey {
-    port.frontends[0].key
-}
+use crate::service::model::PortPlan;
 
 fn tcp(name: &str, address: &str, backends: &[&str]) -> Arc<PortPlan> {
     Arc::new(port(name, Protocol::Tcp, address, backends))
@@ -194,6 +76,25 @@ fn t93_t94_a_backend_drains_also_over_a_restart_and_t95_not_for_ever() {
     assert!(node.weights(&after).unwrap().len() == 2, "it has connections and time");
     node.wait(LIMIT);
     assert_eq!(node.weights(&after), weights(&[("10.0.0.2:80", 1)]));
+}
+
+#[test]
+fn p9_a_backend_that_shuts_down_in_order_keeps_its_connections_until_it_is_done() {
+    let mut node = Node::new();
+    let both = tcp("web", "10.96.0.1:80", &["10.0.0.1:80", "10.0.0.2:80"]);
+    node.start(&[Arc::clone(&both)]);
+    node.connect(&both, "10.0.0.1:80", 1);
+    let gone = tcp("web", "10.96.0.1:80", &["10.0.0.2:80"]);
+    let terminating = PortPlan { serving: both.cluster.clone(), ..(*gone).clone() };
+    node.sync(&[Arc::new(terminating)], &[]);
+    node.wait(3 * LIMIT);
+    let drains = weights(&[("10.0.0.1:80", 0), ("10.0.0.2:80", 1)]);
+    assert_eq!(node.weights(&both), drains);
+    node.sync(&[gone], &[]);
+    node.wait(LIMIT - Duration::from_secs(1));
+    assert_eq!(node.weights(&both), drains);
+    node.wait(Duration::from_secs(1));
+    assert_eq!(node.weights(&both), weights(&[("10.0.0.2:80", 1)]));
 }
 
 #[test]
@@ -275,15 +176,6 @@ fn t11_a_service_may_move_and_another_take_its_place() {
     assert_eq!(node.weights(&a), None);
     assert_eq!(node.weights(&a2), weights(&[("10.0.0.1:80", 1)]));
     assert_eq!(node.weights(&b2), weights(&[("10.0.0.2:80", 1)]));
-}
-
-fn foreign(node: &Node, address: &str) -> Target {
-    let address: std::net::SocketAddr = address.parse().unwrap();
-    let target = Target::Address { address: address.ip(), port: address.port(), protocol: protocol::TCP };
-    let real = RealServer::new("172.16.0.1".parse().unwrap(), 1, 7);
-    let server = VirtualServer::new(target, Scheduler::WEIGHTED_LEAST_CONNECTIONS);
-    node.kernel.tables().servers.insert(target, (server, [(real.socket_address(), real)].into()));
-    target
 }
 
 #[test]
@@ -410,118 +302,4 @@ fn the_timeouts_are_set_kept_and_given_back() {
     node.services.remove_all().unwrap();
     assert_eq!(node.kernel.tables().timeouts.tcp, Some(Duration::from_secs(900)));
     assert_eq!(std::fs::read_dir(node.run.path()).unwrap().count(), 0);
-}
-
-/// What may happen to a node.
-#[derive(Debug, Clone)]
-enum Event {
-    /// A port changes to these backends.
-    Change(u8, Vec<u8>),
-    /// A port goes.
-    Remove(u8),
-    /// Time passes.
-    Wait(u16),
-    /// The agent is restarted.
-    Restart,
-    /// The kernel is compared.
-    Audit,
-    /// Somebody deletes a virtual server.
-    Tamper(u8),
-    /// The next but so many calls of the kernel fails.
-    Fail(u8),
-    /// A backend has so many connections.
-    Connect(u8, u8, u8),
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let port = 0u8..5;
-    prop_oneof![
-        4 => (port.clone(), proptest::collection::vec(1u8..6, 0..4)).prop_map(|(p, b)| Event::Change(p, b)),
-        1 => port.clone().prop_map(Event::Remove),
-        2 => (0u16..200).prop_map(Event::Wait),
-        1 => Just(Event::Restart),
-        1 => Just(Event::Audit),
-        1 => port.clone().prop_map(Event::Tamper),
-        1 => (0u8..4).prop_map(Event::Fail),
-        2 => (port, 1u8..6, 0u8..3).prop_map(|(p, b, c)| Event::Connect(p, b, c)),
-    ]
-}
-
-/// Port `n` with these backends: TCP and UDP, and two that share an address.
-fn numbered(n: u8, backends: &[u8]) -> Arc<PortPlan> {
-    let protocol = if n.is_multiple_of(2) { Protocol::Tcp } else { Protocol::Udp };
-    let backends: Vec<String> = backends.iter().map(|last| format!("10.0.0.{last}:80")).collect();
-    let backends: Vec<&str> = backends.iter().map(String::as_str).collect();
-    Arc::new(port(&format!("s{n}"), protocol, &format!("10.96.0.{}:80", n / 2), &backends))
-}
-
-proptest! {
-    /// Whatever happens, in the end the kernel is as after a fresh start from the last state of the cluster.
-    #[test]
-    fn any_sequence_ends_as_a_fresh_start(events in proptest::collection::vec(any_event(), 1..40)) {
-        let mut node = Node::new();
-        let alien = foreign(&node, "192.0.2.1:6443");
-        node.start(&[]);
-        let mut cluster = std::collections::BTreeMap::new();
-        for event in events {
-            let retry = |node: &mut Node, done: Result<Applied, super::problem::Error>| {
-                let applied = done.or_else(|_| node.services.proceed(node.now)).unwrap();
-                node.finish(applied);
-                node.kernel.tables().fails_after = None;
-            };
-            match event {
-                Event::Change(n, backends) => {
-                    let port = numbered(n, &backends);
-                    cluster.insert(n, Arc::clone(&port));
-                    let done = node.services.sync(&[port], &[], node.now);
-                    retry(&mut node, done);
-                }
-                Event::Remove(n) => {
-                    cluster.remove(&n);
-                    let done = node.services.sync(&[], &[numbered(n, &[]).key.clone()], node.now);
-                    retry(&mut node, done);
-                }
-                Event::Wait(seconds) => {
-                    node.now += Duration::from_secs(seconds.into());
-                    let done = node.services.tick(node.now);
-                    retry(&mut node, done);
-                }
-                Event::Restart => {
-                    node.kernel.tables().fails_after = None;
-                    let ports: Vec<_> = cluster.values().cloned().collect();
-                    node.restart(&ports);
-                }
-                Event::Audit => {
-                    let done = node.services.audit(node.now);
-                    retry(&mut node, done);
-                }
-                Event::Tamper(n) => {
-                    node.kernel.tables().fails_after = None;
-                    let target = target(&numbered(n, &[]));
-                    // Its door leads to nothing until the next audit.
-                    node.kernel.tables().servers.remove(&target);
-                    node.audit();
-                }
-                Event::Fail(after) => node.kernel.tables().fails_after = Some(after.into()),
-                Event::Connect(n, backend, count) => {
-                    node.connect(&numbered(n, &[]), &format!("10.0.0.{backend}:80"), count.into());
-                }
-            }
-        }
-        node.kernel.tables().fails_after = None;
-        node.audit();
-        node.kernel.tables().connections.clear();
-        node.wait(2 * LIMIT);
-        node.wait(2 * LIMIT);
-
-        let mut fresh = Node::new();
-        foreign(&fresh, "192.0.2.1:6443");
-        let ports: Vec<_> = cluster.values().cloned().collect();
-        fresh.start(&ports);
-        prop_assert_eq!(&node.kernel.tables().servers, &fresh.kernel.tables().servers);
-        prop_assert_eq!(&node.doors, &fresh.doors);
-        prop_assert!(node.kernel.tables().servers.contains_key(&alien));
-        prop_assert_eq!(node.services.wake(), None);
-        prop_assert_eq!(node.audit().messages, 0);
-    }
 }

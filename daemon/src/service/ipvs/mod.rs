@@ -13,6 +13,8 @@ mod arp;
 mod backend;
 #[cfg(test)]
 mod backend_tests;
+#[cfg(test)]
+mod bench_node;
 mod diff;
 mod drain;
 #[cfg(test)]
@@ -23,6 +25,8 @@ mod plan;
 mod problem;
 mod route;
 mod scheduler;
+#[cfg(test)]
+mod sequence_tests;
 mod sysctls;
 mod timeouts;
 mod work;

@@ -18,7 +18,8 @@ use crate::service::model::PortKey;
 const CHUNK: usize = 256;
 
 impl IpvsServices {
-    /// Does a chunk of what is to be done: first what has changed, then what drains, then what may have been tampered with.
+    /// Does a chunk of what is to be done: first what has changed, then what drains. Only a call that finds neither looks at
+    /// what may have been tampered with: that must not hold up changes.
     pub(super) fn advance(&mut self, now: Instant) -> Result<Applied, Error> {
         if self.applied.doors.is_empty() {
             // The doors of these were handed out by an earlier call, and are closed.
@@ -38,15 +39,14 @@ impl IpvsServices {
             left -= 1;
             self.count(target, now)?;
         }
-        while left > 0
-            && let Some(target) = self.check.pop_front()
-        {
-            left -= 1;
-            self.look_again(target, now)?;
+        if left == CHUNK {
+            let batch = self.check.len().min(CHUNK);
+            for target in self.check.drain(..batch).collect::<Vec<_>>() {
+                self.look_again(target, now)?;
+            }
         }
         self.schedule_poll(now);
-        self.applied.more = [self.work.is_empty(), self.poll.is_empty(), self.check.is_empty()] != [true; 3]
-            || !self.deferred.is_empty();
+        self.applied.more = !(self.work.is_empty() && self.poll.is_empty() && self.deferred.is_empty());
         Ok(std::mem::take(&mut self.applied))
     }
 
@@ -197,7 +197,9 @@ impl IpvsServices {
             }
         }
         for target in &refused {
+            // What was not refused is there, and its door depends on it.
             self.forget(target);
+            self.look(target)?;
         }
         Ok(refused)
     }

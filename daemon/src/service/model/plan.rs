@@ -142,7 +142,7 @@ fn plan_port(
         affinity: service.affinity,
         scheduler,
         source_ranges: entrances.source_ranges.clone(),
-        serving: if port.protocol == Protocol::Udp { serving(&endpoints) } else { Vec::new() },
+        serving: if port.protocol == Protocol::Sctp { Vec::new() } else { serving(&endpoints) },
     }
 }
 

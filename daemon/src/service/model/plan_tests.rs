@@ -42,7 +42,7 @@ fn t01_a_cluster_ip_leads_to_its_endpoint() {
     assert_eq!(port.key.to_string(), "default/web (TCP, IPv4)");
     assert_eq!(entrances(&port.frontends), ["172.30.0.41:80/TCP"]);
     assert_eq!(shown(&port.cluster), ["L:10.180.0.1:80"]);
-    assert!(port.local.is_empty() && port.has_any && port.serving.is_empty() && port.affinity.is_none());
+    assert!(port.local.is_empty() && port.has_any && port.serving == port.cluster && port.affinity.is_none());
 }
 
 #[test]

@@ -141,8 +141,8 @@ pub struct PortPlan {
     pub scheduler: Option<Arc<str>>,
     /// From where load balancer addresses may be used; empty: from everywhere. This family only.
     pub source_ranges: Vec<IpNetwork>,
-    /// Everybody who serves, ready or not, whatever the policies and hints: a UDP flow to anyone else is stale. Sorted;
-    /// empty for other protocols.
+    /// Everybody who serves, ready or not, whatever the policies and hints, sorted: a UDP flow to anyone else is stale, and
+    /// only to these may TCP connections go on for as long as they like. Empty for SCTP.
     pub serving: Vec<Backend>,
 }
 

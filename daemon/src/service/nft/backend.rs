@@ -23,6 +23,8 @@ use crate::service::model::{FrontendKey, PortKey, PortPlan};
 pub(super) const ELEMENTS_PER_TRANSACTION: usize = 2500;
 /// So many chains of classes that no list is of are kept, as sizes come back.
 const SPARE_CLASSES: usize = 64;
+/// So often is everything read at most until what is pending is done: once, once more to be certain, and after a refusal.
+const LOOKS: u32 = 4;
 
 /// What a call has written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,6 +60,14 @@ pub enum NftError {
     /// A transaction failed that is no single port's fault; it changed nothing.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Everything was read and written again and again, and still is not as it should be.
+    #[error(
+        "nf_tables is not as it should be after {looks} comparisons; somebody else keeps writing to table inet weft"
+    )]
+    Unsettled {
+        /// How often.
+        looks: u32,
+    },
 }
 
 /// What there is to be of a port; `None`: nothing.
@@ -85,10 +95,14 @@ pub struct NftServices {
     pub(super) job: Option<Job>,
     /// The kernel may not be as the state says, and is compared before anything else happens.
     pub(super) dirty: bool,
+    /// The next comparison has to read everything until it is certain.
+    pub(super) certain: bool,
     /// As [`dirty`](Self::dirty), but time enough at the next audit.
     pub(super) stale: bool,
     /// A refusal has made us compare, so that the next one is the fault of what we write.
     pub(super) doubted: bool,
+    /// How often all that the kernel has was read.
+    looks: u32,
     /// So many ports go into one transaction at most: less than all while it is searched which one the kernel refuses.
     pub(super) width: usize,
     /// What [`Socket::generation`] was at the last comparison.
@@ -117,8 +131,10 @@ impl NftServices {
             failures: BTreeMap::new(),
             job: None,
             dirty: false,
+            certain: false,
             stale: false,
             doubted: false,
+            looks: 0,
             width: usize::MAX,
             generation: None,
             commits: 0,
@@ -141,7 +157,7 @@ impl NftServices {
         self.failures.clear();
         (self.doubted, self.stale, self.width) = (false, false, usize::MAX);
         self.state = State::new(self.options.proxy_cluster_ips);
-        let (applied, mut job) = self.look()?;
+        let (applied, mut job) = self.look(true)?;
         self.doors = job.image.doors().collect();
         let mut plans: Vec<_> = plans.into_iter().collect();
         plans.sort_by_cached_key(|plan| (rank(&plan.key), plan.key.clone()));
@@ -192,7 +208,7 @@ impl NftServices {
             return self.proceed_job(job);
         }
         if self.dirty {
-            let (applied, job) = self.look()?;
+            let (applied, job) = self.look(self.certain)?;
             self.job = Some(job);
             return Ok(applied);
         }
@@ -202,10 +218,14 @@ impl NftServices {
     /// Does all that is pending.
     ///
     /// # Errors
-    /// As [`proceed`](Self::proceed).
+    /// As [`proceed`](Self::proceed); [`NftError::Unsettled`] if it goes round in circles, and a pause is in order.
     pub fn finish(&mut self) -> Result<Applied, NftError> {
         let mut applied = Applied::default();
+        let begin = self.looks;
         while self.is_busy() {
+            if self.looks.wrapping_sub(begin) > LOOKS {
+                return Err(NftError::Unsettled { looks: LOOKS });
+            }
             applied += self.proceed()?;
         }
         Ok(applied)
@@ -227,7 +247,7 @@ impl NftServices {
             return Ok(applied);
         }
         self.options = options;
-        self.begin_comparison();
+        self.begin_comparison(true);
         self.proceed()
     }
 
@@ -247,7 +267,7 @@ impl NftServices {
             }
         }
         if self.job.is_none() && self.queue.is_empty() || self.stale {
-            self.begin_comparison();
+            self.begin_comparison(self.stale);
         }
         self.proceed()
     }
@@ -289,7 +309,7 @@ impl NftServices {
             let (before, after) = if open { (None, Some(Datum::None)) } else { (Some(Datum::None), None) };
             changes.change(Key::Door(*door), before, after);
         }
-        let applied = self.commit_changes(&changes).inspect_err(|_| self.dirty = true)?;
+        let applied = self.commit_changes(&changes).inspect_err(|_| self.begin_comparison(true))?;
         if open {
             self.doors.extend(doors);
         } else {
@@ -316,13 +336,14 @@ impl NftServices {
         Ok(applied)
     }
 
-    pub(super) fn begin_comparison(&mut self) {
+    pub(super) fn begin_comparison(&mut self, certain: bool) {
         self.job = None;
-        self.dirty = true;
+        (self.dirty, self.certain) = (true, certain);
     }
 
     /// Reads all that the kernel has, and mends sets, chains and rules.
-    fn look(&mut self) -> Result<(Applied, Job), NftError> {
+    fn look(&mut self, certain: bool) -> Result<(Applied, Job), NftError> {
+        self.looks = self.looks.wrapping_add(1);
         let generation = self.socket.generation()?;
         let found = Structure::read(&mut self.socket, &self.table)?;
         let skeleton = skeleton::chains(&self.options);
@@ -331,9 +352,10 @@ impl NftServices {
         let applied = self.commit(mending.batch, 0, mending.written)?;
         self.built = mending.classes;
         self.doomed.clear();
-        let image = Image::read(&mut self.socket, &self.table)?;
+        let image = Image::read(&mut self.socket, &self.table, certain)?;
         (self.dirty, self.stale) = (false, false);
-        Ok((applied, Job::new(image, mending.strays)))
+        self.certain = false;
+        Ok((applied, Job::new(image, certain, mending.strays)))
     }
 
     fn proceed_targets(&mut self) -> Result<Applied, NftError> {
@@ -371,7 +393,7 @@ impl NftServices {
         }
         let lost = matches!(error, CommitError::Failed(_));
         if lost || !self.doubted {
-            self.dirty = true;
+            self.begin_comparison(true);
         }
         self.doubted = true;
         if lost { Err(error.into()) } else { Ok(Applied::default()) }

@@ -86,6 +86,12 @@ pub(super) enum Datum {
 pub(super) type Entry = (Key, Datum);
 
 impl Key {
+    /// Whether it is a range of addresses, of which no two in a set may overlap.
+    #[must_use]
+    pub(super) fn is_range(&self) -> bool {
+        matches!(self, Self::Allowed(..) | Self::NodePortNetwork(_) | Self::ServiceCidr(_))
+    }
+
     /// The set that it is of.
     #[must_use]
     pub(super) fn set(&self) -> SetId {

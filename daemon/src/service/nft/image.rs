@@ -13,6 +13,12 @@ use super::state::{Adopted, State};
 use crate::cluster::Family;
 use crate::service::model::{FrontendKey, PortPlan};
 
+/// An element, or what weft would not write.
+type Reading = Result<Entry, Box<Element>>;
+
+/// How often a set is read until two readings agree.
+const READINGS: u32 = 16;
+
 /// The elements that the kernel had at one moment. What has been compared with what there is to be is taken out.
 #[derive(Debug, Default)]
 pub(super) struct Image {
@@ -25,26 +31,43 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Reads all sets.
+    /// Reads all sets. A single reading is enough to see that everything is as it should be; where it is not, only a
+    /// certain one says what has to be written.
     ///
     /// # Errors
-    /// As [`Socket::elements`].
-    pub(super) fn read(socket: &mut Socket, table: &nft::Table) -> Result<Self, Error> {
+    /// As [`Socket::glance`]; [`Error::DumpInterrupted`] if it is to be certain, and somebody changes the table all the time.
+    pub(super) fn read(socket: &mut Socket, table: &nft::Table, certain: bool) -> Result<Self, Error> {
         let mut image = Self::default();
         for set in SetId::all().filter(|set| !set.is_written_by_rules()) {
-            image.take_in(set, socket.elements(table, &set.definition())?);
+            let definition = set.definition();
+            let mut read =
+                || socket.glance(table, &definition, |element| decode(set, &element).ok_or_else(|| Box::new(element)));
+            let (mut elements, mut settled) = read()?;
+            for _ in 0..READINGS {
+                if settled || !certain {
+                    break;
+                }
+                let (again, _) = read()?;
+                settled = same(&elements, &again);
+                elements = again;
+            }
+            if certain && !settled {
+                let operation = format!("list the elements of set {} of table {table}", set.name());
+                return Err(Error::DumpInterrupted { operation, attempts: READINGS });
+            }
+            image.take_in(set, elements);
         }
         Ok(image)
     }
 
-    fn take_in(&mut self, set: SetId, elements: Vec<Element>) {
+    fn take_in(&mut self, set: SetId, elements: Vec<Reading>) {
         self.entries.reserve(elements.len());
         for element in elements {
-            match decode(set, &element) {
-                Some((key, datum)) => {
+            match element {
+                Ok((key, datum)) => {
                     self.entries.insert(key, datum);
                 }
-                None => self.strays.push((set, element)),
+                Err(element) => self.strays.push((set, *element)),
             }
         }
     }
@@ -81,6 +104,14 @@ impl Image {
     /// Takes out elements that nobody wanted, to be deleted.
     pub(super) fn drop_all(&mut self, which: impl Fn(&Key) -> bool, changes: &mut Changes) {
         self.drop_some(usize::MAX, which, changes);
+    }
+
+    /// Takes out ranges that weft would not write, to be deleted.
+    pub(super) fn drop_stray_ranges(&mut self, changes: &mut Changes) {
+        let (ranges, others) = self.strays.drain(..).partition(|(set, _)| set.definition().interval);
+        self.strays = others;
+        let ranges: Vec<(SetId, Element)> = ranges;
+        ranges.into_iter().for_each(|(set, element)| changes.delete(set, element));
     }
 
     fn drop_some(&mut self, count: usize, which: impl Fn(&Key) -> bool, changes: &mut Changes) -> usize {
@@ -172,6 +203,16 @@ impl Adoption {
         let adopted = id.map(|id| Adopted { id, places });
         state.set_adopted(&key, Some(plan), adopted, &mut super::state::Draft::default());
     }
+}
+
+/// Whether two readings found the same, in whatever order.
+fn same(one: &[Reading], other: &[Reading]) -> bool {
+    let known = |elements: &[Reading]| -> Vec<Entry> {
+        let mut known: Vec<Entry> = elements.iter().filter_map(|element| element.as_ref().ok()).copied().collect();
+        known.sort_unstable();
+        known
+    };
+    one.len() == other.len() && known(one) == known(other)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The comparison of all elements, a piece at a time.
 
+use std::collections::HashSet;
+
 use weft_netlink::nft::{Batch, CommitError};
 
 use super::backend::{Applied, ELEMENTS_PER_TRANSACTION, NftError, NftServices};
@@ -17,6 +19,8 @@ const PORTS_PER_PIECE: usize = 20_000;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) image: Image,
+    /// Whether the image is certain; if not, it serves to see that nothing is wrong, and not to change anything.
+    certain: bool,
     /// Whether ids of ports that are gone become free at the end.
     pub(super) adopts: bool,
     stage: Stage,
@@ -35,8 +39,8 @@ enum Stage {
 }
 
 impl Job {
-    pub(super) fn new(image: Image, strays: Vec<String>) -> Self {
-        Self { image, adopts: false, stage: Stage::Fixed, strays }
+    pub(super) fn new(image: Image, certain: bool, strays: Vec<String>) -> Self {
+        Self { image, certain, adopts: false, stage: Stage::Fixed, strays }
     }
 }
 
@@ -68,6 +72,10 @@ impl NftServices {
         } else {
             job.image.leftovers(ELEMENTS_PER_TRANSACTION, &mut changes);
         }
+        if !job.certain && !changes.is_empty() {
+            self.begin_comparison(true);
+            return Ok(Applied::default());
+        }
         match self.commit_changes(&changes) {
             Ok(applied) => {
                 job.image.settle();
@@ -82,7 +90,15 @@ impl NftServices {
     }
 
     fn compare_fixed(&self, image: &mut Image, changes: &mut Changes) {
-        for entry in skeleton::entries(&self.options) {
+        let fixed = skeleton::entries(&self.options);
+        // A range that is wanted no more may overlap one that is, and the kernel refuses to have both: those go at once.
+        let of_ports = self.state.ports_from(0).filter(|(_, port)| !port.plan.source_ranges.is_empty());
+        let entries = of_ports.flat_map(|(_, port)| self.state.entries(port));
+        let wanted: HashSet<Key> =
+            entries.chain(fixed.iter().copied()).map(|(key, _)| key).filter(Key::is_range).collect();
+        image.drop_all(|key| key.is_range() && !wanted.contains(key), changes);
+        image.drop_stray_ranges(changes);
+        for entry in fixed {
             image.want(entry, changes);
         }
         for class in &self.built {
@@ -127,7 +143,7 @@ impl NftServices {
             if job.adopts {
                 self.state.adoption_ends();
             }
-            self.begin_comparison();
+            self.begin_comparison(true);
             return if refused && !again { Ok(Applied::default()) } else { Err(error.into()) };
         }
         job.image.unsettle();

@@ -60,8 +60,8 @@ fn takes_node_ports(options: &Options) -> Vec<Vec<Expr>> {
             NodePortAddresses::All => {
                 let mut phrase = expr::ip_daddr_not_in(loopback(family));
                 phrase.extend(expr::fib_daddr_type(AddressKind::Local));
-                if !options.proxy_cluster_ips {
-                    // The route that leads service addresses to IPVS makes them this node's own.
+                // A route may make service addresses this node's own: ipvs mode's does.
+                if Options::of_family(&options.service_cidrs, family).next().is_some() {
                     phrase.extend(expr::not_in_set(&daddr, SetId::ServiceCidrs(family).name()));
                 }
                 Some(phrase)

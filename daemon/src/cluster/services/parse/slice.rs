@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::Parsed;
-use super::address::address;
+use super::address::{address, is_link_local, is_usable};
 use super::fault::{Examined, ParseError, read};
 use super::raw::{Endpoint, Hint, Metadata, Port, RawSlice, Text};
 use super::time::rfc3339;
@@ -83,8 +83,8 @@ fn endpoint(
     strings: &mut Interner,
 ) -> Option<SliceEndpoint> {
     let text = raw.addresses.as_deref().unwrap_or_default().first().map_or("", |text| text);
-    let fits =
-        |address: &IpAddr| Family::of(*address) == family && !address.is_unspecified() && !address.is_multicast();
+    // As the API's own validation, which objects from elsewhere have not passed.
+    let fits = |address: &IpAddr| Family::of(*address) == family && is_usable(*address) && !is_link_local(*address);
     let Some(address) = address(text).filter(fits) else {
         object.left_out(format_args!("endpoints[{index}].addresses[0]"), text, &format!("an {family} address"));
         return None;

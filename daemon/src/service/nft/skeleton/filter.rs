@@ -129,7 +129,11 @@ fn judge(options: &Options, hook: Hook) -> PlannedChain {
         for gate in takes_node_ports(options) {
             rules.add("an address of this node", [gate, vec![expr::goto(UNSERVED_PORTS)]]);
         }
-        return rules.finish(chain);
+        // In ipvs mode the guard has judged, and what it let pass is IPVS' from here. Otherwise a service address is only
+        // ever this node's own while connections of ipvs mode end, or by somebody else's doing; no socket is to answer there.
+        if !options.proxy_cluster_ips {
+            return rules.finish(chain);
+        }
     }
     for family in options.families.families() {
         let daddr = [Source::daddr(version(family))];

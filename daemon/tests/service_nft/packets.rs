@@ -1,20 +1,13 @@
-//! What packets meet in the nftables back end of Services: a node, pods, another node and the outside in namespaces.
+//! What packets meet: a node, pods, another node and the outside in namespaces.
 //!
-//! A first look; the whole table of cases is tested from outside of the process. Needs root.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
-
-#[path = "service_nft/lab.rs"]
-mod lab;
-#[path = "service_nft/support.rs"]
-#[allow(dead_code, reason = "the other test uses the rest")]
-mod support;
+//! A first look; the whole table of cases is tested from outside of the process.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lab::{Lab, Outcome, PORT, ask};
-use support::{Net, Plan, address, node_options, sh};
+use crate::lab::{Lab, Outcome, PORT, ask};
+use crate::support::{Net, Plan, address, node_options, sh};
 use weft::cluster::Family;
 use weft::cluster::services::{Protocol, TrafficPolicy};
 use weft::service::model::{FrontendKind, PortPlan};
