@@ -20,6 +20,18 @@ impl Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
+/// A limit of time; longer in a guest, whose processor is emulated.
+#[must_use]
+pub fn patience(limit: Duration) -> Duration {
+    if in_guest() { limit * 8 } else { limit }
+}
+
+/// Whether this is a guest, on a kernel of its own.
+#[must_use]
+pub fn in_guest() -> bool {
+    std::env::var_os("WEFT_GUEST_KERNEL").is_some()
+}
+
 /// Polls until `condition` holds.
 ///
 /// # Errors

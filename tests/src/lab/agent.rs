@@ -71,7 +71,7 @@ impl Lab {
     /// When it does not get ready, or its agent ends; with the end of its log.
     pub fn await_ready(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;
-        let waited = wait::until_ok(AGENT_READY_LIMIT, &format!("{name} to be ready"), || {
+        let waited = wait::until_ok(wait::patience(AGENT_READY_LIMIT), &format!("{name} to be ready"), || {
             if !node.agent.is_some_and(process::ProcessId::alive) {
                 return Ok(Err(anyhow!("the agent of {name} has ended")));
             }

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU16;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
 
 use super::Place;
 use crate::etcd::Etcd;
@@ -14,7 +13,7 @@ use crate::kube::{ApiStore, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::lab::{NETWORK_PREFIX, OUTSIDE, OwnedLab, Spec, tail};
 use crate::netns::Netns;
 use crate::probe::ProbeServer;
-use crate::tool;
+use crate::{tool, wait};
 
 /// The ports that every pod of the bench answers at.
 const PORTS: [u16; 2] = [8080, 8443];
@@ -31,17 +30,8 @@ pub const CLIENTS_V6: &str = "fd00:250::/64";
 /// and nftables elsewhere.
 #[must_use]
 pub fn mode() -> String {
-    std::env::var("WEFT_TEST_PROXY_MODE").unwrap_or_else(|_| if in_guest() { "ipvs" } else { "nftables" }.to_owned())
-}
-
-/// A limit of time; longer in a guest, whose processor is emulated.
-#[must_use]
-pub fn patience(limit: Duration) -> Duration {
-    if in_guest() { limit * 8 } else { limit }
-}
-
-fn in_guest() -> bool {
-    std::env::var_os("WEFT_GUEST_KERNEL").is_some()
+    std::env::var("WEFT_TEST_PROXY_MODE")
+        .unwrap_or_else(|_| if wait::in_guest() { "ipvs" } else { "nftables" }.to_owned())
 }
 
 /// Two nodes with pods, and a client outside.

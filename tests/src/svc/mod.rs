@@ -27,6 +27,8 @@ mod case;
 mod shared;
 
 pub use ask::{Ask, Place, Served};
-pub use bench::{Bench, CLIENTS_V4, CLIENTS_V6, client, mode, patience};
+pub use bench::{Bench, CLIENTS_V4, CLIENTS_V6, client, mode};
 pub use case::{Case, vips};
 pub use shared::Shared;
+
+pub use crate::wait::patience;

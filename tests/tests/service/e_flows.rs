@@ -246,6 +246,7 @@ fn t094_a_connection_outlives_the_agent_too() {
     vips(&service).into_iter().for_each(|vip| drop(bench.pod.to(vip).is_served_by(&["r1"])));
 }
 
+#[cfg(any(feature = "whole", not(feature = "guest")))]
 #[test]
 fn t095_what_drains_too_long_is_cut_off() {
     if !is_ipvs() {
