@@ -161,6 +161,7 @@ impl Drop for Restored<'_> {
     }
 }
 
+#[cfg(any(feature = "whole", not(feature = "guest")))]
 #[test]
 fn a_switch_of_modes_keeps_connections_and_leaves_no_trace_of_the_other() {
     if !is_ipvs() {
@@ -192,7 +193,8 @@ fn a_switch_of_modes_keeps_connections_and_leaves_no_trace_of_the_other() {
     works();
     let by_nftables = open();
     drop(by_ipvs);
-    wait::until_ok(Duration::from_secs(60), "the last trace of ipvs to go", || {
+    // Connections of other cases drain, too, for two minutes at most.
+    wait::until_ok(Duration::from_secs(180), "the last trace of ipvs to go", || {
         let route = bench.node.netns.tool("ip", &["route", "show", "table", "local", "root", "10.96.0.0/12"]).unwrap();
         match (listed(&bench.node.netns, &service), route.is_empty()) {
             (None, true) => Ok(()),
@@ -206,5 +208,9 @@ fn a_switch_of_modes_keeps_connections_and_leaves_no_trace_of_the_other() {
     case.settle();
     served(&by_nftables);
     works();
-    assert!(listed(&bench.node.netns, &service).is_some());
+    // The kernel counts the servers of all namespaces in this file, so that one that moves elsewhere can hide one of ours.
+    wait::until_ok(Duration::from_secs(30), "the virtual server to be listed", || {
+        listed(&bench.node.netns, &service).map(drop).ok_or("it is not there")
+    })
+    .unwrap();
 }
