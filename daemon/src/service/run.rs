@@ -140,6 +140,8 @@ impl Loop<'_> {
         loop {
             self.wait().await;
             self.pass();
+            // While there is a backlog nothing above waits, and the source and the servers have this thread, too.
+            tokio::task::yield_now().await;
         }
     }
 
