@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use weft_netlink::conntrack::{Filter, Flow, FlowKey, Socket, Status, Tuple};
@@ -47,6 +47,7 @@ impl Net {
         let own = own.map(|address| Address::new(1, address.into()).request(Verb::Create));
         let up = LinkChange::new(1).up().request();
         RouteSocket::open().unwrap().all([up].into_iter().chain(own).collect()).unwrap();
+        VERSIONS.into_iter().for_each(|version| numbers.clone().for_each(|number| reached(address(version, number))));
         Self { conntrack: Socket::open().unwrap(), nft: nft::Socket::open().unwrap() }
     }
 
@@ -73,6 +74,17 @@ impl Net {
         let mut flows = self.conntrack.flows(Filter { version, protocol: protocol::UDP }, Some).unwrap();
         flows.sort_by_key(|flow| flow.key);
         flows
+    }
+}
+
+/// Waits until the address can be reached: the kernel makes the routes of IPv6 addresses a little later than these, even of
+/// those without duplicate address detection.
+fn reached(address: IpAddr) {
+    let socket = UdpSocket::bind((address, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while socket.send_to(b"?", socket.local_addr().unwrap()).and_then(|_| socket.recv(&mut [0; 1])).is_err() {
+        assert!(Instant::now() < end, "{address} is not reached");
     }
 }
 

@@ -37,9 +37,21 @@ fn ipvsadm(arguments: &str) -> String {
 
 /// What `ipvsadm` would have to be told to make what is there, in the order of the text.
 fn listed() -> Vec<String> {
-    let mut lines: Vec<String> = ipvsadm("-S -n").lines().map(|line| line.trim().to_owned()).collect();
-    lines.sort();
-    lines
+    let list = || {
+        let mut lines: Vec<String> = ipvsadm("-S -n").lines().map(|line| line.trim().to_owned()).collect();
+        lines.sort();
+        lines.dedup();
+        lines
+    };
+    let mut last = list();
+    // Whoever changes servers meanwhile, in any namespace, makes the kernel repeat some and pass over others.
+    loop {
+        let lines = list();
+        if lines == last {
+            return lines;
+        }
+        last = lines;
+    }
 }
 
 fn ip(text: &str) -> IpAddr {

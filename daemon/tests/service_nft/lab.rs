@@ -9,7 +9,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use weft::cluster::Family;
@@ -201,8 +201,10 @@ fn ask_tcp(to: SocketAddr) -> io::Result<String> {
 }
 
 fn ask_udp(to: SocketAddr) -> io::Result<String> {
+    // A port that was used a moment ago would find its flow again, and the flow its backend: each has another.
+    static PORT: AtomicU16 = AtomicU16::new(20_000);
     let any: IpAddr = if to.is_ipv4() { "0.0.0.0".parse().unwrap() } else { "::".parse().unwrap() };
-    let socket = UdpSocket::bind((any, 0))?;
+    let socket = UdpSocket::bind((any, PORT.fetch_add(1, Ordering::Relaxed)))?;
     socket.set_read_timeout(Some(SILENCE))?;
     socket.connect(to)?;
     socket.send(b"?")?;

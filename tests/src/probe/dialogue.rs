@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -19,7 +20,7 @@ pub struct Question {
     pub transport: Transport,
     /// The client's address, if it has several.
     pub source: Option<IpAddr>,
-    /// The client's port; 0 leaves the choice to the kernel.
+    /// The client's port; 0 for any, over UDP for one that no question had before.
     pub source_port: u16,
     /// After how long without an answer it counts as lost.
     pub limit: Duration,
@@ -70,13 +71,17 @@ impl Dialogue {
     pub fn open(question: &Question) -> Result<Self, Answer> {
         let connected = || {
             let socket = question.transport.socket(question.target.is_ipv6())?;
-            if question.source.is_some() || question.source_port != 0 {
+            let source_port = match (question.source_port, question.transport) {
+                (0, Transport::Udp) => unused_port(),
+                (port, _) => port,
+            };
+            if question.source.is_some() || source_port != 0 {
                 let any: IpAddr = match question.target {
                     SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
                     SocketAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
                 };
                 socket.set_reuse_address(true)?;
-                socket.bind(&SocketAddr::new(question.source.unwrap_or(any), question.source_port).into())?;
+                socket.bind(&SocketAddr::new(question.source.unwrap_or(any), source_port).into())?;
             }
             if question.transport != Transport::Udp {
                 // Closed by RST (ABORT): thousands of connections shall not leave their ports in TIME-WAIT.
@@ -117,6 +122,13 @@ impl Dialogue {
     pub fn local(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()?.as_socket()
     }
+}
+
+/// A port that this process did not ask from yet: over UDP one that the kernel chooses twice finds the flow of its
+/// predecessor, and what that was led to.
+fn unused_port() -> u16 {
+    static ASKED: AtomicU16 = AtomicU16::new(0);
+    20_000 + ASKED.fetch_add(1, Ordering::Relaxed) % 40_000
 }
 
 fn judge(error: &std::io::Error) -> Answer {
