@@ -295,6 +295,32 @@ fn seventy_thousand_elements_go_in_one_transaction() {
 }
 
 #[test]
+fn elements_are_found_by_their_keys() {
+    let mut socket = in_new_netns();
+    let set = Set::new("some", [Field::Mark, Field::Mark]).values([Field::Ipv4, Field::Port]);
+    let key = |number: u32| Value::number(number).and(Value::number(7));
+    let element = |number: u32| {
+        let ip = address(&std::net::Ipv4Addr::from(0x0af4_0000 + number).to_string());
+        Element::new(key(number)).value(Value::from(ip).and(Value::port(8080)))
+    };
+    // Every third is missing, and a hundred in a row.
+    let is_there = |number: &u32| !number.is_multiple_of(3) && !(1000..1100).contains(number);
+    let there: Vec<Element> = (0..2000).filter(is_there).map(element).collect();
+    let keys: Vec<Value> = (0..2000).map(key).collect();
+    assert_eq!(socket.elements_of(&table(), &set, &keys[..3]).unwrap(), [None, None, None], "there is no table");
+    let mut batch = Batch::new();
+    batch.add_table(&table());
+    batch.add_set(&table(), &set);
+    batch.add_elements(&table(), &set, &there);
+    socket.commit(batch).unwrap();
+    let found = socket.elements_of(&table(), &set, &keys).unwrap();
+    let wanted: Vec<_> = (0..2000).map(|number| is_there(&number).then(|| element(number))).collect();
+    assert!(found == wanted);
+    assert_eq!(socket.elements_of(&table(), &set, &[]).unwrap(), []);
+    assert_eq!(socket.elements_of(&table(), &set, &keys[1..2]).unwrap(), [Some(element(1))]);
+}
+
+#[test]
 fn a_thousand_refusals_are_still_a_refusal() {
     let mut socket = in_new_netns();
     let mut batch = Batch::new();

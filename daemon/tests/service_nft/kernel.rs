@@ -153,6 +153,10 @@ fn t99_whatever_is_damaged_comes_back() {
     for damage in [
         element("svc-frontends4"),
         element("svc-backends6"),
+        element("svc-backends4")
+            + "; nft add element inet weft svc-backends4 '{ "
+            + &first("svc-backends4")
+            + " : 1.2.3.4 . 5 }'",
         element("svc-tags"),
         element("svc-sizes"),
         element("svc-cluster-ips6"),
@@ -184,6 +188,27 @@ fn t99_whatever_is_damaged_comes_back() {
         assert!(!nft("list table inet weft").contains("dormant"), "after {damage}");
         assert_eq!(audited(&mut services), Applied::default(), "after {damage}");
     }
+    assert_settled(&plans, node_options());
+}
+
+/// A comparison asks for the backends of the lists that there are, and never sees others, until they are in its way.
+#[test]
+fn backends_of_no_list_give_way_to_what_is_to_be_in_their_place() {
+    let (_netns, _home) = fresh();
+    let plans = mixture(12);
+    let (mut services, _) = started(&plans, node_options());
+    let before = nft("list map inet weft svc-backends4");
+    services.sync(&[], &plans.iter().map(|plan| plan.key.clone()).collect::<Vec<_>>()).unwrap();
+    services.finish().unwrap();
+    let (_, rest) = before.split_once("elements = { ").unwrap();
+    let keys = rest.split_once('}').unwrap().0.split(',').map(|element| element.split(" : ").next().unwrap().trim());
+    let strays: Vec<String> = keys.map(|key| format!("{key} : 1.2.3.4 . 5")).collect();
+    sh(&format!("nft add element inet weft svc-backends4 '{{ {} }}'", strays.join(", ")));
+    assert_eq!(audited(&mut services), Applied::default());
+    // A new start counts from the beginning again.
+    let (services, applied) = started(&plans, node_options());
+    assert_eq!((applied.failed, services.failures().count()), (0, 0));
+    assert!(!nft("list map inet weft svc-backends4").contains("1.2.3.4"));
     assert_settled(&plans, node_options());
 }
 

@@ -15,6 +15,7 @@ mod data;
 mod dump;
 mod element;
 pub mod expr;
+mod get;
 mod message;
 mod rule;
 mod set;

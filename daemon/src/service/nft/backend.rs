@@ -23,7 +23,7 @@ use crate::service::model::{FrontendKey, PortKey, PortPlan};
 pub(super) const ELEMENTS_PER_TRANSACTION: usize = 2500;
 /// So many chains of classes that no list is of are kept, as sizes come back.
 const SPARE_CLASSES: usize = 64;
-/// So often is everything read at most until what is pending is done: once, once more to be certain, and after a refusal.
+/// So often is everything read at most until what is pending is done: once, and all of it after a refusal.
 const LOOKS: u32 = 4;
 
 /// What a call has written.
@@ -95,8 +95,8 @@ pub struct NftServices {
     pub(super) job: Option<Job>,
     /// The kernel may not be as the state says, and is compared before anything else happens.
     pub(super) dirty: bool,
-    /// The next comparison has to read everything until it is certain.
-    pub(super) certain: bool,
+    /// The next comparison has to read everything, also what no list leads to.
+    pub(super) thorough: bool,
     /// As [`dirty`](Self::dirty), but time enough at the next audit.
     pub(super) stale: bool,
     /// A refusal has made us compare, so that the next one is the fault of what we write.
@@ -131,7 +131,7 @@ impl NftServices {
             failures: BTreeMap::new(),
             job: None,
             dirty: false,
-            certain: false,
+            thorough: false,
             stale: false,
             doubted: false,
             looks: 0,
@@ -157,7 +157,7 @@ impl NftServices {
         self.failures.clear();
         (self.doubted, self.stale, self.width) = (false, false, usize::MAX);
         self.state = State::new(self.options.proxy_cluster_ips);
-        let (applied, mut job) = self.look(true)?;
+        let (applied, mut job) = self.look(false)?;
         self.doors = job.image.doors().collect();
         let mut plans: Vec<_> = plans.into_iter().collect();
         plans.sort_by_cached_key(|plan| (rank(&plan.key), plan.key.clone()));
@@ -208,7 +208,7 @@ impl NftServices {
             return self.proceed_job(job);
         }
         if self.dirty {
-            let (applied, job) = self.look(self.certain)?;
+            let (applied, job) = self.look(self.thorough)?;
             self.job = Some(job);
             return Ok(applied);
         }
@@ -247,7 +247,7 @@ impl NftServices {
             return Ok(applied);
         }
         self.options = options;
-        self.begin_comparison(true);
+        self.begin_comparison(false);
         self.proceed()
     }
 
@@ -336,13 +336,13 @@ impl NftServices {
         Ok(applied)
     }
 
-    pub(super) fn begin_comparison(&mut self, certain: bool) {
+    pub(super) fn begin_comparison(&mut self, thorough: bool) {
         self.job = None;
-        (self.dirty, self.certain) = (true, certain);
+        (self.dirty, self.thorough) = (true, thorough);
     }
 
     /// Reads all that the kernel has, and mends sets, chains and rules.
-    fn look(&mut self, certain: bool) -> Result<(Applied, Job), NftError> {
+    fn look(&mut self, thorough: bool) -> Result<(Applied, Job), NftError> {
         self.looks = self.looks.wrapping_add(1);
         let generation = self.socket.generation()?;
         let found = Structure::read(&mut self.socket, &self.table)?;
@@ -352,10 +352,10 @@ impl NftServices {
         let applied = self.commit(mending.batch, 0, mending.written)?;
         self.built = mending.classes;
         self.doomed.clear();
-        let image = Image::read(&mut self.socket, &self.table, certain)?;
+        let image = Image::read(&mut self.socket, &self.table, thorough)?;
         (self.dirty, self.stale) = (false, false);
-        self.certain = false;
-        Ok((applied, Job::new(image, certain, mending.strays)))
+        self.thorough = false;
+        Ok((applied, Job::new(image, mending.strays)))
     }
 
     fn proceed_targets(&mut self) -> Result<Applied, NftError> {

@@ -18,6 +18,10 @@ type Reading = Result<Entry, Box<Element>>;
 
 /// How often a set is read until two readings agree.
 const READINGS: u32 = 16;
+/// So many backends are asked for at once, for the sake of memory.
+const BACKENDS_AT_ONCE: usize = 4096;
+/// A list of ours is never longer.
+const MOST_BACKENDS: u32 = 1 << 16;
 
 /// The elements that the kernel had at one moment. What has been compared with what there is to be is taken out.
 #[derive(Debug, Default)]
@@ -31,33 +35,46 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Reads all sets. A single reading is enough to see that everything is as it should be; where it is not, only a
-    /// certain one says what has to be written.
+    /// Reads all sets: whole, but for that of the backends, which is much larger than all others together. Of these only
+    /// those are asked for that a list leads to, which takes much less time than to list them; the others mean nothing to
+    /// any packet, but the kernel refuses to put something else in their place. If it does, all have to be read.
     ///
     /// # Errors
-    /// As [`Socket::glance`]; [`Error::DumpInterrupted`] if it is to be certain, and somebody changes the table all the time.
-    pub(super) fn read(socket: &mut Socket, table: &nft::Table, certain: bool) -> Result<Self, Error> {
+    /// As [`Socket::glance`]; [`Error::DumpInterrupted`] if somebody changes the table all the time.
+    pub(super) fn read(socket: &mut Socket, table: &nft::Table, all: bool) -> Result<Self, Error> {
         let mut image = Self::default();
         for set in SetId::all().filter(|set| !set.is_written_by_rules()) {
-            let definition = set.definition();
-            let mut read =
-                || socket.glance(table, &definition, |element| decode(set, &element).ok_or_else(|| Box::new(element)));
-            let (mut elements, mut settled) = read()?;
-            for _ in 0..READINGS {
-                if settled || !certain {
-                    break;
-                }
-                let (again, _) = read()?;
-                settled = same(&elements, &again);
-                elements = again;
+            if all || !matches!(set, SetId::Backends(_)) {
+                let elements = list(socket, table, set)?;
+                image.take_in(set, elements);
             }
-            if certain && !settled {
-                let operation = format!("list the elements of set {} of table {table}", set.name());
-                return Err(Error::DumpInterrupted { operation, attempts: READINGS });
-            }
-            image.take_in(set, elements);
+        }
+        if !all {
+            image.read_backends(socket, table)?;
         }
         Ok(image)
+    }
+
+    fn read_backends(&mut self, socket: &mut Socket, table: &nft::Table) -> Result<(), Error> {
+        for family in Family::ALL {
+            let lists = self.entries.iter().filter_map(|(key, datum)| match (key, datum) {
+                (Key::Size(list), Datum::Class(class)) if class.family == family && class.affinity.is_none() => {
+                    Some((*list, class.size))
+                }
+                _ => None,
+            });
+            // A size that somebody else has written may be any number.
+            let backends = lists.flat_map(|(list, size)| (0..size.min(MOST_BACKENDS)).map(move |index| (list, index)));
+            let keys: Vec<Key> = backends.map(|(list, index)| Key::Backend(family, list, index)).collect();
+            let set = SetId::Backends(family);
+            for keys in keys.chunks(BACKENDS_AT_ONCE) {
+                let values: Vec<_> = keys.iter().map(|key| key.element(Datum::None).key).collect();
+                let found = socket.elements_of(table, &set.definition(), &values)?;
+                let entries = found.iter().flatten().filter_map(|element| decode(set, element));
+                self.entries.extend(entries);
+            }
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, set: SetId, elements: Vec<Reading>) {
@@ -203,6 +220,24 @@ impl Adoption {
         let adopted = id.map(|id| Adopted { id, places });
         state.set_adopted(&key, Some(plan), adopted, &mut super::state::Draft::default());
     }
+}
+
+/// All elements of a set, read until two readings agree: a dump may pass over elements, or give them twice.
+fn list(socket: &mut Socket, table: &nft::Table, set: SetId) -> Result<Vec<Reading>, Error> {
+    let definition = set.definition();
+    let mut read =
+        || socket.glance(table, &definition, |element| decode(set, &element).ok_or_else(|| Box::new(element)));
+    let (mut elements, mut settled) = read()?;
+    for _ in 0..READINGS {
+        if settled {
+            return Ok(elements);
+        }
+        let (again, _) = read()?;
+        settled = same(&elements, &again);
+        elements = again;
+    }
+    let operation = format!("list the elements of set {} of table {table}", set.name());
+    Err(Error::DumpInterrupted { operation, attempts: READINGS })
 }
 
 /// Whether two readings found the same, in whatever order.

@@ -19,8 +19,6 @@ const PORTS_PER_PIECE: usize = 20_000;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) image: Image,
-    /// Whether the image is certain; if not, it serves to see that nothing is wrong, and not to change anything.
-    certain: bool,
     /// Whether ids of ports that are gone become free at the end.
     pub(super) adopts: bool,
     stage: Stage,
@@ -39,8 +37,8 @@ enum Stage {
 }
 
 impl Job {
-    pub(super) fn new(image: Image, certain: bool, strays: Vec<String>) -> Self {
-        Self { image, certain, adopts: false, stage: Stage::Fixed, strays }
+    pub(super) fn new(image: Image, strays: Vec<String>) -> Self {
+        Self { image, adopts: false, stage: Stage::Fixed, strays }
     }
 }
 
@@ -71,10 +69,6 @@ impl NftServices {
             }
         } else {
             job.image.leftovers(ELEMENTS_PER_TRANSACTION, &mut changes);
-        }
-        if !job.certain && !changes.is_empty() {
-            self.begin_comparison(true);
-            return Ok(Applied::default());
         }
         match self.commit_changes(&changes) {
             Ok(applied) => {
