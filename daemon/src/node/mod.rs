@@ -6,6 +6,7 @@
 
 mod facts;
 mod inputs;
+mod options;
 mod owned;
 mod pass;
 mod sysctls;
@@ -14,6 +15,7 @@ mod vtep;
 
 pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};
+pub use options::NodeOptions;
 pub use owned::{NODE_RECORD, Owned, OwnedError};
-pub use pass::{Node, NodeOptions};
+pub use pass::Node;
 pub use tables::TablesWatch;

@@ -2,18 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
-use weft_cni::formats::conflist::Conflist;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
 
 use super::facts::NodeFacts;
+use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
 use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
@@ -28,37 +27,13 @@ use crate::lease::{Held, LeaseState};
 use crate::overlay::bridge::WantedBridge;
 use crate::overlay::peers::{self, Bounds, LocalVtep};
 use crate::overlay::table::PeerTable;
-use crate::overlay::uplink::{self, Uplink, UplinkSpec};
+use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, device, links};
-use crate::publish::Places;
 use crate::reconcile::{Pass, Reconciler};
 use crate::serve::{Component, Health, Metrics, gauge};
 
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
-
-/// How this node is to be.
-#[derive(Debug, Clone)]
-pub struct NodeOptions {
-    /// The node's name.
-    pub name: String,
-    /// Identifies the cluster in the VTEPs' MACs: the prefix in its store.
-    pub cluster: String,
-    /// How the interface under the overlay is chosen.
-    pub uplink: UplinkSpec,
-    /// The bridge.
-    pub bridge: String,
-    /// Whether pods that leave the cluster network take on the node's address.
-    pub ip_masq: bool,
-    /// Where the node's files go.
-    pub places: Places,
-    /// The conflist to install.
-    pub conflist: Conflist,
-    /// Where the plugin records its attachments.
-    pub cni_state_dir: PathBuf,
-    /// Where the record of changed settings is.
-    pub run_dir: PathBuf,
-}
 
 /// The node: what it needs for a pass, and what it remembers between passes.
 pub struct Node {
