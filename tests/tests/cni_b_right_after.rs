@@ -1,5 +1,5 @@
-//! Connections to a pod in the moment after its ADD. A file of its own, so that nothing else runs beside it: beside other
-//! tests about one first connection in some thousand goes unanswered for a second, for a reason that is not known yet.
+//! Connections to a pod in the moment after its ADD, to bridges that have no other port. A file of its own, so that nothing
+//! else runs beside it: an answer that takes more than 0.9 s counts as a lost packet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 

@@ -232,7 +232,8 @@ fn t079_garbage_collection_reclaims_what_the_runtime_does_not_name() {
     let (kept, gone, leaked) = (host.pod(), host.pod(), host.pod());
     let addresses: Vec<Vec<String>> =
         [&kept, &gone, &leaked].map(|pod| host.add(&conf, pod).result().addresses()).into();
-    let veth = host.add(&conf, &host.pod()).result();
+    let other = host.pod();
+    let veth = host.add(&conf, &other).result();
     host.netns.tool("ip", &["link", "delete", veth.host_end()]).unwrap();
     host.gc(&conf, &[&kept, &leaked]).done();
     host.assert_attachments(2);

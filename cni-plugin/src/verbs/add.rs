@@ -181,6 +181,7 @@ impl Attach<'_> {
         let routes = veth::address(container_index, &self.call.interface, ips, routes, detect, &mut container)?;
         veth::await_forwarding(host_name, &host.probe)?;
         veth::await_sending(container_index, &self.call.interface, &mut container)?;
+        veth::await_bridge(bridge.index, &mut host.socket);
         for ip in plan::to_announce(container_mac, ips) {
             announce(container_index, container_mac, ip)?;
         }

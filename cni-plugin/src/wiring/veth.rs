@@ -24,6 +24,9 @@ const FORWARDING_DEADLINE: Duration = Duration::from_secs(5);
 /// How long duplicate address detection may take. The kernel probes once and listens for a second.
 const DAD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a bridge may take until it sends.
+const BRIDGE_DEADLINE: Duration = Duration::from_millis(500);
+
 /// A pair to be made.
 #[derive(Debug, Clone, Copy)]
 pub struct Pair<'a> {
@@ -235,6 +238,14 @@ pub fn await_sending(index: u32, name: &str, container: &mut RouteSocket) -> Res
     wait(FORWARDING_DEADLINE, sends).map_err(|waited| {
         CniError::new(Code::TryAgainLater, format!("interface {name} is not operational after {waited}"))
     })
+}
+
+/// Waits until a bridge that had no port sends. Without any it had no carrier either, and the kernel shut its queue; the
+/// carrier comes back with the port's, and the queue a little later still: what the node sends to the pod at once would be
+/// dropped. With spanning tree that takes half a minute, for which no pod is kept waiting.
+pub fn await_bridge(index: u32, host: &mut RouteSocket) {
+    let sends = || host.is_operational(index).is_ok_and(|operational| operational);
+    let _ = wait(BRIDGE_DEADLINE, sends);
 }
 
 /// How long was waited in vain.

@@ -80,7 +80,12 @@ fn add(netns: &str, host_name: &str, bridge: u32, address: (Ipv4Addr, u8), gatew
     // The kernel opens the interface's queue before it answers.
     let mut state = Batch::default();
     state.look_up(CONTAINER_INDEX);
-    container.run(&state)
+    container.run(&state)?;
+
+    // And that of a bridge that had no port.
+    let mut state = Batch::default();
+    state.look_up(bridge);
+    host.run(&state)
 }
 
 /// Has a child delete the pair and looks until it is gone, as `weft-cni` does. Only the fork and its request come from
