@@ -1,5 +1,6 @@
 //! 4.3 and 4.6: what the cluster says of the node itself, and what becomes of it while the agent runs.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -7,8 +8,9 @@ use weft_tests::kube::{Endpoint, LEAVING, Node, Port};
 use weft_tests::lab::NETWORK_PREFIX;
 use weft_tests::process::ProcessId;
 use weft_tests::svc::{Bench, patience, vips};
-use weft_tests::{process, skip, tool, wait};
+use weft_tests::{skip, wait};
 
+use super::monitor::{has_nft, written_while};
 use super::{at, usual, web};
 
 /// How long `/healthz` may take to tell of a Node that has changed.
@@ -94,7 +96,7 @@ fn t054_a_zone_that_is_given_wins_over_the_label() {
 
 #[test]
 fn t054_a_change_of_zone_writes_nothing_of_services_without_hints() {
-    if tool::call("nft", &["--version"]).is_err() {
+    if !has_nft() {
         skip!("there is no nft to watch with");
     }
     let bench = usual();
@@ -104,27 +106,17 @@ fn t054_a_change_of_zone_writes_nothing_of_services_without_hints() {
     for name in ["x", "y", "z"] {
         case.apply(&case.service(name, &ports[usize::from(name != "x")..]), &[bench.l1.ready(), bench.r1.ready()]);
     }
-    let log = bench.lab().folder().join("nft-monitor-zone");
-    let mut monitor = tool::command("nft");
-    let monitor = process::spawn(&bench.node.netns, monitor.arg("monitor"), &log).unwrap();
-    let events = || std::fs::read_to_string(&log).unwrap();
-    let heard = |mark: &str| {
-        wait::until(Duration::from_secs(5), "the monitor to listen", || {
-            let _ = bench.node.netns.tool("nft", &["add", "table", "inet", mark]);
-            let _ = bench.node.netns.tool("nft", &["delete", "table", "inet", mark]);
-            events().contains(mark)
-        })
-        .unwrap();
-    };
-    heard("before");
     let moves = || bench.lab().log("node1").unwrap().matches("this node is in another zone").count();
-    let first = moves();
-    case.put(Node::new("node1").zone("b").json());
-    wait::until(patience(TOLD), "the agent to tell of the zone", || moves() > first).unwrap();
-    heard("after");
-    monitor.kill();
-    let written: Vec<String> = events().lines().filter(|line| line.contains("svc-")).map(str::to_owned).collect();
-    assert_eq!(written, [""; 0]);
+    let written_by = |zone: &str| {
+        let first = moves();
+        written_while(&bench, zone, || {
+            case.put(Node::new("node1").zone(zone).json());
+            wait::until(patience(TOLD), "the agent to tell of the zone", || moves() > first).unwrap();
+        })
+    };
+    assert_eq!(written_by("b"), [""; 0]);
+    case.apply(&case.service_v4("hinted", &web()), &[bench.l1.but(in_zone("a")), bench.r1.but(in_zone("b"))]);
+    assert_ne!(written_by("a"), [""; 0]);
 }
 
 #[test]
@@ -139,32 +131,26 @@ fn t081_a_node_that_leaves_tells_load_balancers_and_serves_on() {
         .external_local()
         .with("/spec/healthCheckNodePort", checks);
     case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
-    let ask = |port: u16, path: &str| -> Vec<(u16, Value)> {
-        let doors = at(bench.node_ips(), port).into_iter();
-        doors
-            .map(|door| {
-                let answer = bench.http_from_outside(door, path).unwrap();
-                (answer.status, serde_json::from_str(&answer.body).unwrap())
-            })
-            .collect()
+    let ask = |door: SocketAddr, path: &str| -> (u16, Value) {
+        let answer = bench.http_from_outside(door, path).unwrap();
+        (answer.status, serde_json::from_str(&answer.body).unwrap())
     };
-    let checked = ask(checks, "/");
+    let healthz = SocketAddr::new(bench.node_ips()[0], HEALTHZ);
+    let checks = || at(bench.node_ips(), checks).into_iter().map(|door| ask(door, "/")).collect::<Vec<_>>();
+    let checked = checks();
     assert!(checked.iter().all(|(status, body)| *status == 200 && body["localEndpoints"] == 1), "{checked:?}");
     let running = agent(&bench);
     let becomes = |what: &str, is_eligible: bool| {
         let status = if is_eligible { 200 } else { 503 };
         wait::until_ok(patience(TOLD), &format!("{status} of a node {what}"), || {
-            let told = ask(HEALTHZ, "/healthz");
-            let right = |(code, body): &(u16, Value)| {
-                *code == status && body["nodeEligible"] == is_eligible && body["healthy"] == true
-            };
-            if told.iter().all(right) { Ok(()) } else { Err(format!("{told:?}")) }
+            let (code, body) = ask(healthz, "/healthz");
+            let right = code == status && body["nodeEligible"] == is_eligible && body["healthy"] == true;
+            if right { Ok(()) } else { Err(format!("{code} {body}")) }
         })
         .unwrap();
-        for (code, body) in ask(HEALTHZ, "/livez") {
-            assert_eq!((code, &body["healthy"], body.get("nodeEligible")), (200, &Value::Bool(true), None), "{what}");
-        }
-        assert_eq!(ask(checks, "/"), checked, "{what}");
+        let (code, body) = ask(healthz, "/livez");
+        assert_eq!((code, &body["healthy"], body.get("nodeEligible")), (200, &Value::Bool(true), None), "{what}");
+        assert_eq!(checks(), checked, "{what}");
         for door in at(bench.node_ips(), node_port) {
             bench.ext.to(door).is_served_by(&["l1"]).keeps_its_source();
         }

@@ -21,6 +21,8 @@ mod f_robustness;
 mod g_ipvs;
 #[cfg(any(feature = "whole", not(feature = "guest")))]
 mod h_node;
+#[cfg(any(feature = "whole", not(feature = "guest")))]
+mod monitor;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
