@@ -27,6 +27,17 @@ fn slice_key(text: &str) -> String {
     Layout::default().endpoint_slice(&name(text))
 }
 
+fn node_key(text: &str) -> String {
+    Layout::default().node_object(&text.parse().unwrap())
+}
+
+fn node(text: &str, zone: &str, taint: &str) -> String {
+    format!(
+        r#"{{"kind":"Node","metadata":{{"name":"{text}","labels":{{"topology.kubernetes.io/zone":"{zone}"}}}},
+            "spec":{{"taints":[{{"key":"{taint}","effect":"NoSchedule"}}]}}}}"#
+    )
+}
+
 fn service(n: usize) -> String {
     let (high, low) = (n / 250, n % 250 + 1);
     format!(
@@ -52,7 +63,7 @@ struct Source {
 impl Source {
     fn start(client: Client, relist: Duration) -> Self {
         let stop = CancellationToken::new();
-        let handle = services::spawn(client, Layout::default(), relist, stop.clone());
+        let handle = services::spawn(client, Layout::default(), &"n1".parse().unwrap(), relist, stop.clone());
         Self { handle, _stop: stop.drop_guard() }
     }
 
@@ -73,6 +84,12 @@ impl Source {
         let mut names: Vec<String> = all.iter().map(|service| service.name.name.to_string()).collect();
         names.sort();
         names
+    }
+
+    /// The zone of the node, if anything is known of it, and whether it is leaving.
+    fn node(&self) -> Option<(String, bool)> {
+        let node = self.handle.store().node()?;
+        Some((node.zone.as_deref().unwrap_or_default().to_owned(), node.is_leaving))
     }
 
     fn find(&self, text: &str) -> Changed {
@@ -125,6 +142,50 @@ async fn t22_an_empty_store_is_a_whole_list() {
     let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
     assert!(source.handle.store().synced() && source.handle.store().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t54_t81_the_nodes_own_object_comes_changes_and_goes() {
+    let etcd = Etcd::start().await;
+    let client = etcd.client().await;
+    put(&client, &node_key("n2"), node("n2", "z", "x")).await;
+    let source = Source::start(etcd.client().await, Duration::from_millis(200));
+    source.status(|status| status.watching).await;
+    assert_eq!(source.node(), None);
+    let zone = |zone: &str| Some((zone.to_owned(), false));
+    source.reached(put(&client, &node_key("n1"), node("n1", "a", "x")).await).await;
+    assert_eq!(source.node(), zone("a"));
+    source.reached(put(&client, &node_key("n1"), node("n1", "b", "x")).await).await;
+    assert_eq!(source.node(), zone("b"));
+    source.reached(put(&client, &node_key("n1"), node("n1", "b", "ToBeDeletedByClusterAutoscaler")).await).await;
+    assert_eq!(source.node(), Some(("b".to_owned(), true)));
+    put(&client, &node_key("n1"), node("n1", "b", "x")).await;
+    // Garbage changes nothing, also when it is listed anew; that of other nodes is not even looked at.
+    put(&client, &node_key("n2"), "garbage").await;
+    for garbage in ["garbage", "[]", r#"{"kind":"Service"}"#, r#"{"metadata":{"name":"n2"}}"#] {
+        let status = source.reached(put(&client, &node_key("n1"), garbage).await).await;
+        assert_eq!((status.rejected, source.node()), (1, zone("b")), "{garbage}");
+        let status = source.status(|now| now.last_list > status.last_list).await;
+        assert_eq!((status.rejected, source.node()), (1, zone("b")), "{garbage}");
+    }
+    let status = source.reached(put(&client, &node_key("n1"), node("n1", "c", "x")).await).await;
+    assert_eq!((status.rejected, source.node()), (0, zone("c")));
+    put(&client, &node_key("n1"), "garbage").await;
+    let status = source.reached(delete(&client, &node_key("n1")).await).await;
+    assert_eq!((status.rejected, source.node()), (0, None));
+    source.status(|now| now.last_list > status.last_list).await;
+    assert_eq!(source.node(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn t54_the_nodes_own_object_is_there_when_the_services_are() {
+    let etcd = Etcd::start().await;
+    let client = etcd.client().await;
+    put(&client, &node_key("n1"), node("n1", "a", "x")).await;
+    put(&client, &service_key("s1"), service(1)).await;
+    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    timeout(LIMIT, source.handle.store().wait()).await.unwrap();
+    assert_eq!((source.names(), source.node()), (vec!["s1".to_owned()], Some(("a".to_owned(), false))));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -104,7 +104,8 @@ async fn serve(
         () = stop.cancelled() => return,
         client = super::agent::until_good(&teller.health, Component::Services, async || connect(&config.etcd).await) => client,
     };
-    let source = spawn_source(client, settings.etcd_prefix.clone(), RELIST_INTERVAL, stop.clone());
+    let (layout, node) = (settings.etcd_prefix.clone(), &settings.node_name);
+    let source = spawn_source(client, layout, node, RELIST_INTERVAL, stop.clone());
     let inputs = Inputs { store: Arc::clone(source.store()), source: source.status(), facts };
     run(options, inputs, teller, stop).await;
 }

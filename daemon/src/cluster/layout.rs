@@ -77,10 +77,17 @@ impl Layout {
         format!("{}/endpointslices/{name}", self.prefix)
     }
 
-    /// First key and the key after the last of the range that holds all Services and EndpointSlices: one range, so that what
-    /// one transaction writes of both is seen together. None of flannel's keys and none of a lease lies in it.
+    /// `<prefix>/nodes/<name>`: the key of one Node (`v1.Node` as JSON), which is another thing than a node's
+    /// [record](Self::node).
     #[must_use]
-    pub fn services_and_slices(&self) -> (String, String) {
+    pub fn node_object(&self, name: &NodeName) -> String {
+        format!("{}/nodes/{name}", self.prefix)
+    }
+
+    /// First key and the key after the last of the range that holds all Services, EndpointSlices and Nodes: one range, so that
+    /// what one transaction writes of them is seen together. None of flannel's keys and none of a lease lies in it.
+    #[must_use]
+    pub fn service_objects(&self) -> (String, String) {
         // '0' follows '/' in ASCII.
         (self.endpoint_slices(), format!("{}/services0", self.prefix))
     }
@@ -138,9 +145,11 @@ mod tests {
         let name = ObjectName::new("default", "web");
         assert_eq!(layout.service(&name), "/coreos.com/network/services/default/web");
         assert_eq!(layout.endpoint_slice(&name), "/coreos.com/network/endpointslices/default/web");
-        let (first, end) = layout.services_and_slices();
+        let node = layout.node_object(&"n1".parse().unwrap());
+        assert_eq!(node, "/coreos.com/network/nodes/n1");
+        let (first, end) = layout.service_objects();
         let (first_lease, end_of_leases) = layout.leases_and_nodes();
-        for key in [layout.service(&name), layout.endpoint_slice(&name)] {
+        for key in [layout.service(&name), layout.endpoint_slice(&name), node] {
             assert!(key >= first && key < end && !(key >= first_lease && key < end_of_leases), "{key}");
         }
         for key in [layout.config(), layout.subnets(), layout.nodes()] {

@@ -182,7 +182,7 @@ settings! {
     "service-cidr" agent service_cidr: Vec<IpNetwork> where SERVICE_RANGES = "10.96.0.0/12",
         "Networks that cluster IPs are taken from, of both families.";
     "node-zone" agent node_zone: Option<String> = "",
-        "Zone of this node, for endpoints with zone hints; none if not given.";
+        "Zone of this node, for endpoints with zone hints; wins over label topology.kubernetes.io/zone of its Node object, which is asked if not given.";
     "detect-local" agent detect_local: DetectLocal = "cluster-cidr",
         "How pods of the cluster are told from other clients: cluster-cidr, node-cidr, bridge:NAME, interface-prefix:PREFIX, or none.";
     "cluster-cidr" agent cluster_cidr: Vec<IpNetwork> = "",

@@ -22,6 +22,8 @@ use crate::serve::proxy::ServingMode;
 pub(super) struct Engine {
     options: ProxyOptions,
     facts: NodeFacts,
+    /// The zone that the Node object says.
+    zone: Option<Arc<str>>,
     table: ServiceTable,
     nft: NftServices,
     /// ipvs mode.
@@ -44,6 +46,7 @@ impl Engine {
     pub(super) fn start(
         options: &ProxyOptions,
         facts: &NodeFacts,
+        zone: Option<Arc<str>>,
         services: Vec<Changed>,
         now: Instant,
     ) -> Result<(Self, Outcome), GroundError> {
@@ -60,7 +63,8 @@ impl Engine {
         let mut engine = Self {
             options: options.clone(),
             facts: facts.clone(),
-            table: ServiceTable::new(options.view(facts), options.plan()),
+            table: ServiceTable::new(options.view(facts, zone.as_ref()), options.plan()),
+            zone,
             nft: NftServices::open()?,
             ipvs: None,
             retiring: None,
@@ -150,14 +154,34 @@ impl Engine {
         let mut outcome = Outcome::default();
         if *facts != self.facts {
             self.facts = facts.clone();
-            let changes = self.table.replan_all(self.options.view(facts));
-            outcome += self.write(changes, now);
+            outcome += self.replan(now);
             outcome += self.refresh_rules();
             if let Some(ground) = &mut self.ipvs {
                 outcome.keep(ground.keep(facts));
             }
         }
         outcome
+    }
+
+    /// Takes the zone that the Node object says. Only ports whose endpoints are others for it are written.
+    pub(super) fn set_zone(&mut self, zone: Option<Arc<str>>, now: Instant) -> Outcome {
+        if self.zone == zone {
+            return Outcome::default();
+        }
+        self.zone = zone;
+        let before = self.table.node().zone.clone();
+        let outcome = self.replan(now);
+        let after = &self.table.node().zone;
+        if before != *after {
+            tracing::info!(?before, ?after, "this node is in another zone");
+        }
+        outcome
+    }
+
+    /// Plans everything anew for what is known of the node.
+    fn replan(&mut self, now: Instant) -> Outcome {
+        let changes = self.table.replan_all(self.options.view(&self.facts, self.zone.as_ref()));
+        self.write(changes, now)
     }
 
     /// Brings up to date what the rules depend on beside the Services: the node's addresses, its settings.

@@ -23,7 +23,7 @@ pub struct ProxyOptions {
     pub mode: ProxyMode,
     /// The node's name.
     pub node: Arc<str>,
-    /// The node's zone.
+    /// The node's zone, whatever its Node object says.
     pub zone: Option<Arc<str>>,
     /// The service networks.
     pub service_cidrs: Vec<IpNetwork>,
@@ -75,10 +75,11 @@ impl ProxyOptions {
         }
     }
 
-    /// What the model is told of the node.
+    /// What the model is told of the node. `label` is the zone that its Node object says, if it does.
     #[must_use]
-    pub fn view(&self, facts: &NodeFacts) -> NodeView {
-        NodeView { name: Arc::clone(&self.node), zone: self.zone.clone(), addresses: facts.addresses }
+    pub fn view(&self, facts: &NodeFacts, label: Option<&Arc<str>>) -> NodeView {
+        let zone = self.zone.as_ref().or(label).cloned();
+        NodeView { name: Arc::clone(&self.node), zone, addresses: facts.addresses }
     }
 
     /// What the model is told beside it.

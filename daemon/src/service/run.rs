@@ -16,7 +16,7 @@ use super::options::ProxyOptions;
 use super::outcome::Outcome;
 use super::tell::Teller;
 use crate::cluster::etcd::services::ServicesStatus;
-use crate::cluster::services::{ObjectName, ServiceStore};
+use crate::cluster::services::{NodeObject, ObjectName, ServiceStore};
 use crate::config::NodePortAddresses;
 use crate::node::NodeFacts;
 
@@ -31,7 +31,7 @@ const LOOKING: u32 = 20;
 /// What the loop depends on.
 #[derive(Debug)]
 pub struct Inputs {
-    /// The Services.
+    /// The Services, and the node's own object.
     pub store: Arc<ServiceStore>,
     /// How their source is doing.
     pub source: watch::Receiver<ServicesStatus>,
@@ -100,7 +100,9 @@ async fn begin(
     loop {
         let now = Instant::now();
         let (services, revision) = store.take_all();
-        match Engine::start(options, facts, services, now) {
+        let node = store.node();
+        teller.node(node.as_deref());
+        match Engine::start(options, facts, zone_of(node.as_deref()), services, now) {
             Ok((engine, outcome)) => {
                 teller.started(&engine, &outcome, revision, now.elapsed());
                 return (engine, outcome, revision);
@@ -196,6 +198,9 @@ impl Loop<'_> {
             self.unserved.get_or_insert(arrived);
             let (changes, revision) = self.inputs.store.take();
             self.revision = revision;
+            let node = self.inputs.store.node();
+            self.teller.node(node.as_deref());
+            outcome += self.engine.set_zone(zone_of(node.as_deref()), now);
             outcome += self.engine.sync(changes, now);
             self.not_before = Instant::now() + self.options.min_sync_period;
         }
@@ -233,6 +238,11 @@ fn listen_at(options: &ProxyOptions, facts: &NodeFacts) -> Vec<IpAddr> {
         NodePortAddresses::Primary => facts.addresses.values().copied().collect(),
         NodePortAddresses::In(_) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     }
+}
+
+/// The zone that the Node object says.
+fn zone_of(node: Option<&NodeObject>) -> Option<Arc<str>> {
+    node.and_then(|node| node.zone.clone())
 }
 
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {

@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::engine::Engine;
 use super::outcome::Outcome;
 use crate::cluster::Family;
-use crate::serve::proxy::{Moment, Pass, ProxyHealth, ProxyMetrics};
+use crate::cluster::services::NodeObject;
+use crate::serve::proxy::{Moment, NodeState, Pass, ProxyHealth, ProxyMetrics};
 use crate::serve::{Component, Health, ServiceMetrics, gauge};
 
 /// Problems that are named in the log at once; of more only the number is told.
@@ -37,6 +38,22 @@ impl Teller {
     pub(super) fn bad(&self, reason: &str) {
         self.queued();
         self.health.bad(Component::Services, reason);
+    }
+
+    /// What the cluster says of this node, which may be what it said before.
+    pub(super) fn node(&self, node: Option<&NodeObject>) {
+        let state = match node {
+            None => NodeState::Unknown,
+            Some(node) if node.is_leaving => NodeState::Leaving,
+            Some(_) => NodeState::Present,
+        };
+        let before = self.proxy.set_node(state);
+        match (before, state) {
+            (NodeState::Leaving, NodeState::Leaving) => {}
+            (_, NodeState::Leaving) => tracing::info!("this node is leaving: /healthz tells load balancers so"),
+            (NodeState::Leaving, _) => tracing::info!("this node is not leaving any more"),
+            _ => {}
+        }
     }
 
     /// A change has come in.

@@ -1,4 +1,5 @@
-//! Where the objects are in etcd: `<prefix>/services/<namespace>/<name>`, `<prefix>/endpointslices/<namespace>/<name>`.
+//! Where the objects are in etcd: `<prefix>/services/<namespace>/<name>`, `<prefix>/endpointslices/<namespace>/<name>`,
+//! `<prefix>/nodes/<name>`.
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -23,12 +24,13 @@ impl<'a> ApiStore<'a> {
     /// The key of an object.
     ///
     /// # Errors
-    /// When it is neither a Service nor an EndpointSlice, or has no name.
+    /// When it is neither a Service nor an EndpointSlice nor a Node, or has no name.
     pub fn key(&self, object: &Value) -> Result<String> {
         let word = |name: &str| object["metadata"][name].as_str().with_context(|| format!("no {name}: {object}"));
         let folder = match object["kind"].as_str() {
             Some("Service") => "services",
             Some("EndpointSlice") => "endpointslices",
+            Some("Node") => return Ok(format!("{}/nodes/{}", self.prefix, word("name")?)),
             other => bail!("no place for a {other:?}"),
         };
         Ok(format!("{}/{folder}/{}/{}", self.prefix, word("namespace")?, word("name")?))

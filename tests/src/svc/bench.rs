@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::Place;
 use crate::etcd::Etcd;
 use crate::http::{self, Answer};
-use crate::kube::{ApiStore, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
+use crate::kube::{ApiStore, Node, SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::lab::{NETWORK_PREFIX, OUTSIDE, OwnedLab, Spec, tail};
 use crate::netns::Netns;
 use crate::probe::ProbeServer;
@@ -34,7 +34,7 @@ pub fn mode() -> String {
         .unwrap_or_else(|_| if wait::in_guest() { "ipvs" } else { "nftables" }.to_owned())
 }
 
-/// Two nodes with pods, and a client outside.
+/// Two nodes with pods, and a client outside. Node 1 is in zone `a`, node 2 in zone `b`: so their Nodes in etcd say.
 #[derive(Debug)]
 pub struct Bench {
     /// A pod on node 1 that answers.
@@ -77,7 +77,8 @@ impl Bench {
         let mut across_bridge = false;
         for zone in ["a", "b"] {
             let name = lab.new_node().unwrap();
-            lab.set_agent_args(&name, &["--node-zone", zone]).unwrap();
+            let object = Node::new(&name).zone(zone);
+            ApiStore::new(lab.etcd().unwrap(), NETWORK_PREFIX).put(object.json()).unwrap();
             across_bridge |= !tune(&lab.node(&name).unwrap().netns);
         }
         lab.converge().unwrap_or_else(|error| panic!("the bench did not come up: {error:#}"));

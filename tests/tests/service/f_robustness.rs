@@ -8,17 +8,13 @@ use weft_tests::lab::NETWORK_PREFIX;
 use weft_tests::netns::Netns;
 use weft_tests::probe::{Answer, Dialogue, ProbeServer, Transport};
 use weft_tests::svc::{mode, patience, vips};
-use weft_tests::{process, skip, tool, wait};
+use weft_tests::{skip, wait};
 
+use super::monitor::{has_nft, written_while};
 use super::{is_ipvs, usual, web};
 
 /// The promise for every repair, and a look.
 const REPAIR: Duration = Duration::from_secs(12);
-
-/// Whether this machine has `nft`, the judge of the tables.
-fn has_nft() -> bool {
-    tool::call("nft", &["--version"]).is_ok()
-}
 
 /// The names of the objects of a kind in the agent's table.
 fn names(node: &Netns, kind: &str) -> Vec<String> {
@@ -88,33 +84,18 @@ fn a_restart_with_unchanged_services_writes_nothing_to_their_tables() {
     let sticky = case.service("sticky", &web()).affinity(600);
     case.apply(&service, &[bench.l1.ready(), bench.r1.ready()]);
     case.apply(&sticky, &[bench.l1.ready(), bench.l2.ready(), bench.r1.ready()]);
-    let log = bench.lab().folder().join("nft-monitor");
-    let mut monitor = tool::command("nft");
-    let monitor = process::spawn(&bench.node.netns, monitor.arg("monitor"), &log).unwrap();
-    let events = || std::fs::read_to_string(&log).unwrap();
-    // The monitor is there once it tells of something.
-    let heard = |mark: &str| {
-        wait::until(Duration::from_secs(5), "the monitor to listen", || {
-            let _ = bench.node.netns.tool("nft", &["add", "table", "inet", mark]);
-            let _ = bench.node.netns.tool("nft", &["delete", "table", "inet", mark]);
-            events().contains(mark)
-        })
-        .unwrap();
-    };
-    heard("before");
-    bench.kill_agent();
-    bench.start_agent();
-    // A pass or two later: an audit has been, too.
-    let passes = || bench.lab().metrics("node1").unwrap().body;
-    let number = |text: &str| -> f64 {
+    let passes = || {
+        let text = bench.lab().metrics("node1").unwrap().body;
         let line = text.lines().find_map(|line| line.strip_prefix("weft_passes_total "));
         line.and_then(|number| number.parse().ok()).unwrap_or(0.0)
     };
-    let first = number(&passes());
-    wait::until(Duration::from_secs(30), "two more passes", || number(&passes()) >= first + 2.0).unwrap();
-    heard("after");
-    monitor.kill();
-    let written: Vec<String> = events().lines().filter(|line| line.contains("svc-")).map(str::to_owned).collect();
+    let written = written_while(&bench, "restart", || {
+        bench.kill_agent();
+        bench.start_agent();
+        // A pass or two later: an audit has been, too.
+        let first: f64 = passes();
+        wait::until(Duration::from_secs(30), "two more passes", || passes() >= first + 2.0).unwrap();
+    });
     assert_eq!(written, [""; 0]);
     bench.pod.to(vips(&service)[0]).is_served_by(&["l1", "r1"]);
 }

@@ -147,7 +147,7 @@ fn t099_a_virtual_server_that_somebody_deletes_is_back() {
 /// Restarts node 1's agent in another mode.
 fn switch(bench: &Bench, mode: &str) {
     bench.lab().stop_agent("node1").unwrap();
-    bench.lab().set_agent_args("node1", &["--node-zone", "a", "--proxy-mode", mode]).unwrap();
+    bench.lab().set_agent_args("node1", &["--proxy-mode", mode]).unwrap();
     bench.start_agent();
     assert_eq!(bench.proxy("/proxyMode").unwrap().body.trim(), mode);
 }

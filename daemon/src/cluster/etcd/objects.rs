@@ -1,8 +1,9 @@
-//! Keys and values to Services and slices: what of them is new, what cannot be used, and what has been said of it.
+//! Keys and values to Services, slices and the own Node: what of them is new, what cannot be used, and what has been said of it.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::layout::Layout;
+use crate::cluster::node::NodeName;
 use crate::cluster::services::{Batch, Interner, ObjectName, parse};
 
 /// What a key holds.
@@ -10,6 +11,35 @@ use crate::cluster::services::{Batch, Interner, ObjectName, parse};
 enum Kind {
     Service,
     Slice,
+    Node,
+}
+
+/// Which key holds what.
+#[derive(Debug)]
+struct Keys {
+    /// What all Services' keys begin with.
+    services: String,
+    /// What all slices' keys begin with.
+    slices: String,
+    /// The key of our Node. The others' are passed over unread.
+    node: String,
+}
+
+impl Keys {
+    /// Kind, namespace and name in a key.
+    fn split<'a>(&self, key: &'a str) -> Option<(Kind, &'a str, &'a str)> {
+        if key == self.node {
+            return Some((Kind::Node, "", key.rsplit('/').next()?));
+        }
+        let (kind, rest) = match (key.strip_prefix(&self.services), key.strip_prefix(&self.slices)) {
+            (Some(rest), _) => (Kind::Service, rest),
+            (None, Some(rest)) => (Kind::Slice, rest),
+            (None, None) => return None,
+        };
+        let (namespace, name) = rest.split_once('/')?;
+        let is_whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
+        is_whole.then_some((kind, namespace, name))
+    }
 }
 
 /// What is known of a key.
@@ -24,8 +54,7 @@ struct Seen {
 /// The objects in the store.
 #[derive(Debug)]
 pub(super) struct Objects {
-    services: String,
-    slices: String,
+    keys: Keys,
     strings: Interner,
     seen: HashMap<(Kind, ObjectName), Seen>,
     complaints: HashMap<String, Complaint>,
@@ -48,10 +77,13 @@ pub(super) struct Listing {
 }
 
 impl Objects {
-    pub(super) fn new(layout: &Layout) -> Self {
+    pub(super) fn new(layout: &Layout, node: &NodeName) -> Self {
         Self {
-            services: layout.services(),
-            slices: layout.endpoint_slices(),
+            keys: Keys {
+                services: layout.services(),
+                slices: layout.endpoint_slices(),
+                node: layout.node_object(node),
+            },
             strings: Interner::default(),
             seen: HashMap::new(),
             complaints: HashMap::new(),
@@ -80,7 +112,7 @@ impl Objects {
         for (kind, name) in self.seen.keys().filter(|id| !seen.contains_key(id)) {
             take_out(&mut batch, *kind, name.clone());
         }
-        self.complaints.retain(|key, _| match split(&self.services, &self.slices, key) {
+        self.complaints.retain(|key, _| match self.keys.split(key) {
             Some((kind, namespace, name)) => seen.contains_key(&(kind, ObjectName::new(namespace, name))),
             None => nameless.contains(key),
         });
@@ -93,7 +125,7 @@ impl Objects {
         let Some(value) = value else {
             let key = String::from_utf8_lossy(key);
             self.complaints.remove(&*key);
-            if let Some((kind, namespace, name)) = split(&self.services, &self.slices, &key) {
+            if let Some((kind, namespace, name)) = self.keys.split(&key) {
                 let id = (kind, ObjectName::new(namespace, name));
                 self.seen.remove(&id);
                 take_out(batch, kind, id.1);
@@ -107,10 +139,10 @@ impl Objects {
 
     fn identify(&mut self, key: &[u8], revision: i64) -> Option<(Kind, ObjectName)> {
         let text = String::from_utf8_lossy(key);
-        if let Some((kind, namespace, name)) = split(&self.services, &self.slices, &text) {
+        if let Some((kind, namespace, name)) = self.keys.split(&text) {
             return Some((kind, ObjectName::new(self.strings.get(namespace), self.strings.get(name))));
         }
-        if text.starts_with(&self.services) || text.starts_with(&self.slices) {
+        if text.starts_with(&self.keys.services) || text.starts_with(&self.keys.slices) {
             self.complain(&text, revision, true, "the key does not end in <namespace>/<name>; ignored");
         }
         None
@@ -128,6 +160,10 @@ impl Objects {
             }),
             Kind::Slice => parse::slice(value, Some(name), &mut self.strings).map(|parsed| {
                 batch.slices.push((name.clone(), parsed.object));
+                parsed.warnings
+            }),
+            Kind::Node => parse::node(value, Some(name), &mut self.strings).map(|parsed| {
+                batch.node.push(parsed.object);
                 parsed.warnings
             }),
         };
@@ -160,22 +196,11 @@ impl Objects {
     }
 }
 
-/// Kind, namespace and name in a key.
-fn split<'a>(services: &str, slices: &str, key: &'a str) -> Option<(Kind, &'a str, &'a str)> {
-    let (kind, rest) = match (key.strip_prefix(services), key.strip_prefix(slices)) {
-        (Some(rest), _) => (Kind::Service, rest),
-        (None, Some(rest)) => (Kind::Slice, rest),
-        (None, None) => return None,
-    };
-    let (namespace, name) = rest.split_once('/')?;
-    let is_whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
-    is_whole.then_some((kind, namespace, name))
-}
-
 fn take_out(batch: &mut Batch, kind: Kind, name: ObjectName) {
     match kind {
         Kind::Service => batch.services.push((name, None)),
         Kind::Slice => batch.slices.push((name, None)),
+        Kind::Node => batch.node.push(None),
     }
 }
 
@@ -206,7 +231,7 @@ mod tests {
     fn start() -> (Objects, ServiceStore) {
         let store = ServiceStore::default();
         store.replace(Vec::new(), Vec::new());
-        (Objects::new(&Layout::default()), store)
+        (Objects::new(&Layout::default(), &"n1".parse().unwrap()), store)
     }
 
     #[test]
@@ -252,12 +277,36 @@ mod tests {
     }
 
     #[test]
+    fn t54_of_nodes_only_our_own_is_read_and_it_goes_with_its_key() {
+        let (mut objects, store) = start();
+        let (own, other) = ("/coreos.com/network/nodes/n1", "/coreos.com/network/nodes/n2");
+        let zone = |zone: &str| format!(r#"{{"metadata": {{"labels": {{"topology.kubernetes.io/zone": "{zone}"}}}}}}"#);
+        let (a, b) = (zone("a"), zone("b"));
+        let known = || store.node().map(|node| node.zone.as_deref().unwrap_or_default().to_owned());
+        listed(&mut objects, &store, &[(own, a.as_bytes(), 1), (other, b.as_bytes(), 1)], false);
+        assert_eq!(known().as_deref(), Some("a"));
+        change(&mut objects, &store, other, Some(b"x"), 2);
+        change(&mut objects, &store, own, Some(b"x"), 3);
+        assert_eq!((known().as_deref(), objects.rejected()), (Some("a"), 1));
+        change(&mut objects, &store, own, Some(b.as_bytes()), 4);
+        assert_eq!((known().as_deref(), objects.rejected()), (Some("b"), 0));
+        change(&mut objects, &store, own, None, 5);
+        assert_eq!(known(), None);
+        // And if only a list shows that it is gone.
+        listed(&mut objects, &store, &[(own, a.as_bytes(), 6)], true);
+        listed(&mut objects, &store, &[(other, b.as_bytes(), 1)], true);
+        assert_eq!(known(), None);
+    }
+
+    #[test]
     fn keys_that_name_nothing_are_counted() {
         let (mut objects, store) = start();
         for key in ["services/web", "services/a/b/c", "services//web", "endpointslices/a/", "services/"] {
             change(&mut objects, &store, &format!("/coreos.com/network/{key}"), Some(GOOD), 1);
         }
-        change(&mut objects, &store, "/coreos.com/network/gateways/a/b", Some(GOOD), 1);
+        for key in ["gateways/a/b", "nodes/n2", "nodes/n1/x", "nodes/"] {
+            change(&mut objects, &store, &format!("/coreos.com/network/{key}"), Some(GOOD), 1);
+        }
         assert_eq!((store.len(), objects.rejected()), (0, 5));
         change(&mut objects, &store, "/coreos.com/network/services/web", None, 2);
         assert_eq!(objects.rejected(), 4);

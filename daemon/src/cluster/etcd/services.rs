@@ -1,4 +1,4 @@
-//! List and watch of Services and EndpointSlices: keeps a [`ServiceStore`] up to date for as long as the agent runs.
+//! List and watch of Services, EndpointSlices and the own Node: keeps a [`ServiceStore`] up to date for as long as the agent runs.
 //!
 //! As with leases, every end of a watch is answered by a whole list and a watch from there, and only a whole list or a
 //! delete event takes anything out. A list is repeated now and then besides, rarely, because it reads everything.
@@ -18,6 +18,7 @@ use super::pages::{self, MAX_MESSAGE};
 use super::watching::{OLDER, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
+use crate::cluster::node::NodeName;
 use crate::cluster::services::{Batch, ServiceStore};
 
 /// How often everything is listed again although the watch works. Services can be a hundred times what leases are.
@@ -59,12 +60,18 @@ impl ServicesHandle {
     }
 }
 
-/// Starts a source on the current runtime. `relist` is [`RELIST_INTERVAL`] but in tests.
+/// Starts a source on the current runtime of a node. `relist` is [`RELIST_INTERVAL`] but in tests.
 #[must_use]
-pub fn spawn(client: Client, layout: Layout, relist: Duration, stop: CancellationToken) -> ServicesHandle {
+pub fn spawn(
+    client: Client,
+    layout: Layout,
+    node: &NodeName,
+    relist: Duration,
+    stop: CancellationToken,
+) -> ServicesHandle {
     let store = Arc::new(ServiceStore::default());
     let (status, status_out) = watch::channel(ServicesStatus::default());
-    let objects = Objects::new(&layout);
+    let objects = Objects::new(&layout, node);
     let source = Source { client, layout, relist, objects, store: Arc::clone(&store), status };
     tokio::spawn(async move {
         tokio::select! {
@@ -123,7 +130,7 @@ impl Source {
         let visit = |kv: &KeyValue| {
             objects.list(&mut listing, kv.key(), kv.value(), kv.mod_revision(), is_same_store);
         };
-        let range = self.layout.services_and_slices();
+        let range = self.layout.service_objects();
         let read = pages::visit(&self.client, range, visit).await;
         read.map(|revision| (revision, listing)).map_err(|error| format!("cannot list: {}", explain(&error)))
     }
@@ -143,6 +150,10 @@ impl Source {
         } else {
             let services = batch.services.into_iter().filter_map(|(_, service)| service).collect();
             let slices = batch.slices.into_iter().filter_map(|(_, slice)| slice).collect();
+            // First, so that what is planned first is planned for the right zone.
+            for node in batch.node {
+                self.store.set_node(node);
+            }
             self.store.replace(services, slices);
         }
         self.store.set_revision(revision);
@@ -184,7 +195,7 @@ impl Source {
     }
 
     async fn watch(&self, revision: i64) -> Result<WatchStream, etcd_client::Error> {
-        let (first, end) = self.layout.services_and_slices();
+        let (first, end) = self.layout.service_objects();
         let options = WatchOptions::new().with_start_revision(revision + 1).with_range(end);
         self.client.watch_client().max_decoding_message_size(MAX_MESSAGE).watch(first, Some(options)).await
     }

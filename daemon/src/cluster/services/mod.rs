@@ -1,4 +1,5 @@
-//! Services and EndpointSlices: what of the Kubernetes objects weft has a use for, and the store that holds them.
+//! Services, EndpointSlices and the own Node: what of the Kubernetes objects weft has a use for, and the store that holds
+//! them.
 //!
 //! A source reads objects (JSON of the Kubernetes API, see [`parse`]) and puts them into a [`ServiceStore`]; whoever plans
 //! takes from it the Services that have changed, each whole, never an edge alone. Nothing here decides what a Service
@@ -10,5 +11,7 @@ pub mod parse;
 mod store;
 
 pub use intern::Interner;
-pub use object::{EndpointSlice, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TrafficPolicy};
+pub use object::{
+    EndpointSlice, NodeObject, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TrafficPolicy,
+};
 pub use store::{Batch, Changed, ServiceStore};

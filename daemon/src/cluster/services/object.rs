@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 
 use crate::cluster::{Family, PerFamily};
 
-/// Namespace and name of an object.
+/// Namespace and name of an object; one of the whole cluster (a Node) has an empty namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectName {
     /// The namespace.
@@ -25,9 +25,12 @@ impl ObjectName {
     }
 }
 
-/// As Kubernetes writes it: `namespace/name`.
+/// As Kubernetes writes it: `namespace/name`, or `name` if there is no namespace.
 impl fmt::Display for ObjectName {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() {
+            return out.write_str(&self.name);
+        }
         write!(out, "{}/{}", self.namespace, self.name)
     }
 }
@@ -174,4 +177,13 @@ pub struct SliceEndpoint {
     pub zone_hints: Box<[Arc<str>]>,
     /// Nodes that should use it (`hints.forNodes`).
     pub node_hints: Box<[Arc<str>]>,
+}
+
+/// A Node (`v1.Node`), as far as Services depend on it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeObject {
+    /// Label `topology.kubernetes.io/zone`; `None` also if it is empty.
+    pub zone: Option<Arc<str>>,
+    /// Whether it is being deleted, or about to be (taint `ToBeDeletedByClusterAutoscaler`).
+    pub is_leaving: bool,
 }

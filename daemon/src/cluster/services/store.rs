@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use super::object::{EndpointSlice, ObjectName, Service};
+use super::object::{EndpointSlice, NodeObject, ObjectName, Service};
 
 /// A Service that has changed, as it is now.
 #[derive(Debug, Clone)]
@@ -25,9 +25,11 @@ pub struct Batch {
     pub services: Vec<(ObjectName, Option<Service>)>,
     /// Slices to put, or to take out.
     pub slices: Vec<(ObjectName, Option<EndpointSlice>)>,
+    /// What has become of the node that we run on; the last one counts.
+    pub node: Vec<Option<NodeObject>>,
 }
 
-/// All Services and slices. Shared: a source writes, whoever plans takes the changes.
+/// All Services and slices, and the node that we run on. Shared: a source writes, whoever plans takes the changes.
 #[derive(Debug, Default)]
 pub struct ServiceStore {
     inner: Mutex<Inner>,
@@ -41,6 +43,7 @@ struct Inner {
     slices: HashMap<ObjectName, Vec<Arc<EndpointSlice>>>,
     /// Which Service a slice belongs to, so that a deletion, which tells only a name, finds it.
     owners: HashMap<ObjectName, ObjectName>,
+    node: Option<Arc<NodeObject>>,
     dirty: HashSet<ObjectName>,
     /// Revision of the source up to which everything is in here; 0 where a source has none.
     revision: i64,
@@ -63,6 +66,11 @@ impl ServiceStore {
         self.tell(&inner);
     }
 
+    /// Puts the node that we run on, or (`None`) says that nothing is known of it.
+    pub fn set_node(&self, node: Option<NodeObject>) {
+        self.update(Batch { node: vec![node], ..Batch::default() });
+    }
+
     /// Makes several changes, so that nobody sees one without the others.
     pub fn update(&self, batch: Batch) {
         let mut inner = self.lock();
@@ -71,6 +79,10 @@ impl ServiceStore {
         }
         for (name, slice) in batch.slices {
             inner.set_slice(&name, slice);
+        }
+        let node = batch.node.into_iter().last();
+        if node.is_some_and(|node| inner.set_node(node)) && inner.synced {
+            self.changed.notify_one();
         }
         self.tell(&inner);
     }
@@ -144,6 +156,11 @@ impl ServiceStore {
         (inner.services.keys().cloned().map(|name| inner.changed(name)).collect(), inner.revision)
     }
 
+    /// The node that we run on: at least as new as what was last taken. `None` if nothing is known of it.
+    pub fn node(&self) -> Option<Arc<NodeObject>> {
+        self.lock().node.clone()
+    }
+
     /// Waits until something has changed since the last [`take`](Self::take). One at a time may wait.
     pub async fn wait(&self) {
         self.changed.notified().await;
@@ -198,6 +215,15 @@ impl Inner {
             let at = slices.partition_point(|other| other.name < slice.name);
             slices.insert(at, Arc::new(slice));
         }
+    }
+
+    /// Says whether that is news.
+    fn set_node(&mut self, node: Option<NodeObject>) -> bool {
+        let is_new = self.node.as_deref() != node.as_ref();
+        if is_new {
+            self.node = node.map(Arc::new);
+        }
+        is_new
     }
 
     fn slice(&self, owner: &ObjectName, name: &ObjectName) -> Option<&Arc<EndpointSlice>> {
@@ -275,5 +301,23 @@ mod tests {
         taken(&store);
         store.replace(Vec::new(), vec![slice("b", "x")]);
         assert_eq!(taken(&store), [told("web", &[])]);
+    }
+
+    #[tokio::test]
+    async fn t54_a_node_that_changes_is_told_of_once() {
+        let store = ServiceStore::default();
+        let zone = |zone: &str| Some(NodeObject { zone: Some(zone.into()), is_leaving: false });
+        let is_told = async || tokio::time::timeout(std::time::Duration::ZERO, store.wait()).await.is_ok();
+        store.set_node(zone("a"));
+        assert!(!is_told().await, "before everything was read once");
+        store.replace(Vec::new(), Vec::new());
+        assert!(is_told().await);
+        store.set_node(zone("a"));
+        assert!(!is_told().await, "it is the same");
+        for node in [zone("b"), None] {
+            store.set_node(node.clone());
+            assert!(is_told().await);
+            assert_eq!(store.node().as_deref(), node.as_ref());
+        }
     }
 }

@@ -121,9 +121,9 @@ impl ProxyHealth {
         self.change(family, |state| *state = FamilyState { oldest: None, updated: now.wall });
     }
 
-    /// Says what the cluster says of this node.
-    pub fn set_node(&self, node: NodeState) {
-        self.lock().node = node;
+    /// Says what the cluster says of this node. Gives back what it said before.
+    pub fn set_node(&self, node: NodeState) -> NodeState {
+        std::mem::replace(&mut self.lock().node, node)
     }
 
     /// Says how Services are served from now on.

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Deserialize;
+use serde::de::Error;
 
 use super::raw::{Metadata, Port, Text};
 use crate::cluster::Family;
@@ -55,23 +56,56 @@ impl Examined {
         key: Option<&ObjectName>,
         strings: &mut Interner,
     ) -> Result<Self, ParseError> {
-        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+        let namespace = metadata.namespace.as_deref();
+        let this = Self::called(kind, said, (namespace, metadata.name.as_deref()), key, strings)?;
+        this.agrees("metadata.namespace", namespace, &this.name.namespace, key)?;
+        this.agrees("metadata.name", metadata.name.as_deref(), &this.name.name, key)?;
+        Ok(this)
+    }
+
+    /// The same of a kind whose objects are in no namespace.
+    pub(super) fn cluster_wide(
+        kind: &'static str,
+        said: Option<&Text<'_>>,
+        metadata: &Metadata<'_>,
+        key: Option<&ObjectName>,
+        strings: &mut Interner,
+    ) -> Result<Self, ParseError> {
+        let this = Self::called(kind, said, (None, metadata.name.as_deref()), key, strings)?;
+        this.agrees("metadata.name", metadata.name.as_deref(), &this.name.name, key)?;
+        Ok(this)
+    }
+
+    fn called(
+        kind: &'static str,
+        said: Option<&Text<'_>>,
+        (namespace, name): (Option<&str>, Option<&str>),
+        key: Option<&ObjectName>,
+        strings: &mut Interner,
+    ) -> Result<Self, ParseError> {
         let known = key.cloned().unwrap_or_else(|| {
             ObjectName::new(strings.get(namespace.unwrap_or_default()), strings.get(name.unwrap_or_default()))
         });
         let this = Self { kind, name: known, warnings: Vec::new() };
-        if let Some(other) = said.filter(|said| !said.is_empty() && &***said != kind) {
-            return Err(this.text("kind", other, kind));
+        match said.filter(|said| !said.is_empty() && &***said != kind) {
+            Some(other) => Err(this.text("kind", other, kind)),
+            None => Ok(this),
         }
-        let parts = [("metadata.namespace", namespace, &this.name.namespace), ("metadata.name", name, &this.name.name)];
-        for (field, said, expected) in parts {
-            let said = said.unwrap_or(if key.is_some() { &**expected } else { "" });
-            if said.is_empty() || *said != **expected {
-                let expected = if expected.is_empty() { "a name" } else { "the name in the key" };
-                return Err(this.text(field, said, expected));
-            }
+    }
+
+    /// Checks that a part of the name that the metadata say is there, and the one in the key.
+    fn agrees(
+        &self,
+        field: &str,
+        said: Option<&str>,
+        expected: &str,
+        key: Option<&ObjectName>,
+    ) -> Result<(), ParseError> {
+        let said = said.unwrap_or(if key.is_some() { expected } else { "" });
+        if !said.is_empty() && said == expected {
+            return Ok(());
         }
-        Ok(this)
+        Err(self.text(field, said, if expected.is_empty() { "a name" } else { "the name in the key" }))
     }
 
     /// The error for a field.
@@ -124,7 +158,11 @@ pub(super) fn read<'a, T: Deserialize<'a>>(
     json: &'a [u8],
     key: Option<&ObjectName>,
 ) -> Result<T, ParseError> {
-    serde_json::from_slice(json).map_err(|error| ParseError::Json {
+    // serde takes a list for a struct, member by member.
+    let is_list = json.trim_ascii_start().starts_with(b"[");
+    let parsed =
+        if is_list { Err(Error::custom("it is a list, expected an object")) } else { serde_json::from_slice(json) };
+    parsed.map_err(|error: serde_json::Error| ParseError::Json {
         object: match key {
             Some(name) => format!("{kind} {name}"),
             None => format!("a {kind}"),

@@ -6,6 +6,9 @@
 
 mod address;
 mod fault;
+mod node;
+#[cfg(test)]
+mod node_tests;
 mod raw;
 mod service;
 #[cfg(test)]
@@ -17,6 +20,7 @@ mod time;
 
 pub use address::{address, network};
 pub use fault::ParseError;
+pub use node::node;
 pub use service::service;
 pub use slice::{MAX_ENDPOINTS, slice};
 

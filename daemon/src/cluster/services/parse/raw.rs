@@ -53,6 +53,8 @@ pub(super) struct Metadata<'a> {
     #[serde(borrow)]
     pub(super) creation_timestamp: Option<Text<'a>>,
     #[serde(borrow)]
+    pub(super) deletion_timestamp: Option<Text<'a>>,
+    #[serde(borrow)]
     pub(super) labels: Option<Labels<'a>>,
     #[serde(borrow)]
     pub(super) annotations: Option<Annotations<'a>>,
@@ -67,6 +69,8 @@ pub(super) struct Labels<'a> {
     pub(super) service_name: Option<Text<'a>>,
     #[serde(borrow, rename = "service.kubernetes.io/headless")]
     pub(super) headless: Option<Text<'a>>,
+    #[serde(borrow, rename = "topology.kubernetes.io/zone")]
+    pub(super) zone: Option<Text<'a>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -219,4 +223,30 @@ pub(super) struct Hints<'a> {
 pub(super) struct Hint<'a> {
     #[serde(borrow)]
     pub(super) name: Option<Text<'a>>,
+}
+
+/// `v1.Node`.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct RawNode<'a> {
+    #[serde(borrow)]
+    pub(super) kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    pub(super) metadata: Option<Metadata<'a>>,
+    #[serde(borrow)]
+    pub(super) spec: Option<NodeSpec<'a>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct NodeSpec<'a> {
+    #[serde(borrow)]
+    pub(super) taints: Option<Vec<Taint<'a>>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Taint<'a> {
+    #[serde(borrow)]
+    pub(super) key: Option<Text<'a>>,
 }
