@@ -1,7 +1,7 @@
 //! Services as packets feel them: the cases of section 4 of the contract, in the mode that `WEFT_TEST_PROXY_MODE` names
 //! (nftables if it names none). The topology is drawn at [`weft_tests::svc`]; a test's name begins with its case.
 //!
-//! Not here, as no packet shows them or no source for them is there yet: T22, T26, T54, T81, T101 to T103, T106, T110.
+//! Not here, as no source for them is there yet: T54, T81. T101 is `guest_preflight`: it takes a kernel that lacks something.
 
 #![cfg_attr(
     feature = "guest",
@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use weft_tests::kube::{Port, Service};
 use weft_tests::svc::{Bench, Shared, mode};
+use weft_tests::tool;
 
 /// Agents as they come.
 static USUAL: Shared = Shared::new(&[]);
@@ -46,6 +47,11 @@ fn usual() -> Arc<Bench> {
 
 fn is_ipvs() -> bool {
     mode() == "ipvs"
+}
+
+/// Whether this machine has `nft`, the judge of the tables.
+fn has_nft() -> bool {
+    tool::call("nft", &["--version"]).is_ok()
 }
 
 /// Port 80, which leads to the pods' 8080.
