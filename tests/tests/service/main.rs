@@ -19,6 +19,8 @@ mod e_flows;
 #[cfg(any(feature = "whole", not(feature = "guest")))]
 mod f_robustness;
 mod g_ipvs;
+#[cfg(any(feature = "whole", not(feature = "guest")))]
+mod h_node;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
