@@ -168,7 +168,8 @@ fn t102_health_is_bad_while_changes_wait_for_two_sync_periods() {
     let bad = || healthz().is_ok_and(|status| status == 503);
     wait::until(Duration::from_secs(70) + patience(Duration::from_secs(5)), "/healthz to turn bad", bad).unwrap();
     assert!(begin.elapsed() >= Duration::from_secs(60), "bad after {:?}", begin.elapsed());
-    assert!(!served());
+    // A virtual server needs nothing of nf_tables but its door, and without the table there is no wall either.
+    assert!(is_ipvs() || !served());
     drop(owner);
     wait::until(patience(REPAIR), "what waited to be served", served).unwrap();
     wait::until(patience(REPAIR), "/healthz to be good again", || healthz().is_ok_and(|status| status == 200)).unwrap();
