@@ -232,6 +232,26 @@ fn a_refusal_carries_the_kernels_sentence_and_the_element() {
 }
 
 #[test]
+fn a_check_judges_like_a_commit_and_changes_nothing() {
+    let mut socket = in_new_netns();
+    let before = socket.generation().unwrap();
+    let batch = |family, phrase| {
+        let table = Table::new(family, "weft");
+        let mut batch = Batch::new();
+        batch.add_table(&table);
+        batch.add_chain(&table, &Chain::regular("c"));
+        batch.add_rule(&table, &Rule::new("c").with([phrase]));
+        batch
+    };
+    socket.check(batch(TableFamily::Inet, expr::masquerade())).unwrap();
+    // ARP has no sources that could be masqueraded: no kernel has this.
+    let (first, _) = refused(socket.check(batch(TableFamily::Arp, expr::masquerade())));
+    assert_eq!(first.errno, Errno::ENOENT);
+    assert_eq!((listed(), socket.generation().unwrap()), (String::new(), before));
+    socket.commit(batch(TableFamily::Inet, expr::masquerade())).unwrap();
+}
+
+#[test]
 fn a_transaction_for_an_old_generation_is_refused() {
     let mut socket = in_new_netns();
     let generation = socket.generation().unwrap();

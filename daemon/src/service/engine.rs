@@ -8,7 +8,7 @@ use super::SERVICES_RECORD;
 use super::flows::Flows;
 use super::ground::{self, Ground, GroundError};
 use super::ipvs::IpvsSysctls;
-use super::model::{Changes, PortKey, PortPlan, ServiceTable};
+use super::model::{Changes, PortKey, PortPlan, ServiceTable, lead};
 use super::nft::{self, NftError, NftServices};
 use super::options::ProxyOptions;
 use super::outcome::Outcome;
@@ -77,7 +77,24 @@ impl Engine {
         Ok((engine, outcome))
     }
 
+    /// Where nothing has to be taken over, the API server's Service does not wait for those of everybody.
     fn take_over(
+        &mut self,
+        services: Vec<Changed>,
+        mut ground: Option<Ground>,
+        now: Instant,
+    ) -> Result<Outcome, GroundError> {
+        let mut is_untouched = self.nft.is_untouched()?;
+        if let Some(ground) = &mut ground {
+            is_untouched &= ground.is_untouched()?;
+        }
+        let (first, rest) = if is_untouched { lead(services) } else { (services, Vec::new()) };
+        let mut outcome = self.take_over_first(first, ground, now)?;
+        outcome += self.sync(rest, now);
+        Ok(outcome)
+    }
+
+    fn take_over_first(
         &mut self,
         services: Vec<Changed>,
         ground: Option<Ground>,
@@ -85,8 +102,7 @@ impl Engine {
     ) -> Result<Outcome, GroundError> {
         let mut outcome = Outcome::default();
         let changes = self.table.update(services);
-        outcome.problems.extend(changes.conflicts.iter().map(ToString::to_string));
-        outcome.health.extend(changes.health);
+        outcome.note(&changes);
         let plans = self.table.plans();
         // The guard comes with the rules, and so stands before anything leads packets to IPVS.
         let nft_options = self.options.nft(&self.facts, self.mode == ServingMode::Nftables);
@@ -181,7 +197,7 @@ impl Engine {
     /// Plans everything anew for what is known of the node.
     fn replan(&mut self, now: Instant) -> Outcome {
         let changes = self.table.replan_all(self.options.view(&self.facts, self.zone.as_ref()));
-        self.write(changes, now)
+        self.write(&changes, now)
     }
 
     /// Brings up to date what the rules depend on beside the Services: the node's addresses, its settings.
@@ -200,17 +216,13 @@ impl Engine {
         }
         let mut outcome = Outcome::default();
         let changes = self.table.update(services);
-        outcome += self.write(changes, now);
+        outcome += self.write(&changes, now);
         outcome
     }
 
-    fn write(&mut self, changes: Changes, now: Instant) -> Outcome {
+    fn write(&mut self, changes: &Changes, now: Instant) -> Outcome {
         let mut outcome = Outcome::default();
-        outcome.problems.extend(changes.conflicts.iter().map(ToString::to_string));
-        outcome.triggers.extend(changes.triggers);
-        outcome.health.extend(changes.health);
-        outcome.service_changes += changes.service_changes;
-        outcome.endpoint_changes += changes.endpoint_changes;
+        outcome.note(changes);
         let (changed, removed): (&[Arc<PortPlan>], &[PortKey]) = (&changes.changed, &changes.removed);
         let written = self.nft.sync(changed, removed).and_then(|first| finish(&mut self.nft, first));
         outcome.keep_nft(written);

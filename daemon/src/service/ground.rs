@@ -72,6 +72,14 @@ impl Ground {
         ipvs::has_record(run_dir)
     }
 
+    /// Whether the kernel has no virtual server, nor has had one of ours since it booted.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn is_untouched(&mut self) -> Result<bool, GroundError> {
+        Ok(self.services.is_untouched()?)
+    }
+
     /// Takes over what the kernel has, and writes what is different.
     pub(super) fn start(&mut self, nft: &mut NftServices, plans: &[Arc<PortPlan>], now: Instant) -> Outcome {
         let applied = self.services.start(plans, now);

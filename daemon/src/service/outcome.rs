@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use super::model::{HealthPort, Trigger};
+use super::model::{Changes, HealthPort, Trigger};
 use super::nft;
 use crate::cluster::services::ObjectName;
 
@@ -55,6 +55,15 @@ impl AddAssign for Outcome {
 }
 
 impl Outcome {
+    /// Takes what the table has told beside the ports.
+    pub(super) fn note(&mut self, changes: &Changes) {
+        self.problems.extend(changes.conflicts.iter().map(ToString::to_string));
+        self.triggers.extend(&changes.triggers);
+        self.health.extend(changes.health.iter().cloned());
+        self.service_changes += changes.service_changes;
+        self.endpoint_changes += changes.endpoint_changes;
+    }
+
     /// Counts what was written to nf_tables, or keeps why it was not.
     pub(super) fn keep_nft(&mut self, written: Result<nft::Applied, nft::NftError>) {
         match written {

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use super::engine::Engine;
 use super::health_ports::HealthPorts;
 use super::model::HealthPort;
+use super::nft;
 use super::options::ProxyOptions;
 use super::outcome::Outcome;
 use super::tell::Teller;
 use crate::cluster::etcd::services::ServicesStatus;
 use crate::cluster::services::{NodeObject, ObjectName, ServiceStore};
-use crate::config::NodePortAddresses;
+use crate::config::{NodePortAddresses, ProxyMode};
 use crate::node::NodeFacts;
 
 /// The wait before something that failed is tried again; each failure in a row doubles it, up to the time of repair.
@@ -48,6 +49,7 @@ pub async fn run(options: ProxyOptions, mut inputs: Inputs, teller: Teller, stop
 }
 
 async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
+    kernel_is_able(options, teller).await;
     let facts = first_facts(inputs, teller).await;
     let (engine, mut outcome, revision) = begin(options, &facts, &inputs.store, teller).await;
     let now = Instant::now();
@@ -70,6 +72,16 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
     this.health_ports(&mut outcome);
     this.count();
     this.turn().await;
+}
+
+/// Waits until the kernel has all parts that the rules are made of: a module may still be loaded.
+async fn kernel_is_able(options: &ProxyOptions, teller: &Teller) {
+    let mut wait = AGAIN;
+    while let Err(error) = nft::preflight(options.mode == ProxyMode::Ipvs) {
+        teller.bad(&error.to_string());
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(options.repair_interval);
+    }
 }
 
 /// Waits until the node has a subnet, and the Services have been read once.

@@ -83,20 +83,37 @@ impl Socket {
     /// # Errors
     /// [`CommitError::Refused`] names the request that the kernel refused; nothing has changed then.
     pub fn commit(&mut self, mut batch: Batch) -> Result<(), CommitError> {
-        const OPERATION: &str = "commit an nftables transaction";
         if batch.is_empty() {
             return Ok(());
         }
-        if let Some(fault) = batch.fault() {
-            return Err(Error::io(OPERATION, io::Error::new(io::ErrorKind::InvalidInput, fault)).into());
-        }
         batch.close();
-        self.make_room(batch.byte_length()).map_err(|errno| Error::io(OPERATION, errno))?;
+        self.transact(batch, "commit an nftables transaction")
+    }
+
+    /// Asks whether the kernel would make all changes of the transaction, and makes none.
+    ///
+    /// The kernel undoes a transaction that has no end, after it has judged each request as in [`commit`](Self::commit);
+    /// modules that a request needs are loaded.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn check(&mut self, batch: Batch) -> Result<(), CommitError> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.transact(batch, "check an nftables transaction")
+    }
+
+    fn transact(&mut self, mut batch: Batch, operation: &'static str) -> Result<(), CommitError> {
+        if let Some(fault) = batch.fault() {
+            return Err(Error::io(operation, io::Error::new(io::ErrorKind::InvalidInput, fault)).into());
+        }
+        self.make_room(batch.byte_length()).map_err(|errno| Error::io(operation, errno))?;
         let mut attempt = 1;
         loop {
             let first = self.netlink.take_sequence(u32::try_from(batch.requests().count()).unwrap_or(u32::MAX));
             batch.number(first);
-            self.netlink.send(batch.bytes(), OPERATION)?;
+            self.netlink.send(batch.bytes(), operation)?;
             match self.verdict(&batch, first)? {
                 None => return Ok(()),
                 Some((refusal, _)) if may_pass(refusal.errno) && batch.may_repeat() && attempt < COMMIT_ATTEMPTS => {

@@ -205,6 +205,33 @@ fn t071_the_node_itself_is_bound_by_source_ranges() {
 }
 
 #[test]
+fn t071_a_node_that_is_let_in_may_have_the_load_balancers_address_itself() {
+    let bench = usual();
+    let case = bench.alone("t071v");
+    let with = balanced(&case).with("/spec/loadBalancerSourceRanges", json!(["192.168.100.0/24", "fd00:100::/64"]));
+    case.apply(&with, &[bench.l1.ready(), bench.r1.ready()]);
+    // As those do that announce such addresses. What the node sends there comes from there then.
+    for ip in with.outer_ips() {
+        bench.node.netns.tool("ip", &["addr", "add", &ip.to_string(), "dev", "lo"]).unwrap();
+    }
+    for door in outer(&with) {
+        bench.node.to(door).is_served_by(&["l1", "r1"]).seen_as(&bench.node);
+        bench.node.to(door).as_client(door.ip()).is_served_by(&["l1", "r1"]).seen_as(&bench.node);
+        bench.ext.to(door).as_client(client(door.is_ipv6(), 2)).is_dropped();
+    }
+    let without = with.with("/spec/loadBalancerSourceRanges", json!(["198.51.100.0/24", "2001:db8:5::/64"]));
+    case.apply(&without, &[bench.l1.ready(), bench.r1.ready()]);
+    for door in outer(&without) {
+        bench.node.to(door).is_dropped();
+        bench.node.to(door).as_client(door.ip()).is_dropped();
+    }
+    for ip in without.outer_ips() {
+        let length = if ip.is_ipv6() { 128 } else { 32 };
+        bench.node.netns.tool("ip", &["addr", "delete", &format!("{ip}/{length}"), "dev", "lo"]).unwrap();
+    }
+}
+
+#[test]
 fn t073_padded_ranges_are_trimmed_and_a_whole_family_is_no_restriction() {
     let bench = usual();
     let case = bench.case("t073");

@@ -1,14 +1,16 @@
 //! 4.6: what somebody deletes, what the host does, restarts, and bad input.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use weft_tests::kube::{Port, slices_of};
-use weft_tests::lab::NETWORK_PREFIX;
+use weft_tests::kube::{ApiStore, Endpoint, Port, Service, slices_of};
+use weft_tests::lab::{NETWORK_PREFIX, OwnedLab, Spec};
 use weft_tests::netns::Netns;
-use weft_tests::probe::{Answer, Dialogue, ProbeServer, Transport};
-use weft_tests::svc::{mode, patience, vips};
-use weft_tests::{skip, wait};
+use weft_tests::probe::{self, Answer, Dialogue, ProbeServer, Question, Transport};
+use weft_tests::svc::{Bench, Place, mode, patience, vips};
+use weft_tests::{http, skip, tool, wait};
 
 use super::monitor::{has_nft, written_while};
 use super::{is_ipvs, usual, web};
@@ -70,6 +72,164 @@ fn t099_what_somebody_deletes_is_back_within_the_repair_time() {
         node.tool("ip", &["route", "flush", "table", "local", "root", "10.96.0.0/12"]).unwrap();
         whole("the local route");
     }
+}
+
+#[test]
+fn t102_a_change_that_meets_damage_is_made_and_nothing_else_is_lost() {
+    if !has_nft() {
+        skip!("there is no nft to delete with");
+    }
+    let bench = usual();
+    let case = bench.alone("t102");
+    let node_port = [Port::tcp(80, 8080).on_nodes(case.node_port())];
+    let (service, other) = (case.service("web", &node_port), case.service("other", &web()));
+    case.apply(&service, &[bench.l1.ready(), bench.l2.ready()]);
+    case.apply(&other, &[bench.l2.ready()]);
+    let node = &bench.node.netns;
+    let elements = || {
+        // What the change is about to take out is not there any more.
+        for map in ["backends4", "backends6", "frontends4", "frontends6", "sizes"] {
+            node.tool("nft", &["flush", "map", "inet", "weft", &format!("svc-{map}")]).unwrap();
+        }
+    };
+    let table = || drop(node.tool("nft", &["delete", "table", "inet", "weft"]).unwrap());
+    let damages: [(&str, &dyn Fn()); 2] = [("elements", &elements), ("the table", &table)];
+    for (what, damage) in damages {
+        for (place, name) in [(&bench.r1, "r1"), (&bench.l1, "l1")] {
+            damage();
+            case.apply(&service, &[place.ready()]);
+            wait::until_ok(patience(REPAIR), &format!("all to be right after {what} had gone"), || {
+                for (service, by) in [(&service, name), (&other, "l2")] {
+                    for vip in vips(service) {
+                        let outcome = bench.pod.to(vip).times(6).within(patience(Duration::from_millis(300))).go();
+                        if outcome.served() < 6 || !outcome.by.keys().eq([by]) {
+                            return Err(format!("{vip}: {outcome:?}"));
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .unwrap();
+        }
+    }
+}
+
+/// A program that owns the agent's table: nobody else can write there as long as it lives.
+struct Owner(Child);
+
+impl Owner {
+    fn take(node: &Netns) -> Self {
+        let mut command = tool::command("nft");
+        command.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut this = Self(node.run(|| command.spawn()).unwrap().unwrap());
+        let words = "delete table inet weft; add table inet weft { flags owner; }\n";
+        this.0.stdin.as_mut().unwrap().write_all(words.as_bytes()).unwrap();
+        let owned = || node.tool("nft", &["list", "table", "inet", "weft"]).is_ok_and(|text| text.contains("owner"));
+        wait::until(patience(Duration::from_secs(5)), "the table to be owned", owned).unwrap();
+        this
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn t102_health_is_bad_while_changes_wait_for_two_sync_periods() {
+    if !has_nft() {
+        skip!("there is no nft to own the table");
+    }
+    let lab = OwnedLab::up(Spec::test(1).services(&mode()));
+    let node = lab.node("node1").unwrap().clone();
+    let etcd = lab.etcd().unwrap().clone();
+    let api = ApiStore::new(&etcd, NETWORK_PREFIX);
+    let vip: SocketAddr = "10.96.1.2:80".parse().unwrap();
+    let service = Service::new("t102", "web", &[vip.ip()]).port(&Port::tcp(80, 8080));
+    let _server = ProbeServer::start(&node.netns, "node", &[8080]).unwrap();
+    let served = || {
+        let question = Question { limit: patience(Duration::from_millis(500)), ..Question::new(vip) };
+        probe::ask(&node.netns, &question, 4, 1).unwrap().served() == 4
+    };
+    let healthz = || http::get(&node.netns, "127.0.0.1:10256".parse().unwrap(), "/healthz").map(|answer| answer.status);
+    wait::until(patience(Duration::from_secs(10)), "a healthy start", || healthz().is_ok_and(|status| status == 200))
+        .unwrap();
+    let begin = Instant::now();
+    let owner = Owner::take(&node.netns);
+    for slice in slices_of(&service, &[Endpoint::ready(node.v4().into(), "node1")]) {
+        api.put(&slice).unwrap();
+    }
+    api.put(service.json()).unwrap();
+    let unwritten = || lab.readyz("node1").is_ok_and(|answer| answer.body.contains("[!] services"));
+    wait::until(patience(REPAIR), "/readyz to say that nothing can be written", unwritten).unwrap();
+    assert_eq!(healthz().unwrap(), 200, "a failure is no lasting one yet");
+    let bad = || healthz().is_ok_and(|status| status == 503);
+    wait::until(Duration::from_secs(70) + patience(Duration::from_secs(5)), "/healthz to turn bad", bad).unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(60), "bad after {:?}", begin.elapsed());
+    // A virtual server needs nothing of nf_tables but its door, and without the table there is no wall either.
+    assert!(is_ipvs() || !served());
+    drop(owner);
+    wait::until(patience(REPAIR), "what waited to be served", served).unwrap();
+    wait::until(patience(REPAIR), "/healthz to be good again", || healthz().is_ok_and(|status| status == 200)).unwrap();
+}
+
+/// So many changes of a family have counted as programmed.
+fn programmed(bench: &Bench, family: &str) -> u64 {
+    let text = bench.proxy("/metrics").unwrap().body;
+    let head = format!("kubeproxy_network_programming_duration_seconds_count{{ip_family=\"{family}\"}} ");
+    let number = text.lines().find_map(|line| line.strip_prefix(&head));
+    number.map_or(0, |number| number.parse().unwrap())
+}
+
+#[test]
+fn t110_what_happened_before_the_start_is_no_programming_time() {
+    let bench = usual();
+    let case = bench.alone("t110");
+    let service = case.service("web", &web());
+    let put = |place: &Place, triggered: &str| {
+        for mut slice in slices_of(&service, &place.ready()) {
+            slice["metadata"]["annotations"]["endpoints.kubernetes.io/last-change-trigger-time"] = triggered.into();
+            case.put(&slice);
+        }
+        case.put(service.json());
+        case.settle();
+    };
+    let counts = || ["IPv4", "IPv6"].map(|family| programmed(&bench, family));
+    put(&bench.l1, "2026-01-01T00:00:01Z");
+    bench.kill_agent();
+    bench.start_agent();
+    case.settle();
+    assert_eq!(counts(), [0, 0], "a start with old slices");
+    put(&bench.l2, "2026-01-01T00:00:02Z");
+    assert_eq!(counts(), [0, 0], "an old change");
+    put(&bench.l1, &rfc3339(SystemTime::now()));
+    assert_eq!(counts(), [1, 1]);
+    let text = bench.proxy("/metrics").unwrap().body;
+    let sum = text.lines().find(|line| line.starts_with("kubeproxy_network_programming_duration_seconds_sum")).unwrap();
+    let seconds: f64 = sum.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(seconds < patience(Duration::from_secs(20)).as_secs_f64(), "{sum}");
+}
+
+/// A time as the API writes it.
+fn rfc3339(time: SystemTime) -> String {
+    let since = time.duration_since(UNIX_EPOCH).unwrap();
+    let (seconds, nanos) = (since.as_secs(), since.subsec_nanos());
+    let (mut day, mut year, mut month) = (seconds / 86_400, 1970, 1);
+    let length = |year: u64, month: u64| match month {
+        // Right until 2100.
+        2 => 28 + u64::from(year.is_multiple_of(4)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    while day >= length(year, month) {
+        day -= length(year, month);
+        (year, month) = if month == 12 { (year + 1, 1) } else { (year, month + 1) };
+    }
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z", day + 1)
 }
 
 #[test]

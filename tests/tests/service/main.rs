@@ -1,7 +1,7 @@
 //! Services as packets feel them: the cases of section 4 of the contract, in the mode that `WEFT_TEST_PROXY_MODE` names
 //! (nftables if it names none). The topology is drawn at [`weft_tests::svc`]; a test's name begins with its case.
 //!
-//! Not here, as no packet shows them or no source for them is there yet: T22, T26, T101 to T103, T106, T110.
+//! Not here: T101 is `guest_preflight`, as it takes a kernel that lacks something.
 
 #![cfg_attr(
     feature = "guest",
@@ -21,6 +21,8 @@ mod f_robustness;
 mod g_ipvs;
 #[cfg(any(feature = "whole", not(feature = "guest")))]
 mod h_node;
+#[cfg(any(feature = "whole", not(feature = "guest")))]
+mod i_host;
 #[cfg(any(feature = "whole", not(feature = "guest")))]
 mod monitor;
 

@@ -156,6 +156,14 @@ impl IpvsServices {
         })
     }
 
+    /// Whether the kernel has no virtual server, nor has had one of ours since it booted.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn is_untouched(&mut self) -> Result<bool, Error> {
+        Ok(self.journal.is_blank() && self.kernel.virtual_servers()?.is_empty())
+    }
+
     /// Takes all ports, reads what the kernel has, and begins to write the differences, in the order given.
     ///
     /// # Errors

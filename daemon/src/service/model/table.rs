@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::claims::{Claimant, Claims};
+use super::order::urgency;
 use super::plan::{HealthPort, PlanOptions, PlannedService, plan};
 use super::types::{Frontend, FrontendKey, NodeView, PortKey, PortPlan};
-use crate::cluster::services::{Changed, EndpointSlice, ObjectName, Protocol, Service};
+use crate::cluster::services::{Changed, EndpointSlice, ObjectName, Service};
 use crate::cluster::{Family, PerFamily};
 
 /// What an update has come to.
@@ -385,16 +386,7 @@ fn note_slices(old: &[Arc<EndpointSlice>], new: &[Arc<EndpointSlice>], changes: 
     changes.endpoint_changes += old.len() - kept;
 }
 
-/// Sorts ports: first the API server's, which everything else in the cluster hangs on, then DNS, then by key.
+/// Sorts ports: the most urgent first, then by key.
 fn sort(plans: &mut [Arc<PortPlan>]) {
     plans.sort_by(|a, b| (urgency(&a.key), &a.key).cmp(&(urgency(&b.key), &b.key)));
-}
-
-fn urgency(key: &PortKey) -> u8 {
-    let (namespace, name) = (&*key.service.namespace, &*key.service.name);
-    match (namespace, name) {
-        ("default", "kubernetes") => 0,
-        ("kube-system", _) if key.protocol == Protocol::Udp || name.contains("dns") => 1,
-        _ => 2,
-    }
 }

@@ -13,11 +13,12 @@ use super::entry::{Datum, Key};
 use super::image::{Adoption, Image};
 use super::job::Job;
 use super::options::Options;
+use super::preflight::Missing;
 use super::skeleton;
 use super::state::{Draft, State};
 use super::structure::{self, Known, Structure};
 use crate::filter::agent_table;
-use crate::service::model::{FrontendKey, PortKey, PortPlan};
+use crate::service::model::{FrontendKey, PortKey, PortPlan, urgency};
 
 /// A transaction has about so many elements: nothing else can change any table of the machine meanwhile.
 pub(super) const ELEMENTS_PER_TRANSACTION: usize = 2500;
@@ -60,6 +61,9 @@ pub enum NftError {
     /// A transaction failed that is no single port's fault; it changed nothing.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The kernel is built without something, or lacks a module.
+    #[error("the kernel lacks what the rules of Services need: {0}; load the modules, or use a kernel that has them")]
+    Lacks(Missing),
     /// Everything was read and written again and again, and still is not as it should be.
     #[error(
         "nf_tables is not as it should be after {looks} comparisons; somebody else keeps writing to table inet weft"
@@ -141,6 +145,14 @@ impl NftServices {
         })
     }
 
+    /// Whether the kernel has nothing of Services.
+    ///
+    /// # Errors
+    /// As all dumps of [`Socket`].
+    pub fn is_untouched(&mut self) -> Result<bool, Error> {
+        Ok(Structure::read(&mut self.socket, &self.table)?.is_empty())
+    }
+
     /// Takes over: adopts what the kernel has of these ports, and begins to write what is different. The rules are complete
     /// when this returns; the ports follow, the cluster's own Services first.
     ///
@@ -160,7 +172,7 @@ impl NftServices {
         let (applied, mut job) = self.look(false)?;
         self.doors = job.image.doors().collect();
         let mut plans: Vec<_> = plans.into_iter().collect();
-        plans.sort_by_cached_key(|plan| (rank(&plan.key), plan.key.clone()));
+        plans.sort_by_cached_key(|plan| (urgency(&plan.key), plan.key.clone()));
         let adoption = Adoption::of(&job.image);
         self.state.adoption_begins(adoption.highest(plans.len()));
         for plan in plans {
@@ -445,14 +457,5 @@ impl NftServices {
         self.socket.commit(batch)?;
         self.commits = self.commits.wrapping_add(1);
         Ok(Applied { transactions: 1, messages, elements, chains, failed: 0 })
-    }
-}
-
-/// Whose turn it is in a start: the cluster's API server, its DNS and what else the cluster needs, everybody.
-fn rank(key: &PortKey) -> u8 {
-    match (&*key.service.namespace, &*key.service.name) {
-        ("default", "kubernetes") => 0,
-        ("kube-system", _) => 1,
-        _ => 2,
     }
 }

@@ -8,6 +8,7 @@
 //!   backend stands, `tags` by what clients that stay remember it.
 //! * `state` is what the kernel has, as far as it goes by us; `changes` makes transactions of differences.
 //! * `structure` and `image` are what the kernel really has; `job` compares. `backend` is the room's door.
+//! * `preflight` asks before all of it whether the kernel has what the rules are made of.
 
 mod backend;
 mod chains;
@@ -20,6 +21,7 @@ mod job;
 mod lane;
 mod layout;
 mod options;
+mod preflight;
 mod skeleton;
 mod slots;
 mod state;
@@ -30,3 +32,4 @@ mod tags;
 
 pub use backend::{Applied, NftError, NftServices};
 pub use options::{DetectLocal, NodePortAddresses, Options};
+pub use preflight::{Missing, Part, preflight};

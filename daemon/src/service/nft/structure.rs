@@ -63,6 +63,11 @@ impl Structure {
         Ok(found)
     }
 
+    /// Whether nothing of ours is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.chains.is_empty() && self.sets.is_empty()
+    }
+
     /// The classes whose chains are there.
     pub(super) fn classes(&self) -> impl Iterator<Item = Class> {
         self.chains.keys().filter_map(|name| Class::from_chain(name))
