@@ -21,8 +21,21 @@ struct RealServer {
     weight: String,
 }
 
-/// The scheduler and the real servers of a virtual server, if there is one. `/proc/net/ip_vs` has addresses in hexadecimal.
+/// The scheduler and the real servers of a virtual server, if there is one, read until two readings agree: whoever changes
+/// others meanwhile makes the kernel's list repeat some and pass over some.
 fn listed(node: &Netns, service: &Service) -> Option<(String, Vec<RealServer>)> {
+    let mut last = listed_once(node, service);
+    loop {
+        let found = listed_once(node, service);
+        if found == last {
+            return found;
+        }
+        last = found;
+    }
+}
+
+/// `/proc/net/ip_vs` has addresses in hexadecimal.
+fn listed_once(node: &Netns, service: &Service) -> Option<(String, Vec<RealServer>)> {
     let text = node.run(|| std::fs::read_to_string("/proc/thread-self/net/ip_vs")).unwrap().unwrap();
     let vip = vips(service).into_iter().find(std::net::SocketAddr::is_ipv4).unwrap();
     let std::net::IpAddr::V4(ip) = vip.ip() else { panic!("no IPv4 address") };
