@@ -37,11 +37,12 @@ impl Drop for Hidden {
 
 #[test]
 fn t101_what_the_kernel_lacks_is_named_and_used_once_it_is_there() {
-    let hidden = Hidden::new(&["nft_fib_inet", "nft_numgen"]);
+    let hidden = Hidden::new(&["nft_ct", "nft_fib_inet", "nft_numgen", "nft_nat"]);
     let mut lab = OwnedLab::bare(Spec::test(1).services("nftables"));
     lab.new_node().unwrap();
     lab.start_agent("node1").unwrap();
-    let parts = "CONFIG_NFT_FIB_INET (module nft_fib_inet), CONFIG_NFT_NUMGEN (module nft_numgen)";
+    let parts = "CONFIG_NFT_CT (module nft_ct), CONFIG_NFT_FIB_INET (module nft_fib_inet), \
+                 CONFIG_NFT_NUMGEN (module nft_numgen), CONFIG_NFT_NAT (module nft_nat);";
     let named = || lab.readyz("node1").is_ok_and(|answer| answer.status == 503 && answer.body.contains(parts));
     wait::until(wait::patience(Duration::from_secs(30)), "/readyz to name what the kernel lacks", named).unwrap();
     assert!(lab.log("node1").unwrap().contains(parts), "{}", lab.log("node1").unwrap());

@@ -49,8 +49,10 @@ pub async fn run(options: ProxyOptions, mut inputs: Inputs, teller: Teller, stop
 }
 
 async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
-    kernel_is_able(options, teller).await;
     let facts = first_facts(inputs, teller).await;
+    // Behind the node's own rules, which hold what is asked for already where it is there.
+    kernel_is_able(options, teller).await;
+    first_services(inputs, teller).await;
     let (engine, mut outcome, revision) = begin(options, &facts, &inputs.store, teller).await;
     let now = Instant::now();
     let mut this = Loop {
@@ -84,21 +86,24 @@ async fn kernel_is_able(options: &ProxyOptions, teller: &Teller) {
     }
 }
 
-/// Waits until the node has a subnet, and the Services have been read once.
+/// Waits until the node has a subnet.
 async fn first_facts(inputs: &mut Inputs, teller: &Teller) -> NodeFacts {
-    let facts = loop {
+    loop {
         if let Some(facts) = inputs.facts.borrow_and_update().clone() {
-            break facts;
+            return facts;
         }
         teller.waiting("the node has no subnet yet");
         changed(&mut inputs.facts).await;
-    };
+    }
+}
+
+/// Waits until the Services have been read once.
+async fn first_services(inputs: &Inputs, teller: &Teller) {
     while !inputs.store.synced() {
         let error = inputs.source.borrow().error.clone();
         teller.waiting(&error.unwrap_or_else(|| "the Services have not been read yet".to_owned()));
         inputs.store.wait().await;
     }
-    facts
 }
 
 /// Tries until the back ends stand, and says in the meantime why they do not.

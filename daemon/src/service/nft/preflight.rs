@@ -6,11 +6,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use weft_netlink::nft::expr::{self, AddressKind, CtState, Expr, LimitPer, Reject};
-use weft_netlink::nft::{
-    Batch, Chain, ChainKind, CommitError, Hook, Register, Rule, Socket, Source, Table, TableFamily,
-};
-use weft_netlink::{Errno, Error, priority};
+use weft_netlink::nft::expr::{self, AddressKind, CtKey, Expr, LimitPer, NatFlags, NatKind, Reject, Side};
+use weft_netlink::nft::{Batch, Chain, CommitError, IpVersion, Register, Rule, Socket, Source, Table, TableFamily};
+use weft_netlink::{Errno, Error};
 
 use super::backend::NftError;
 use super::chains;
@@ -36,7 +34,7 @@ pub enum Part {
     Fib,
     /// `numgen`.
     Numgen,
-    /// `dnat`, `snat`, and chains of type `nat`.
+    /// `dnat`, `snat`; chains of type `nat` come with it.
     Nat,
     /// `masquerade`.
     Masquerade,
@@ -91,7 +89,7 @@ impl Part {
             Self::Ct => ("CONFIG_NFT_CT", "nft_ct"),
             Self::Fib => ("CONFIG_NFT_FIB_INET", "nft_fib_inet"),
             Self::Numgen => ("CONFIG_NFT_NUMGEN", "nft_numgen"),
-            Self::Nat => ("CONFIG_NFT_NAT", "nft_chain_nat"),
+            Self::Nat => ("CONFIG_NFT_NAT", "nft_nat"),
             Self::Masquerade => ("CONFIG_NFT_MASQ", "nft_masq"),
             Self::Redirect => ("CONFIG_NFT_REDIR", "nft_redir"),
             Self::Reject => ("CONFIG_NFT_REJECT_INET", "nft_reject_inet"),
@@ -101,17 +99,27 @@ impl Part {
         }
     }
 
-    /// What only a kernel with this part takes.
+    /// What only a kernel with this part knows.
+    ///
+    /// Whoever holds an expression of connection tracking or translation holds conntrack's hooks, and to take and to leave
+    /// them rewrites the kernel's own code. Where an expression can lack something, so that the kernel knows it and refuses it
+    /// before that (`EINVAL`), it does.
     fn phrase(self) -> Vec<Expr> {
         let register = Register::FIRST;
         match self {
             Self::Inet | Self::Arp => Vec::new(),
-            Self::Ct => expr::ct_state(CtState::NEW),
+            Self::Ct => {
+                let key = CtKey::Address(IpVersion::V4, Side::Source);
+                vec![Expr::Load { source: Source::Ct { key, direction: None }, register }]
+            }
             Self::Fib => expr::fib_daddr_type(AddressKind::Local),
             Self::Numgen => vec![Expr::Load { source: Source::random(2), register }],
-            Self::Nat => expr::dnat(std::net::Ipv4Addr::LOCALHOST.into(), None),
+            Self::Nat => {
+                let (kind, version, flags) = (NatKind::Destination, IpVersion::V4, NatFlags::default());
+                vec![Expr::Nat { kind, version, address: None, port: None, flags }]
+            }
             Self::Masquerade => vec![expr::masquerade()],
-            Self::Redirect => vec![Expr::Redirect { port: None, flags: expr::NatFlags::default() }],
+            Self::Redirect => vec![Expr::Redirect { port: None, flags: NatFlags::default() }],
             Self::Reject => vec![expr::reject(Reject::PortUnreachable)],
             Self::Limit => vec![expr::limit(1, LimitPer::Second, 1)],
             Self::Counter => vec![expr::counter()],
@@ -124,16 +132,14 @@ impl Part {
     }
 
     /// Asks for it in a table of that family.
-    fn ask(self, family: TableFamily, batch: &mut Batch) {
+    fn ask(self, family: TableFamily) -> Batch {
+        let mut batch = Batch::new();
         let family = if self == Self::Arp { TableFamily::Arp } else { family };
         let table = Table::new(family, TABLE);
         batch.add_table(&table);
         batch.add_chain(&table, &Chain::regular(CHAIN));
-        if self == Self::Nat {
-            let chain = Chain::base("nat", ChainKind::Nat, Hook::Postrouting, priority::SERVICE_MASQUERADE);
-            batch.add_chain(&table, &chain);
-        }
         batch.add_rule(&table, &Rule::new(CHAIN).with(self.phrase()));
+        batch
     }
 }
 
@@ -186,17 +192,9 @@ fn needed() -> BTreeSet<Part> {
 
 /// Those of the parts that the kernel lacks in tables of that family.
 fn missing(socket: &mut Socket, family: TableFamily, needed: &BTreeSet<Part>) -> Result<Vec<Part>, Error> {
-    let mut all = Batch::new();
-    needed.iter().for_each(|part| part.ask(family, &mut all));
-    // Each question costs the kernel some milliseconds, so that they are first asked as one.
-    if !is_lacking(socket.check(all))? {
-        return Ok(Vec::new());
-    }
     let mut missing = Vec::new();
     for part in needed {
-        let mut batch = Batch::new();
-        part.ask(family, &mut batch);
-        if is_lacking(socket.check(batch))? {
+        if is_lacking(socket.check(part.ask(family)))? {
             missing.push(*part);
         }
         // Nothing else can be in a table that cannot be.
@@ -207,8 +205,8 @@ fn missing(socket: &mut Socket, family: TableFamily, needed: &BTreeSet<Part>) ->
     Ok(missing)
 }
 
-/// Whether a refusal says that the kernel does not know what is asked of it. Other refusals (no permission, somebody else's
-/// transaction) say nothing of that, and the rules themselves will meet them.
+/// Whether a refusal says that the kernel does not know what is asked of it. Other refusals say that it does, or (no
+/// permission, somebody else's transaction) nothing of that, and then the rules themselves will meet them.
 fn is_lacking(checked: Result<(), CommitError>) -> Result<bool, Error> {
     match checked {
         Ok(()) => Ok(false),
@@ -231,7 +229,7 @@ mod tests {
             "CONFIG_NFT_CT (module nft_ct)",
             "CONFIG_NFT_FIB_INET (module nft_fib_inet)",
             "CONFIG_NFT_NUMGEN (module nft_numgen)",
-            "CONFIG_NFT_NAT (module nft_chain_nat)",
+            "CONFIG_NFT_NAT (module nft_nat)",
             "CONFIG_NFT_MASQ (module nft_masq)",
             "CONFIG_NFT_REJECT_INET (module nft_reject_inet)",
         ];
@@ -277,10 +275,10 @@ mod tests {
             let mut socket = Socket::open().unwrap();
             let before = socket.generation().unwrap();
             preflight(true).unwrap();
-            // No kernel translates addresses, or looks up routes, for ARP: the refusal of a kernel without these.
-            let asked: BTreeSet<Part> = [Part::Inet, Part::Numgen, Part::Fib, Part::Masquerade, Part::Nat].into();
+            // No kernel has sources to masquerade, or looks up routes, for ARP: the refusal of a kernel without these.
+            let asked = needed();
             let lacking = missing(&mut socket, TableFamily::Arp, &asked).unwrap();
-            assert_eq!(lacking, [Part::Fib, Part::Nat, Part::Masquerade]);
+            assert_eq!(lacking, [Part::Fib, Part::Masquerade, Part::Reject]);
             assert_eq!((socket.tables().unwrap().len(), socket.generation().unwrap()), (0, before));
         };
         std::thread::spawn(work).join().unwrap();
