@@ -1,6 +1,6 @@
 //! A transaction: changes of which the kernel makes all or none.
 
-use super::element::Element;
+use super::element::{Element, NFTA_SET_ELEM_LIST_ELEMENTS};
 use super::message::{self, BATCH_BEGIN, BATCH_END, about};
 use super::rule::{NFTA_RULE_CHAIN, NFTA_RULE_HANDLE, NFTA_RULE_POSITION};
 use super::set::NFTA_SET_NAME;
@@ -14,7 +14,6 @@ const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const NFTA_CHAIN_NAME: u16 = super::chain::NFTA_CHAIN_NAME;
 const NFTA_SET_ELEM_LIST_SET: u16 = 2;
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFNL_BATCH_GENID: u16 = 1;
 /// Elements in one message. A list's length has 16 bits, so that many elements need many messages.
 const ELEMENTS_PER_MESSAGE: usize = 500;

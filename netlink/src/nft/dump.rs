@@ -1,6 +1,6 @@
 //! Reads what the kernel has.
 
-use super::element::{self, Element, RawElement};
+use super::element::{self, Element, NFTA_SET_ELEM_LIST_ELEMENTS, RawElement};
 use super::message;
 use super::set::NFTA_SET_NAME;
 use super::{ChainInfo, RuleInfo, Set, SetInfo, Socket, Table, TableInfo};
@@ -9,7 +9,6 @@ use crate::codec::{MESSAGE_HEADER, Message, Writer, read_all};
 use crate::{Error, Result};
 
 const NFTA_RULE_CHAIN: u16 = super::rule::NFTA_RULE_CHAIN;
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_GEN_ID: u16 = 1;
 const REQUEST: u16 = 1;
 /// How often the elements of a set are read before two dumps agree.

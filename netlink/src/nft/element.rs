@@ -12,7 +12,9 @@ use super::{Name, data};
 use crate::codec::Attributes;
 use crate::codec::Writer;
 
-const NFTA_LIST_ELEM: u16 = 1;
+/// The list of elements in a message about some.
+pub(super) const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+pub(super) const NFTA_LIST_ELEM: u16 = 1;
 pub(super) const NFTA_SET_ELEM_KEY: u16 = 1;
 const NFTA_SET_ELEM_DATA: u16 = 2;
 const NFTA_SET_ELEM_FLAGS: u16 = 3;

@@ -2,14 +2,12 @@
 
 use std::io::ErrorKind;
 
-use super::element::{Element, NFTA_SET_ELEM_KEY, RawElement};
+use super::element::{Element, NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS, RawElement};
 use super::set::NFTA_SET_NAME;
 use super::{Set, Socket, Table, Value, data, message};
 use crate::codec::{Attributes, MESSAGE_HEADER, Writer};
 use crate::{Errno, Error, Result};
 
-const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
-const NFTA_LIST_ELEM: u16 = 1;
 /// `NLM_F_REQUEST | NLM_F_ACK`, linux/netlink.h.
 const FLAGS: u16 = 0x5;
 /// So many keys in a request: each answer is a datagram of its own, some 800 bytes of the receive buffer, which has room for

@@ -216,9 +216,5 @@ fn a_switch_of_modes_keeps_connections_and_leaves_no_trace_of_the_other() {
     case.settle();
     served(&by_nftables);
     works();
-    // The kernel counts the servers of all namespaces in this file, so that one that moves elsewhere can hide one of ours.
-    wait::until_ok(Duration::from_secs(30), "the virtual server to be listed", || {
-        listed(&bench.node.netns, &service).map(drop).ok_or("it is not there")
-    })
-    .unwrap();
+    assert!(listed(&bench.node.netns, &service).is_some());
 }

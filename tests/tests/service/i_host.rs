@@ -18,7 +18,8 @@ use super::{is_ipvs, usual, web};
 struct Firewall(Netns);
 
 impl Firewall {
-    /// In `text` stand the chains. It takes what belongs to a connection, and what a node of an overlay has to take in.
+    /// What passes the hook is dropped but for `exceptions`, what belongs to a connection, and what a node of an
+    /// overlay has to take in.
     fn put(node: &Netns, hook: &str, exceptions: &str) -> Self {
         let own = "meta l4proto { icmp, ipv6-icmp } accept; iif lo accept; udp dport 8472 accept;";
         let rules = format!("ct state established,related accept; {own} {exceptions}");
