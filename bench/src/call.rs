@@ -66,11 +66,19 @@ impl Call {
 
     /// Starts it and returns the time until it has been reaped, by the monotonic clock.
     ///
+    /// # Errors
+    /// As [`Call::run`].
+    pub(crate) fn time(&self) -> Result<Duration> {
+        self.run().map(|(took, _)| took)
+    }
+
+    /// The same, and what it said: at most as much as a pipe holds (64 KiB), as it is read afterwards.
+    ///
     /// All pipes are there and filled beforehand: no thread, no copying and no scheduling of ours is in the time.
     ///
     /// # Errors
     /// When it cannot be started or does not exit with 0; the error holds what it said.
-    pub(crate) fn time(&self) -> Result<Duration> {
+    pub(crate) fn run(&self) -> Result<(Duration, Vec<u8>)> {
         let (mut command, mut output) = self.command()?;
         let (reader, mut writer) = io::pipe()?;
         writer.write_all(&self.input)?;
@@ -84,12 +92,12 @@ impl Call {
 
         // Our copies of the pipe's other end; else there would be no end of file.
         drop(command);
+        let mut said = Vec::new();
+        output.read_to_end(&mut said)?;
         if !status.success() {
-            let mut said = String::new();
-            output.read_to_string(&mut said)?;
-            bail!("{self}: {status}: {}", said.trim());
+            bail!("{self}: {status}: {}", String::from_utf8_lossy(&said).trim());
         }
-        Ok(took)
+        Ok((took, said))
     }
 }
 

@@ -1,13 +1,16 @@
 //! `weft-bench`: weft beside its peers, in numbers.
 //!
 //! Every benchmark is a subcommand in a folder of its own. They share the machine they run on ([`machine`]), the way of
-//! timing a process ([`call`]) and of looking into it ([`memory`], [`trace`], [`usage`]), statistics ([`stats`]), and how a
-//! result is shown ([`promise`], [`table`]).
+//! timing a process ([`call`]) or a list of plugins ([`chain`]) and of looking into it ([`memory`], [`trace`], [`usage`]),
+//! statistics ([`stats`]), and how a result is shown ([`promise`], [`table`]).
 
 mod call;
+mod chain;
 mod cni;
+mod crowd;
 mod machine;
 mod memory;
+mod ports;
 mod promise;
 mod services;
 mod stats;
@@ -44,6 +47,12 @@ enum Benchmark {
     /// CNI ADD and DEL: weft-cni, Debian's bridge with host-local, and the least that a process can do.
     #[command(after_help = "Example:\n  weft-bench cni --rounds 300 --standing 110")]
     Cni(cni::Options),
+    /// CNI ADD on a full node: weft-cni with 10 pods, with 1000, and with 60,000 addresses given away.
+    #[command(after_help = "Example:\n  weft-bench crowd --pods 500")]
+    Crowd(crowd::Options),
+    /// Pods with a host port, one after the other and 110 at once: weft-cni, and Debian's bridge with portmap.
+    #[command(after_help = "Example:\n  weft-bench ports --rounds 100 --bursts 5")]
+    Ports(ports::Options),
     /// Services: weft's agent and kube-proxy, both with nftables, from cold, at a change, restarted.
     #[command(after_help = "Example:\n  weft-bench services --shapes 1000x4,10000x4 --rounds 3")]
     Services(services::Options),
@@ -53,6 +62,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match &cli.benchmark {
         Benchmark::Cni(options) => cni::run(options, cli.output),
+        Benchmark::Crowd(options) => crowd::run(options, cli.output),
+        Benchmark::Ports(options) => ports::run(options, cli.output),
         Benchmark::Services(options) => services::run(options, cli.output),
     };
     match done {

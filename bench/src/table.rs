@@ -1,5 +1,7 @@
 //! Tables as Markdown has them.
 
+use std::time::Duration;
+
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
@@ -28,4 +30,9 @@ pub(crate) fn promises(promises: &[Promise]) -> Table {
     }
     numbers_to_the_right(&mut table, 1);
     table
+}
+
+/// With two decimals.
+pub(crate) fn milliseconds(duration: Duration) -> String {
+    format!("{:.2}", duration.as_secs_f64() * 1000.0)
 }

@@ -1,11 +1,9 @@
 //! Tables, for people and for the README.
 
-use std::time::Duration;
-
 use comfy_table::{CellAlignment, Table};
 
 use super::report::{Program, Report};
-use crate::table::{numbers_to_the_right, promises, table};
+use crate::table::{milliseconds, numbers_to_the_right, promises, table};
 
 /// All that the report says.
 pub(crate) fn tables(report: &Report) -> String {
@@ -87,8 +85,4 @@ fn requests(report: &Report) -> String {
         Some(format!("{}\n  ADD {add:?}\n  DEL {del:?}", program.name))
     };
     report.programs.iter().filter_map(line).collect::<Vec<_>>().join("\n")
-}
-
-fn milliseconds(duration: Duration) -> String {
-    format!("{:.2}", duration.as_secs_f64() * 1000.0)
 }

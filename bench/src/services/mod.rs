@@ -70,6 +70,9 @@ pub(crate) struct Options {
     /// The folder that holds kube-proxy 1.36.
     #[arg(long, env = "WEFT_PEERS")]
     peers: Option<PathBuf>,
+    /// Measure weft without a peer: quick, and nothing is said of how it compares.
+    #[arg(long)]
+    alone: bool,
 }
 
 /// Measures and shows. Says whether all promises are kept.
@@ -79,10 +82,10 @@ pub(crate) fn run(options: &Options, output: Output) -> Result<bool> {
     let facts = Facts::gather()?;
     let peer = options.peers.as_ref().map(|folder| folder.join(kube_proxy::BINARY)).filter(|path| path.is_file());
     ensure!(
-        peer.is_some() || options.mode == Mode::Nftables,
+        peer.is_some() || options.alone || options.mode == Mode::Nftables,
         "no kube-proxy: WEFT_PEERS has to name the folder that holds it"
     );
-    let remark = if peer.is_some() { "" } else { STAND_IN };
+    let remark = if peer.is_some() || options.alone { "" } else { STAND_IN };
     if !remark.is_empty() {
         eprintln!("{remark}");
     }
@@ -91,14 +94,19 @@ pub(crate) fn run(options: &Options, output: Output) -> Result<bool> {
         let mut samples: [Vec<Sample>; 2] = Default::default();
         let mut names = [""; 2];
         for round in 0..options.rounds {
-            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for who in order {
+            let order: &[usize] = match (options.alone, round % 2) {
+                (true, _) => &[0],
+                (false, 0) => &[0, 1],
+                (false, _) => &[1, 0],
+            };
+            for &who in order {
                 let (name, sample) = measure(&machine, *shape, who, peer.as_deref(), options)?;
                 names[who] = name;
                 samples[who].push(sample);
             }
         }
-        results.extend(names.into_iter().zip(&samples).map(|(name, samples)| Figures::new(*shape, name, samples)));
+        let measured = names.into_iter().zip(&samples).filter(|(_, samples)| !samples.is_empty());
+        results.extend(measured.map(|(name, samples)| Figures::new(*shape, name, samples)));
     }
     let report = Report::new(facts, options, remark, results);
     match output {

@@ -125,7 +125,10 @@ impl Figures {
 impl Report {
     /// Of all figures; those of weft and of its peer come in turn.
     pub(crate) fn new(machine: Facts, options: &Options, remark: &'static str, results: Vec<Figures>) -> Self {
-        let promises = results.chunks(2).flat_map(|pair| promises(options.mode, pair)).collect();
+        let promises = results
+            .chunk_by(|one, next| one.shape == next.shape)
+            .flat_map(|contenders| promises(options.mode, contenders))
+            .collect();
         let sources = "weft: the etcd source, a real etcd on a tmpfs; kube-proxy: lists and watches in JSON from a stand-in for \
                        the API server, without TLS. Own time leaves both out";
         Self {
@@ -147,11 +150,12 @@ impl Report {
 }
 
 /// What is promised of weft with a cluster of this shape. A figure that is missing is a promise broken.
-fn promises(mode: Mode, pair: &[Figures]) -> Vec<Promise> {
-    let [weft, peer] = pair else { return Vec::new() };
+fn promises(mode: Mode, contenders: &[Figures]) -> Vec<Promise> {
+    let [weft, rest @ ..] = contenders else { return Vec::new() };
+    let peer = rest.first();
     let mut promises = match mode {
         Mode::Nftables => nftables(weft, peer),
-        Mode::Ipvs => ipvs(weft, peer),
+        Mode::Ipvs => peer.map_or_else(Vec::new, |peer| ipvs(weft, peer)),
     };
     let transactions = weft.restart_transactions.map_or(f64::INFINITY, f64::from);
     promises.push(Promise::new(format!("{}: transactions of a restart, unchanged", weft.shape), transactions, 0.0));
@@ -161,19 +165,20 @@ fn promises(mode: Mode, pair: &[Figures]) -> Vec<Promise> {
     promises
 }
 
-fn nftables(weft: &Figures, peer: &Figures) -> Vec<Promise> {
+fn nftables(weft: &Figures, peer: Option<&Figures>) -> Vec<Promise> {
     let Shape { services, .. } = weft.shape;
     let mut promises = Vec::new();
     let own = weft.own.map_or(f64::INFINITY, |own| own.median.as_secs_f64());
     for (_, limit) in OWN.iter().filter(|(shape, _)| *shape == weft.shape) {
         promises.push(Promise::new(format!("{}: own time from cold, s", weft.shape), own, *limit));
     }
-    if services >= 10_000 {
-        // The stand-in gives no account of itself. If the peer was not done within the limit, there is nothing to compare.
-        if let Some(theirs) = peer.own.or(peer.cold) {
-            let ratio = own / theirs.median.as_secs_f64();
-            promises.push(Promise::new(format!("{}: the same over {}", weft.shape, peer.name), ratio, OWN_OVER_PEER));
-        }
+    // The stand-in gives no account of itself. If the peer was not done within the limit, there is nothing to compare.
+    if services >= 10_000
+        && let Some(peer) = peer
+        && let Some(theirs) = peer.own.or(peer.cold)
+    {
+        let ratio = own / theirs.median.as_secs_f64();
+        promises.push(Promise::new(format!("{}: the same over {}", weft.shape, peer.name), ratio, OWN_OVER_PEER));
     }
     if services >= 30_000 {
         let p99 = weft.change.map_or(f64::INFINITY, |change| change.p99.as_secs_f64() * 1000.0);
