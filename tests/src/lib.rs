@@ -32,4 +32,5 @@ pub mod scratch;
 pub mod skip;
 pub mod svc;
 pub mod tool;
+pub mod trace;
 pub mod wait;

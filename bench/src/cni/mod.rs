@@ -81,7 +81,7 @@ fn look_into(contender: &Contender, machine: &Machine) -> Result<(u64, Option<Tr
     machine::enter(contender.host())?;
     let peak = memory::peak(&contender.call(Verb::Add, &pod))?;
     contender.call(Verb::Del, &pod).time()?;
-    if !trace::is_available() {
+    if !weft_tests::trace::is_available() {
         return Ok((peak, None));
     }
     let pod = contender.pod("trace", 3)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+use weft_tests::trace::Trace;
 
 use super::Options;
 use super::contenders::Contender;
@@ -11,7 +12,6 @@ use super::rounds::Timings;
 use crate::machine::Facts;
 use crate::promise::Promise;
 use crate::stats::Latency;
-use crate::trace::Trace;
 
 /// ADD takes at most so many times what the floor takes (medians).
 const ADD_OVER_FLOOR: f64 = 1.5;
