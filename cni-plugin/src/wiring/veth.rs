@@ -99,7 +99,12 @@ pub fn plug_in(
     ips: &[AssignedIp],
     host: &mut RouteSocket,
 ) -> Result<()> {
-    let mut requests = vec![LinkChange::new(pair.host_name).master(bridge).up().request()];
+    let mut requests = vec![
+        // A bridge port needs no address. Each would be four routes that the kernel walks through whenever a link comes or
+        // goes, so that a pod would cost the more the more there are. A kernel without IPv6 refuses, and has none.
+        LinkChange::new(pair.host_name).no_link_local_address().request(),
+        LinkChange::new(pair.host_name).master(bridge).up().request(),
+    ];
     if config.hairpin || config.port_isolation {
         let hairpin = config.hairpin.then_some(true);
         let isolated = config.port_isolation.then_some(true);
@@ -109,7 +114,7 @@ pub fn plug_in(
     let mac = pair.container_mac;
     requests.extend(ips.iter().map(|ip| Neighbour { link: bridge, ip: ip.address.ip(), mac }.confirm()));
     // A neighbour table that is full is no reason to refuse a container: the host asks on the wire then.
-    let refused = host.run(requests)?.into_iter().take(port_requests).find_map(std::result::Result::err);
+    let refused = host.run(requests)?.into_iter().take(port_requests).skip(1).find_map(std::result::Result::err);
     match refused {
         None => Ok(()),
         Some(error) if error.errno == Errno::EXFULL => Err(CniError::later(format!(

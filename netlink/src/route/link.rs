@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 
 use super::request::Request;
@@ -247,6 +248,14 @@ impl LinkChange {
     #[must_use]
     pub fn master(self, bridge: u32) -> Self {
         self.with(format!("master {bridge}"), LinkAttribute::Controller(bridge))
+    }
+
+    /// Lets the kernel give it no IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE`, linux/if_link.h). A kernel without IPv6
+    /// refuses that. In one request with [`up`](Self::up) it comes too late: the kernel sets links up first.
+    #[must_use]
+    pub fn no_link_local_address(self) -> Self {
+        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        self.with("without an IPv6 address", LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]))
     }
 
     /// Sets the free text that the kernel keeps with it (`IFLA_IFALIAS`), weft's mark of ownership.

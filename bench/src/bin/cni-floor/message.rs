@@ -22,10 +22,14 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
+const AF_INET6: u16 = 10;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -87,6 +91,16 @@ impl Batch {
                         end.single_queue();
                     });
                 });
+            });
+        });
+    }
+
+    /// The kernel gives the named link no IPv6 address.
+    pub(crate) fn no_link_local_address(&mut self, name: &str) {
+        self.request(NEW_LINK, ACK, &link(0, 0, 0), |port| {
+            port.name(name);
+            port.nest(IFLA_AF_SPEC, |families| {
+                families.nest(AF_INET6, |v6| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]));
             });
         });
     }
