@@ -255,6 +255,37 @@ impl Host {
         waited.unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// The elements of a map or set in the plugin's table, as nft shows them; none where there is no table.
+    ///
+    /// # Panics
+    /// When nft's answer cannot be understood.
+    #[must_use]
+    pub fn nft_elements(&self, set: &str) -> Vec<Value> {
+        let all = match self.netns.json("nft", &["list", "table", "inet", "weft-cni"]) {
+            Ok(all) => all,
+            Err(error) if format!("{error:#}").contains("No such file") => return Vec::new(),
+            Err(error) => panic!("{error:#}"),
+        };
+        let objects = all["nftables"].as_array().cloned().unwrap_or_default();
+        let found = objects.iter().find_map(|object| {
+            [&object["map"], &object["set"]].into_iter().find(|found| found["name"] == set).cloned()
+        });
+        let found = found.unwrap_or_else(|| panic!("no {set} in {all}"));
+        found["elem"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// That the maps and sets of the plugin's table are empty.
+    ///
+    /// # Panics
+    /// When one is not.
+    pub fn assert_no_ports(&self) {
+        for kind in ["address-ports", "ports", "own", "home", "masquerade-all"] {
+            for family in ["4", "6"] {
+                assert_eq!(self.nft_elements(&format!("{kind}{family}")), Vec::<Value>::new(), "{kind}{family}");
+            }
+        }
+    }
+
     /// That no call has changed the machine: no link but `lo`, no record.
     ///
     /// # Panics
