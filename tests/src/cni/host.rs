@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{Conf, Outcome};
+use super::{Conf, Outcome, Uplink};
 use crate::binaries;
 use crate::netns::{Netns, OwnedNetns};
 use crate::scratch::{Scratch, unique_name};
@@ -217,11 +217,12 @@ impl Host {
         self.links().into_iter().find(|link| link["ifname"] == name)
     }
 
-    /// The names of the machine's veth ends.
+    /// The names of the machine's veth ends, but for that to a client outside.
     #[must_use]
     pub fn veths(&self) -> Vec<String> {
         let found = links(&self.netns, &["type", "veth"]);
-        found.iter().filter_map(|link| link["ifname"].as_str()).map(str::to_owned).collect()
+        let names = found.iter().filter_map(|link| link["ifname"].as_str());
+        names.filter(|name| *name != Uplink::LINK).map(str::to_owned).collect()
     }
 
     /// The records of attachments in the state folder.

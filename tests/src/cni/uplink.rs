@@ -13,9 +13,11 @@ pub struct Uplink {
 }
 
 impl Uplink {
+    /// Name of both ends of the link between them.
+    pub const LINK: &str = "up0";
     /// The host's addresses there, one of each family.
     pub const HOST: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
-    /// The host's second addresses there.
+    /// The host's second addresses there, from which it sends nothing unasked.
     pub const SECOND: [&str; 2] = ["192.0.2.11", "2001:db8::11"];
     /// The client's addresses.
     pub const CLIENT: [&str; 2] = ["192.0.2.2", "2001:db8::2"];
@@ -35,7 +37,11 @@ impl Uplink {
         let ends = [(&*host.netns, [Self::HOST, Self::SECOND].concat()), (&*client, Self::CLIENT.to_vec())];
         for (netns, addresses) in ends {
             for address in addresses {
-                let prefix = if address.contains(':') { "64 nodad" } else { "24" };
+                let prefix = match address.contains(':') {
+                    false => "24",
+                    true if Self::SECOND.contains(&address) => "64 nodad preferred_lft 0",
+                    true => "64 nodad",
+                };
                 ip(netns, &format!("addr add {address}/{prefix} dev up0"));
             }
             ip(netns, "link set up0 up");

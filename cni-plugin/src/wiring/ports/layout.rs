@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! prerouting, output -105  to an address of this host: host port -> container's address and port (DNAT)
-//! postrouting          83  masquerade of clients whose answers would else not come back through this host
+//! postrouting          85  masquerade of clients whose answers would else not come back through this host
 //! input                 0  the loopback addresses stay closed to what comes from outside
 //! ```
 //!
