@@ -1,4 +1,4 @@
-//! weft's CNI plugin: a pod's veth, bridge port, address and routes (CNI specification 1.1.0).
+//! weft's CNI plugin: a pod's veth, bridge port, address, routes and host ports (CNI specification 1.1.0).
 //!
 //! One call of the plugin is one process: [`run`] reads the environment and standard input, does what [`verbs`] says, and
 //! writes one JSON object to standard output. There are no threads and there is no async runtime: starting a process is

@@ -36,7 +36,7 @@ pub mod sysctl;
 
 pub use announce::announce;
 pub use arena::Arena;
-pub use detach::{Detached, detach};
+pub use detach::{Detached, detach, hold};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};
 pub use ip_version::IpVersion;

@@ -71,7 +71,7 @@ impl Net {
     }
 
     fn flows(&mut self, version: IpVersion) -> Vec<Flow> {
-        let mut flows = self.conntrack.flows(Filter { version, protocol: protocol::UDP }, Some).unwrap();
+        let mut flows = self.conntrack.flows(Filter { version, protocol: protocol::UDP, port: None }, Some).unwrap();
         flows.sort_by_key(|flow| flow.key);
         flows
     }
@@ -166,8 +166,12 @@ fn only_what_is_asked_for_is_listed() {
     for (version, socket) in VERSIONS.into_iter().zip(&sockets) {
         let sources: Vec<_> = net.flows(version).into_iter().map(|flow| flow.key.original.source).collect();
         assert_eq!(sources, [socket.local_addr().unwrap()]);
+        for (port, count) in [(service(version).port(), 1), (backend(version, 1).port(), 0)] {
+            let to_port = Filter { version, protocol: protocol::UDP, port: Some(port) };
+            assert_eq!(net.conntrack.flows(to_port, Some).unwrap().len(), count, "{port}");
+        }
     }
-    let tcp = Filter { version: IpVersion::V4, protocol: protocol::TCP };
+    let tcp = Filter { version: IpVersion::V4, protocol: protocol::TCP, port: None };
     let kept = net.conntrack.flows(tcp, |flow| Some(flow.key.original.destination)).unwrap();
     assert_eq!(kept, vec![backend(IpVersion::V4, 1); lines("tcp")]);
     assert!(net.conntrack.flows(tcp, |_| None::<()>).unwrap().is_empty());

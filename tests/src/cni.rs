@@ -12,10 +12,12 @@
 mod conf;
 mod host;
 mod outcome;
+mod uplink;
 
 pub use conf::Conf;
 pub use host::{Call, Host, Pod, addresses};
 pub use outcome::{Added, Outcome, Refusal};
+pub use uplink::Uplink;
 
 /// The versions that every case is run for, unless it says otherwise.
 pub const VERSIONS: [&str; 4] = ["0.3.1", "0.4.0", "1.0.0", "1.1.0"];

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::checksum::crc32c;
+use super::host_port::HostPorts;
 
 /// Directory of the records in a network's directory.
 pub const RECORDS: &str = "att";
@@ -241,6 +242,9 @@ pub struct Attachment {
     /// `namespace/name` of the pod, if the runtime said so; for an operator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// Ports of the host that lead to it. Records of earlier versions have none.
+    #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
+    pub host_ports: HostPorts,
 }
 
 /// Why bytes are not a record.
@@ -320,6 +324,7 @@ mod tests {
             }],
             routes: vec![],
             pod: None,
+            host_ports: HostPorts::default(),
         }
     }
 

@@ -8,6 +8,7 @@ pub mod attachment;
 mod checksum;
 pub mod conflist;
 pub mod files;
+pub mod host_port;
 pub mod subnet_env;
 
 pub use attachment::Attachment;

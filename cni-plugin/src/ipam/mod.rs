@@ -11,4 +11,5 @@ pub mod pool;
 pub mod range;
 pub mod reclaim;
 pub mod record;
+pub mod search;
 pub mod store;

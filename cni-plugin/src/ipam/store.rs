@@ -120,10 +120,25 @@ impl Store {
     ///
     /// # Errors
     /// What `visit` says, or [`StoreError::Io`]. A directory that is not there has no records.
-    pub fn visit(&self, mut visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    pub fn visit(&self, visit: impl FnMut(Record) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        self.visit_named(|_| true, visit)
+    }
+
+    /// As [`visit`](Self::visit), but only those whose file name is `wanted`; no other is opened.
+    ///
+    /// # Errors
+    /// As [`visit`](Self::visit).
+    pub fn visit_named(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+        mut visit: impl FnMut(Record) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         let path = self.records_directory();
         let entries = match fs::read_dir(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // A stray file in the state directory is no network.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
             entries => entries.map_err(wrong("list", &path))?,
         };
         // Listed whole first: what is removed meanwhile must not disturb the listing.
@@ -134,6 +149,7 @@ impl Store {
         for name in names.into_iter().filter_map(|name| name.into_string().ok()) {
             // It may have been forgotten since it was listed.
             if attachment::is_key(&name)
+                && wanted(&name)
                 && let Some(record) = Record::open(&path, name)?
             {
                 visit(record)?;
@@ -257,6 +273,15 @@ impl Store {
             self.save(&pool, &file, bytes.len())?;
         }
         Ok(known)
+    }
+
+    /// Runs `work` while no other process adds to this network or takes from it.
+    ///
+    /// # Errors
+    /// What `work` says, or [`StoreError`].
+    pub fn exclusively<T, E: From<StoreError>>(&self, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let _lock = self.lock()?;
+        work()
     }
 
     /// Makes the directories, the outer one among them.

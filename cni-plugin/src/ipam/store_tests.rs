@@ -67,6 +67,7 @@ fn draft(container: &str, ips: &[AssignedIp]) -> Attachment {
         ips: ips.to_vec(),
         routes: Vec::new(),
         pod: None,
+        host_ports: crate::formats::host_port::HostPorts::default(),
     }
 }
 

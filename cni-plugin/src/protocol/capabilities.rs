@@ -4,30 +4,10 @@ use std::net::IpAddr;
 
 use super::error::{CniError, Result};
 use super::json::{Fields, Json};
+use crate::formats::host_port::{PortMapping, Protocol};
 
-/// A transport protocol of a host port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// SCTP.
-    Sctp,
-}
-
-/// A port of the host that leads to a port of the container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortMapping {
-    /// Port on the host.
-    pub host_port: u16,
-    /// Port in the container.
-    pub container_port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
-    /// The one address of the host that it applies to; all if absent.
-    pub host_ip: Option<IpAddr>,
-}
+/// More host ports than any container has; so many fit into an attachment's record.
+const MOST_PORTS: usize = 512;
 
 /// Limits of a container's traffic; rates in bits a second, bursts in bits, 0 for no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -42,13 +22,34 @@ pub struct Bandwidth {
     pub egress_burst: u64,
 }
 
-/// Reads `portMappings`.
+/// Reads `portMappings`. What is said twice is once in it.
 ///
 /// # Errors
-/// Code 7 naming key and value.
+/// Code 7 naming key and value, also for a port that is to lead to two places.
 pub fn port_mappings(runtime: &Fields<'_>) -> Result<Vec<PortMapping>> {
     let path = runtime.name("portMappings");
-    runtime.array("portMappings")?.iter().map(|value| port_mapping(value, &path)).collect()
+    let values = runtime.array("portMappings")?;
+    if values.len() > MOST_PORTS {
+        return Err(CniError::invalid(
+            &path,
+            format!("a list of {}", values.len()),
+            format!("at most {MOST_PORTS} ports"),
+        ));
+    }
+    let mut mappings: Vec<PortMapping> = Vec::with_capacity(values.len());
+    for value in values {
+        let new = port_mapping(value, &path)?;
+        match mappings.iter().find(|known| known.has_port_of(&new) && known.host_ip == new.host_ip) {
+            None => mappings.push(new),
+            Some(known) if *known == new => {}
+            Some(known) => {
+                let (name, expected) = (format!("{path}.containerPort"), known.container_port);
+                let value = format!("{} for {new}", new.container_port);
+                return Err(CniError::invalid(&name, value, format!("{expected}, as before in the list")));
+            }
+        }
+    }
+    Ok(mappings)
 }
 
 fn port_mapping(value: &Json, path: &str) -> Result<PortMapping> {
@@ -68,7 +69,8 @@ fn port_mapping(value: &Json, path: &str) -> Result<PortMapping> {
             "sctp" => Protocol::Sctp,
             _ => return Err(CniError::invalid(&fields.name("protocol"), protocol, "tcp, udp or sctp")),
         },
-        host_ip: fields.parsed("hostIP", "an IP address")?,
+        // An IPv4 address in IPv6 clothes is one all the same.
+        host_ip: fields.parsed("hostIP", "an IP address")?.map(|ip: IpAddr| ip.to_canonical()),
     })
 }
 
@@ -136,11 +138,14 @@ mod tests {
             (r#"{"hostPort":1,"containerPort":0}"#, "containerPort"),
             (r#"{"hostPort":1,"containerPort":1,"protocol":"foo"}"#, "protocol"),
             (r#"{"hostPort":1,"containerPort":1,"hostIP":"x"}"#, "hostIP"),
+            (r#"{"hostPort":1,"containerPort":1},{"hostPort":1,"containerPort":2}"#, "containerPort"),
         ] {
             let error = read(&format!(r#"{{"portMappings":[{mapping}]}}"#)).unwrap_err();
             assert_eq!(error.code, Code::InvalidConfig);
             assert!(error.message.starts_with(&format!("runtimeConfig.portMappings.{key}: ")), "{error}");
         }
+        let twice = r#"{"portMappings":[{"hostPort":1,"containerPort":1},{"hostPort":1,"containerPort":1}]}"#;
+        assert_eq!(read(twice).unwrap().0.len(), 1);
         assert!(read(r#"{"bandwidth":{"ingressRate":1}}"#).unwrap_err().message.contains("ingressBurst"));
     }
 }

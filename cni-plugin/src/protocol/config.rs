@@ -16,6 +16,7 @@ use super::result::Dns;
 use super::version::Version;
 use crate::formats::attachment::Identity;
 use crate::formats::conflist::{Etcd, STATE_DIR, SUBNET_FILE};
+use crate::formats::host_port::HostPorts;
 
 /// What every verb needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +102,8 @@ pub struct NetConf {
     pub ips: Vec<IpRequest>,
     /// Address of the container's interface that was asked for.
     pub mac: Option<MacAddr>,
+    /// Ports of the host that are to lead to the container.
+    pub host_ports: HostPorts,
     /// The subnet file.
     pub subnet_file: PathBuf,
     /// The cluster's store, if the plugin may lease a subnet itself.
@@ -138,6 +141,7 @@ impl NetConf {
         Ok(Self {
             // All of them are checked, and the runtime has the last word.
             mac: [mac(&runtime)?, mac(&named)?, args.mac].into_iter().flatten().next(),
+            host_ports: read_host_ports(&fields, &runtime)?,
             base,
             bridge,
             ipam,
@@ -182,6 +186,17 @@ fn read_bridge(fields: &Fields<'_>) -> Result<BridgeConfig> {
     })
 }
 
+fn read_host_ports(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<HostPorts> {
+    // Accepted and without effect here: nf_tables it is, whatever else is on the machine, and no mark is needed.
+    fields.string("backend")?;
+    fields.number::<u8>("markMasqBit", "a bit from 0 to 31")?;
+    Ok(HostPorts {
+        mappings: capabilities::port_mappings(runtime)?,
+        snat: fields.boolean("snat")?.unwrap_or(true),
+        masq_all: fields.boolean("masqAll")?.unwrap_or(false),
+    })
+}
+
 /// Refuses what would change who reaches whom if it were passed over.
 fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
     const CHAIN: &str = "chain the plugin that does it behind this one, or use the bridge plugin";
@@ -210,13 +225,6 @@ fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
             Some(Json::Array(list)) if list.is_empty() => {}
             Some(value) => return Err(CniError::unsupported(key, value, CHAIN)),
         }
-    }
-    if let (false, Some(value)) = (capabilities::port_mappings(runtime)?.is_empty(), runtime.raw("portMappings")) {
-        return Err(CniError::unsupported(
-            "runtimeConfig.portMappings",
-            value,
-            "chain the portmap plugin behind this one",
-        ));
     }
     if capabilities::bandwidth(runtime)? != capabilities::Bandwidth::default()
         && let Some(value) = runtime.raw("bandwidth")

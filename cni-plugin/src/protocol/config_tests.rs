@@ -42,13 +42,10 @@ fn t014_unknown_keys_pass_and_isolating_ones_are_code_2() {
         (r#","vlan":5"#, "vlan", "5"),
         (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
         (r#","externalSetMarkChain":"KUBE-MARK-MASQ""#, "externalSetMarkChain", "KUBE-MARK-MASQ"),
-        (
-            r#","runtimeConfig":{"PortMappings":[{"HostPort":80,"ContainerPort":81,"Protocol":"tcp"}]}"#,
-            "runtimeConfig.portMappings",
-            "80",
-        ),
         (r#","runtimeConfig":{"bandwidth":{"ingressRate":800,"ingressBurst":800}}"#, "runtimeConfig.bandwidth", "800"),
         (r#","ingressRate":1"#, "ingressRate", "1"),
+        (r#","conditionsV4":["-s","10.0.0.0/8"]"#, "conditionsV4", "10.0.0.0/8"),
+        (r#","conditionsV6":["-s","fd00::/8"]"#, "conditionsV6", "fd00::/8"),
     ] {
         let error = conf(members).unwrap_err();
         assert_eq!(error.code, Code::UnsupportedField, "{error}");
@@ -131,4 +128,16 @@ fn the_configuration_in_manifests_is_one_that_we_read() {
     let conf = NetConf::parse(&json, &Args::default()).unwrap();
     assert_eq!(conf.etcd.unwrap().endpoints, ["http://192.0.2.10:2379"]);
     assert_eq!(conf.lease_command.unwrap().to_str(), Some("/usr/local/bin/weft"));
+}
+
+#[test]
+fn t011_host_ports_and_what_portmap_would_be_told_about_them() {
+    let portmap = r#","snat":false,"masqAll":true,"markMasqBit":13,"backend":"iptables""#;
+    let mapped =
+        r#","runtimeConfig":{"PortMappings":[{"HostPort":80,"ContainerPort":81,"Protocol":"tcp","HostIP":""}]}"#;
+    let ports = conf(&format!("{portmap}{mapped}")).unwrap().host_ports;
+    assert_eq!((ports.mappings.len(), ports.snat, ports.masq_all), (1, false, true));
+    let ports = conf(mapped).unwrap().host_ports;
+    assert_eq!((ports.mappings.len(), ports.snat, ports.masq_all), (1, true, false));
+    assert!(conf("").unwrap().host_ports.is_empty());
 }

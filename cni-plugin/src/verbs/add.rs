@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use weft_netlink::netns::NetNs;
 use weft_netlink::{MacAddr, RouteSocket, announce};
 
-use super::host::{Host, now, open_sandbox};
+use super::claims;
+use super::host::{Host, now, open_sandbox, undo};
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Attachment, Identity, Sandbox, State, Status};
 use crate::ipam::allocator::AllocateError;
 use crate::ipam::pool::KnownBridge;
@@ -103,9 +104,8 @@ impl Attach<'_> {
             ) {
                 return Ok(outcome?);
             }
-            let swept = sweep(store, &host.probe, |interface| {
-                delete_now(interface, &mut host.socket).map_err(|error| error.to_string())
-            })?;
+            let Host { probe, socket, ports } = &mut *host;
+            let swept = sweep(store, probe, |record| undo(record, socket, ports).map_err(|error| error.to_string()))?;
             if swept.freed == 0 {
                 // Addresses that are about to come free are worth a moment; otherwise the answer is no, at once.
                 if swept.dying == 0 || begun.elapsed() > DYING {
@@ -140,6 +140,7 @@ impl Attach<'_> {
             ips: ips.to_vec(),
             routes: plan::routes(wish, ips),
             pod: self.pod.clone(),
+            host_ports: self.conf.host_ports.clone(),
         }
     }
 
@@ -159,6 +160,7 @@ impl Attach<'_> {
         if host.probe.index(host_name)?.is_some() {
             delete_now(host_name, &mut host.socket)?;
         }
+        claims::claim(attachment, store, &self.conf.base.state_dir, host)?;
 
         sandbox.enter()?;
         let mut container = RouteSocket::open()?;
@@ -268,14 +270,19 @@ fn settle_previous(store: &Store, identity: &Identity, host: &mut Host) -> Resul
         Ok(attachment) => attachment.ips.iter().map(|ip| ip.address.ip()).collect(),
         Err(_) => Vec::new(),
     };
-    delete_now(&identity.host_interface(), &mut host.socket)?;
+    undo(&record, &mut host.socket, &mut host.ports)?;
     store.forget(&[&record])?;
     Ok(ips)
 }
 
 /// Undoes a failed ADD. What cannot be undone is told, and keeps its address until it is reclaimed.
 fn roll_back(mut error: CniError, store: &Store, reservation: &Reservation, host: &mut Host) -> CniError {
-    let undone = delete_now(&reservation.attachment.host_interface, &mut host.socket)
+    let attachment = &reservation.attachment;
+    // Where no socket was opened no port was claimed; and one that is opened now may be in the container's namespace.
+    let released = host.ports.opened().is_some().then(|| host.ports.release(&[attachment]));
+    let undone = released
+        .unwrap_or(Ok(()))
+        .and_then(|()| delete_now(&attachment.host_interface, &mut host.socket))
         .map_err(CniError::from)
         .and_then(|()| Ok(store.forget(&[reservation.record()])?));
     if let Err(left) = undone {

@@ -14,6 +14,7 @@ use crate::protocol::env::Call;
 use crate::protocol::json::Json;
 use crate::protocol::previous::Previous;
 use crate::protocol::{CniError, Result};
+use crate::wiring::ports::PortTable;
 
 /// Compares the kernel with the record and the runtime's `prevResult`.
 ///
@@ -42,6 +43,7 @@ pub fn check(base: &Base, json: &Json, call: &Call) -> Result<()> {
         return differs(format!("prevResult.ips: {ip} is not reserved for container {}", call.container));
     }
     check_host(&attachment, &mut RouteSocket::open()?)?;
+    check_ports(&attachment)?;
     sandbox.enter()?;
     check_container(&attachment, &previous, &mut RouteSocket::open()?)
 }
@@ -59,6 +61,13 @@ fn check_host(attachment: &Attachment, socket: &mut RouteSocket) -> Result<()> {
         return Err(CniError::internal(format!("interface {} is not a port of bridge {}", port.name, bridge.name)));
     }
     Ok(())
+}
+
+fn check_ports(attachment: &Attachment) -> Result<()> {
+    match PortTable::default().missing(attachment)? {
+        Some(what) => Err(CniError::internal(format!("host ports: {what} is not as ADD left it"))),
+        None => Ok(()),
+    }
 }
 
 fn check_container(attachment: &Attachment, previous: &Previous, socket: &mut RouteSocket) -> Result<()> {

@@ -34,12 +34,18 @@ fn detach(store: &Store, identity: &Identity) -> Result<()> {
         }
         None => None,
     };
-    let Host { probe, mut socket } = Host::open()?;
+    let Host { probe, mut socket, mut ports } = Host::open()?;
     let attachment = record.as_ref().and_then(|record| record.content.as_ref().ok());
     let name = attachment.map_or_else(|| identity.host_interface(), |attachment| attachment.host_interface.clone());
+    let released =
+        attachment.map_or(Ok(()), |attachment| ports.release(&[attachment]).and(ports.forget_own_flows(attachment)));
     if probe.index(&name)?.is_some() {
-        delete_soon(&name, &mut socket, &probe)?;
+        delete_soon(&name, &mut socket, &probe, ports.opened())?;
+    } else {
+        ports.close_soon();
     }
+    // Whose ports still lead to it keeps its address.
+    released?;
     match &record {
         Some(record) => Ok(store.forget(&[record])?),
         None => Ok(()),

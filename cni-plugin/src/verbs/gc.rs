@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::claims;
 use super::host::{Host, now};
-use crate::formats::attachment::Identity;
-use crate::ipam::reclaim::BATCH;
+use crate::formats::attachment::{Attachment, Identity};
+use crate::ipam::reclaim::{BATCH, has_link};
 use crate::ipam::record::Record;
 use crate::ipam::store::{Store, StoreError};
 use crate::protocol::config::{Base, valid_attachments};
@@ -25,10 +26,15 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
     let store = Store::new(&base.state_dir, &base.name);
     let mut host = Host::open()?;
     let mut failures = Vec::new();
-    let mut stale = Vec::new();
+    let (mut stale, mut kept) = (Vec::new(), Vec::new());
     store.visit(|mut record| -> Result<(), StoreError> {
+        if valid.contains(&record.name) {
+            let has_ports = |attachment: &Attachment| !attachment.host_ports.is_empty();
+            kept.extend(record.content.ok().filter(|kept| has_ports(kept) && has_link(kept, &host.probe)));
+            return Ok(());
+        }
         // A lock that somebody holds means that it is being worked on.
-        if !valid.contains(&record.name) && record.lock(Duration::ZERO).is_ok() && !is_new(&record, begun) {
+        if record.lock(Duration::ZERO).is_ok() && !is_new(&record, begun) {
             stale.push(record);
         }
         if stale.len() == BATCH {
@@ -37,11 +43,18 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
         Ok(())
     })?;
     remove(stale, &store, &mut host, &mut failures);
+    failures.extend(claims::restore(&kept, &store, &base.state_dir, &mut host));
     if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
 }
 
 fn remove(mut stale: Vec<Record>, store: &Store, host: &mut Host, failures: &mut Vec<String>) {
-    let Host { probe, socket } = host;
+    let Host { probe, socket, ports } = host;
+    let attachments: Vec<&Attachment> = stale.iter().filter_map(|record| record.content.as_ref().ok()).collect();
+    if let Err(error) = ports.release(&attachments) {
+        failures.push(error.to_string());
+        // Whose ports still lead to it keeps its address.
+        stale.retain(|record| !record.content.as_ref().is_ok_and(|attachment| !attachment.host_ports.is_empty()));
+    }
     // Where it cannot be seen it is taken to be there.
     let has_link = |record: &Record| probe.index(&record.host_interface()).map_or(true, |index| index.is_some());
     let links: Vec<String> = stale.iter().filter(|record| has_link(record)).map(Record::host_interface).collect();

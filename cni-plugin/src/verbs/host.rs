@@ -7,21 +7,34 @@ use weft_netlink::netns::NetNs;
 use weft_netlink::{LinkProbe, RouteSocket};
 
 use crate::ipam::allocator::AllocateError;
+use crate::ipam::record::Record;
 use crate::ipam::store::StoreError;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Code, Result};
+use crate::wiring::ports::PortTable;
+use crate::wiring::teardown::delete_now;
 
 /// Sockets into the namespace that the plugin was started in. They stay there when the process goes elsewhere.
 pub(super) struct Host {
     pub(super) probe: LinkProbe,
     pub(super) socket: RouteSocket,
+    /// Opened by the first who needs it.
+    pub(super) ports: PortTable,
 }
 
 impl Host {
     /// Opens them; the calling thread must still be in the host's namespace.
     pub(super) fn open() -> Result<Self> {
-        Ok(Self { probe: LinkProbe::open()?, socket: RouteSocket::open()? })
+        Ok(Self { probe: LinkProbe::open()?, socket: RouteSocket::open()?, ports: PortTable::default() })
     }
+}
+
+/// Removes what a dead attachment has in the kernel. Its address may be freed then, and not before.
+pub(super) fn undo(record: &Record, socket: &mut RouteSocket, ports: &mut PortTable) -> Result<()> {
+    if let Ok(attachment) = &record.content {
+        ports.release(&[attachment])?;
+    }
+    Ok(delete_now(&record.host_interface(), socket)?)
 }
 
 /// Opens the container's namespace and refuses the plugin's own, `host`.

@@ -4,6 +4,7 @@
 
 pub mod add;
 pub mod check;
+mod claims;
 pub mod del;
 pub mod gc;
 mod host;

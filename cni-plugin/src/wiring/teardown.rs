@@ -15,6 +15,7 @@
 //! by itself and is reaped by init or the nearest subreaper. If it cannot be made, or dies before it has sent its request,
 //! the caller deletes and waits. Killed at any point, the record still stands and the next DEL goes on from there.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use weft_netlink::{LinkProbe, RouteSocket, delete_group, delete_link, detach, set_group};
@@ -33,12 +34,18 @@ pub fn delete_now(name: &str, socket: &mut RouteSocket) -> Result<(), weft_netli
     }
 }
 
-/// Deletes a link: when this returns, it and its peer are closed and unlisted. The kernel's afterwork is left to a child.
+/// Deletes a link: when this returns, it and its peer are closed and unlisted. The kernel's afterwork is left to a child,
+/// and so is the closing of a socket in `held`.
 ///
 /// # Errors
 /// What the kernel says to [`delete_now`], which is the way out if the child fails.
-pub fn delete_soon(name: &str, socket: &mut RouteSocket, probe: &LinkProbe) -> Result<(), weft_netlink::Error> {
-    let Ok(child) = detach(socket, delete_link(name)) else { return delete_now(name, socket) };
+pub fn delete_soon(
+    name: &str,
+    socket: &mut RouteSocket,
+    probe: &LinkProbe,
+    held: Option<BorrowedFd<'_>>,
+) -> Result<(), weft_netlink::Error> {
+    let Ok(child) = detach(socket, delete_link(name), held) else { return delete_now(name, socket) };
     let mut pause = Duration::from_micros(50);
     loop {
         // Asked first: it may end between the two questions.

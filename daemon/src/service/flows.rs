@@ -52,7 +52,7 @@ impl Flows {
                 Family::V4 => IpVersion::V4,
                 Family::V6 => IpVersion::V6,
             };
-            let filter = Filter { version, protocol: Protocol::Udp.number() };
+            let filter = Filter { version, protocol: Protocol::Udp.number(), port: None };
             doomed.extend(self.socket.flows(filter, |flow| {
                 let udp = UdpFlow { destination: flow.key.original.destination, answers_from: flow.reply.source };
                 stale.holds(&udp).then_some(flow.key)

@@ -1,8 +1,11 @@
 //! The socket: lists, counts and deletes flows.
 
 use super::flow::{Flow, FlowKey};
-use super::message::{CTA_FILTER, CTA_PROTO_NUM, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, DELETE, GET, GET_STATS, NEW, header};
+use super::message::{
+    CTA_FILTER, CTA_PROTO_DST_PORT, CTA_PROTO_NUM, CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, DELETE, GET, GET_STATS, NEW, header,
+};
 use crate::codec::{Attributes, Message, Writer};
+use crate::nft;
 use crate::socket::{Answers, Family, Socket as Netlink};
 use crate::{Errno, Error, IpVersion, KernelError, Result};
 
@@ -12,6 +15,8 @@ const REQUEST: u16 = 0x1;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 /// The protocol must (net/netfilter/nf_conntrack_netlink.c; the header leaves these flags out).
 const FILTER_PROTOCOL: u32 = 1 << 3;
+/// The destination port must.
+const FILTER_DESTINATION_PORT: u32 = 1 << 5;
 
 /// Which flows are asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub struct Filter {
     pub version: IpVersion,
     /// Those of this IP protocol, one that has ports.
     pub protocol: u8,
+    /// Those whose first packet went to this port; `None`: to any.
+    pub port: Option<u16>,
 }
 
 /// How full the table is.
@@ -77,15 +84,27 @@ impl Socket {
     /// # Errors
     /// [`Error::Kernel`] if the kernel refuses: `EINVAL`, `EOPNOTSUPP` if it cannot filter.
     pub fn flows<T>(&mut self, filter: Filter, mut keep: impl FnMut(Flow) -> Option<T>) -> Result<Vec<T>> {
-        let Filter { version, protocol } = filter;
+        let Filter { version, protocol, port } = filter;
         let request = Message::new(GET, header(version.number()), |w| {
-            // All else stays in the kernel: the address family by the header, the protocol by the filter.
-            w.nest(CTA_TUPLE_ORIG, |w| w.nest(CTA_TUPLE_PROTO, |w| w.byte(CTA_PROTO_NUM, protocol)));
-            w.nest(CTA_FILTER, |w| w.u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL));
+            // All else stays in the kernel: the address family by the header, protocol and port by the filter.
+            w.nest(CTA_TUPLE_ORIG, |w| {
+                w.nest(CTA_TUPLE_PROTO, |w| {
+                    w.byte(CTA_PROTO_NUM, protocol);
+                    if let Some(port) = port {
+                        w.be16(CTA_PROTO_DST_PORT, port);
+                    }
+                });
+            });
+            let port = port.map_or(0, |_| FILTER_DESTINATION_PORT);
+            w.nest(CTA_FILTER, |w| w.u32(CTA_FILTER_ORIG_FLAGS, FILTER_PROTOCOL | port));
         });
         self.netlink.dump("list flows", &request, |message| {
             let flow = (message.kind == NEW).then(|| Flow::read(message.attributes(), version)).flatten();
-            flow.filter(|flow| flow.key.original.protocol == protocol).and_then(&mut keep)
+            let wanted = |flow: &Flow| {
+                let original = &flow.key.original;
+                original.protocol == protocol && port.is_none_or(|port| original.destination.port() == port)
+            };
+            flow.filter(wanted).and_then(&mut keep)
         })
     }
 
@@ -107,5 +126,18 @@ impl Socket {
             None => "delete a flow".to_owned(),
         };
         self.netlink.run_messages(writer.bytes_mut(), &starts, Answers::Refusals, &words)
+    }
+}
+
+/// Both speak over the same kind of socket; whether the kernel lets anyone ask about flows is not asked.
+impl From<nft::Socket> for Socket {
+    fn from(socket: nft::Socket) -> Self {
+        Self { netlink: socket.netlink }
+    }
+}
+
+impl From<Socket> for nft::Socket {
+    fn from(socket: Socket) -> Self {
+        Self { netlink: socket.netlink }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 
@@ -64,7 +65,7 @@ impl From<CommitError> for Error {
 /// Closing it may take some 20 ms after elements were deleted: the kernel then waits until no packet sees them.
 #[derive(Debug)]
 pub struct Socket {
-    pub(super) netlink: Netlink,
+    pub(crate) netlink: Netlink,
 }
 
 impl Socket {
@@ -182,6 +183,12 @@ impl Socket {
             }
             None => Ok(None),
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.netlink.as_fd()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 
-use super::{Conf, Outcome};
+use super::{Conf, Outcome, Uplink};
 use crate::binaries;
 use crate::netns::{Netns, OwnedNetns};
 use crate::scratch::{Scratch, unique_name};
@@ -217,11 +217,12 @@ impl Host {
         self.links().into_iter().find(|link| link["ifname"] == name)
     }
 
-    /// The names of the machine's veth ends.
+    /// The names of the machine's veth ends, but for that to a client outside.
     #[must_use]
     pub fn veths(&self) -> Vec<String> {
         let found = links(&self.netns, &["type", "veth"]);
-        found.iter().filter_map(|link| link["ifname"].as_str()).map(str::to_owned).collect()
+        let names = found.iter().filter_map(|link| link["ifname"].as_str());
+        names.filter(|name| *name != Uplink::LINK).map(str::to_owned).collect()
     }
 
     /// The records of attachments in the state folder.
@@ -253,6 +254,37 @@ impl Host {
             }
         });
         waited.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// The elements of a map or set in the plugin's table, as nft shows them; none where there is no table.
+    ///
+    /// # Panics
+    /// When nft's answer cannot be understood.
+    #[must_use]
+    pub fn nft_elements(&self, set: &str) -> Vec<Value> {
+        let all = match self.netns.json("nft", &["list", "table", "inet", "weft-cni"]) {
+            Ok(all) => all,
+            Err(error) if format!("{error:#}").contains("No such file") => return Vec::new(),
+            Err(error) => panic!("{error:#}"),
+        };
+        let objects = all["nftables"].as_array().cloned().unwrap_or_default();
+        let found = objects.iter().find_map(|object| {
+            [&object["map"], &object["set"]].into_iter().find(|found| found["name"] == set).cloned()
+        });
+        let found = found.unwrap_or_else(|| panic!("no {set} in {all}"));
+        found["elem"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// That the maps and sets of the plugin's table are empty.
+    ///
+    /// # Panics
+    /// When one is not.
+    pub fn assert_no_ports(&self) {
+        for kind in ["address-ports", "ports", "own", "home", "masquerade-all"] {
+            for family in ["4", "6"] {
+                assert_eq!(self.nft_elements(&format!("{kind}{family}")), Vec::<Value>::new(), "{kind}{family}");
+            }
+        }
     }
 
     /// That no call has changed the machine: no link but `lo`, no record.

@@ -94,7 +94,7 @@ fn add(netns: &str, host_name: &str, bridge: u32, address: (Ipv4Addr, u8), gatew
 fn del(host_name: &str) -> Result<(), weft_netlink::Error> {
     let socket = RouteSocket::open()?;
     let probe = LinkProbe::open()?;
-    detach(&socket, delete_link(host_name))?;
+    detach(&socket, delete_link(host_name), None)?;
     while probe.index(host_name)?.is_some() {
         std::thread::yield_now();
     }

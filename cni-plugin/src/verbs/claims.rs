@@ -1,0 +1,150 @@
+//! Whose a host port is.
+//!
+//! A port belongs to the attachment whose record lists it, as long as that attachment lives. The kernel refuses a second
+//! element for one port, so that records are looked at only when two want the same: an owner that is dead is cleared away,
+//! one that is being deleted is waited for, and one that lives is named.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::host::{Host, undo};
+use crate::formats::attachment::Attachment;
+use crate::ipam::reclaim::is_dead;
+use crate::ipam::search::record_of_interface;
+use crate::ipam::store::Store;
+use crate::protocol::{CniError, Result};
+use crate::wiring::ports::{Claim, Rival, open_loopback};
+
+/// How long an owner is given to go: its DEL may be under way, or about to begin.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// Makes the attachment's host ports lead to it, and has UDP clients meet it that met somebody else before. For the
+/// namespace that the thread is in.
+///
+/// # Errors
+/// Code 11 naming the owner of a port that is taken; what the kernel says. Ports may then be claimed.
+pub(super) fn claim(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host) -> Result<()> {
+    claim_with(attachment, store, state_dir, host, false)
+}
+
+/// As [`claim`]; `making` makes the table what it has to be, whether it seems to be there or not.
+fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host, making: bool) -> Result<()> {
+    if attachment.host_ports.is_empty() {
+        return Ok(());
+    }
+    open_loopback(attachment)?;
+    let begun = Instant::now();
+    loop {
+        let rivals = match attempt(attachment, store, host, making)? {
+            Claim::Made => break,
+            Claim::Taken(rivals) => rivals,
+            Claim::NoTable => Vec::new(),
+        };
+        let mut taken = None;
+        for rival in &rivals {
+            taken = taken.or(settle(rival, attachment, state_dir, host)?);
+        }
+        if begun.elapsed() > GRACE {
+            return Err(taken.unwrap_or_else(|| CniError::later("host ports: the table kept changing")));
+        }
+        if taken.is_some() {
+            // Two that found each other step back both; they come again at different times.
+            pause_for(Duration::from_millis(2 + u64::from(std::process::id() % 8)));
+        }
+    }
+    Ok(host.ports.forget_earlier_flows(attachment, &mut host.socket)?)
+}
+
+/// Makes right what live attachments have lost of their host ports (somebody may have flushed all tables), and removes
+/// elements that nobody stands behind. Returns what went wrong.
+pub(super) fn restore(live: &[Attachment], store: &Store, state_dir: &Path, host: &mut Host) -> Vec<String> {
+    let mut failures = Vec::new();
+    for attachment in live {
+        let restored = match host.ports.missing(attachment) {
+            Ok(None) => Ok(()),
+            Ok(Some(_)) => reclaim(attachment, store, state_dir, host),
+            Err(error) => Err(error.into()),
+        };
+        failures.extend(restored.err().map(|error| error.to_string()));
+    }
+    let swept = host.ports.strays(|interface| host.probe.index(interface).map_or(true, |index| index.is_some()));
+    let strays = swept.map_err(CniError::from).and_then(|strays| {
+        strays.iter().try_for_each(|stray| match record_of_interface(state_dir, stray.interface())? {
+            None => Ok(host.ports.evict(stray)?),
+            Some(_) => Ok(()),
+        })
+    });
+    failures.extend(strays.err().map(|error| error.to_string()));
+    failures
+}
+
+/// Claims an attachment's ports anew, of which it may have some.
+fn reclaim(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host) -> Result<()> {
+    host.ports.release(&[attachment])?;
+    claim_with(attachment, store, state_dir, host, true)
+}
+
+/// One attempt. The table is made if it is not there, by one process at a time.
+fn attempt(attachment: &Attachment, store: &Store, host: &mut Host, making: bool) -> Result<Claim> {
+    if making {
+        return store.exclusively(|| Ok(host.ports.claim(attachment, true)?));
+    }
+    match host.ports.claim(attachment, false)? {
+        Claim::NoTable => store.exclusively(|| match host.ports.claim(attachment, false)? {
+            Claim::NoTable => Ok(host.ports.claim(attachment, true)?),
+            outcome => Ok(outcome),
+        }),
+        outcome => Ok(outcome),
+    }
+}
+
+/// Clears away what a dead owner has left. If the owner lives, returns the error that names it.
+fn settle(rival: &Rival, attachment: &Attachment, state_dir: &Path, host: &mut Host) -> Result<Option<CniError>> {
+    let interface = rival.interface();
+    if interface == attachment.host_interface {
+        // Left by an ADD whose record is lost: ours is the one that counts.
+        host.ports.evict(rival)?;
+        return Ok(None);
+    }
+    let Some((store, mut record)) = record_of_interface(state_dir, interface)? else {
+        // Another state directory may hold its record.
+        if !interface.is_empty() && host.probe.index(interface)?.is_some() {
+            return Ok(Some(taken(rival, attachment, &format!("container {}", rival.container()))));
+        }
+        host.ports.evict(rival)?;
+        return Ok(None);
+    };
+    if is_dead(&mut record, &host.probe) {
+        undo(&record, &mut host.socket, &mut host.ports)?;
+        host.ports.evict(rival)?;
+        store.forget(&[&record])?;
+        return Ok(None);
+    }
+    Ok(match &record.content {
+        Ok(owner) if !rival.belongs_to(owner) => {
+            host.ports.evict(rival)?;
+            None
+        }
+        Ok(owner) => Some(taken(rival, attachment, &words(owner))),
+        Err(_) => Some(taken(rival, attachment, &format!("container {}", rival.container()))),
+    })
+}
+
+/// An owner as an operator knows it.
+fn words(owner: &Attachment) -> String {
+    let identity = &owner.identity;
+    let pod = owner.pod.as_ref().map(|pod| format!("pod {pod}, ")).unwrap_or_default();
+    format!("{pod}container {} interface {} of network {}", identity.container, identity.interface, identity.network)
+}
+
+fn taken(rival: &Rival, wanted: &Attachment, owner: &str) -> CniError {
+    CniError::later(format!(
+        "runtimeConfig.portMappings: host port {} is already in use by {owner}; it is free when that container is deleted",
+        rival.disputed(wanted)
+    ))
+}
+
+#[expect(clippy::disallowed_methods, reason = "waits for another process to end its DEL, with a limit")]
+fn pause_for(pause: Duration) {
+    std::thread::sleep(pause);
+}
