@@ -63,21 +63,21 @@ pub struct Swept {
     pub dying: usize,
 }
 
-/// Frees what dead attachments hold; `undo` removes what they left in the kernel, given their interface on the host.
+/// Frees what dead attachments hold; `undo` removes what they left in the kernel.
 ///
 /// # Errors
 /// [`StoreError`] if the records cannot be listed or removed.
 pub fn sweep(
     store: &Store,
     probe: &LinkProbe,
-    mut undo: impl FnMut(&str) -> Result<(), String>,
+    mut undo: impl FnMut(&Record) -> Result<(), String>,
 ) -> Result<Swept, StoreError> {
     let mut swept = Swept { freed: 0, dying: 0 };
     let mut dead = Vec::new();
     store.visit(|mut record| {
         if is_dead(&mut record, probe) {
             // What cannot be undone keeps its address: it may still answer for it.
-            if undo(&record.host_interface()).is_ok() {
+            if undo(&record).is_ok() {
                 swept.freed += 1;
                 dead.push(record);
             }

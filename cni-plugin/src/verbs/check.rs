@@ -14,6 +14,7 @@ use crate::protocol::env::Call;
 use crate::protocol::json::Json;
 use crate::protocol::previous::Previous;
 use crate::protocol::{CniError, Result};
+use crate::wiring::limits;
 
 /// Compares the kernel with the record and the runtime's `prevResult`.
 ///
@@ -58,7 +59,7 @@ fn check_host(attachment: &Attachment, socket: &mut RouteSocket) -> Result<()> {
     if port.master != Some(bridge.index) {
         return Err(CniError::internal(format!("interface {} is not a port of bridge {}", port.name, bridge.name)));
     }
-    Ok(())
+    limits::check(attachment, port.index, socket)
 }
 
 fn check_container(attachment: &Attachment, previous: &Previous, socket: &mut RouteSocket) -> Result<()> {

@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use weft_netlink::netns::NetNs;
 use weft_netlink::{LinkProbe, RouteSocket};
 
-use crate::ipam::allocator::AllocateError;
 use crate::ipam::store::StoreError;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Code, Result};
@@ -51,8 +50,8 @@ impl From<StoreError> for CniError {
             StoreError::Busy { .. } | StoreError::Overtaken { .. } | StoreError::Unknowable { .. } => {
                 Code::TryAgainLater
             }
-            StoreError::Allocate(AllocateError::Exhausted { .. } | AllocateError::Taken { .. }) => Code::TryAgainLater,
-            StoreError::Allocate(AllocateError::NotAHost { .. } | AllocateError::Leftover(_)) => Code::InvalidConfig,
+            StoreError::Allocate(error) if error.is_want_of_addresses() => Code::TryAgainLater,
+            StoreError::Allocate(_) => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())
     }
