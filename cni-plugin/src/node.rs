@@ -41,13 +41,13 @@ pub(crate) fn network(conf: &NetConf) -> Result<NodeNetwork> {
 /// # Errors
 /// Code 11 for a bad subnet file, code 7 for a configuration that does not go with it.
 pub(crate) fn known(conf: &NetConf) -> Result<Option<NodeNetwork>> {
-    if !conf.ipam.sets.is_empty() {
+    if !conf.ipam.sets.is_empty() || conf.ipam.fixed.is_some() {
         let mtu = match conf.bridge.mtu {
             // The file may well belong to somebody else; only its MTU is of interest.
             None => read(conf).ok().flatten().map(|env| env.mtu),
             mtu => mtu,
         };
-        return checked(NodeNetwork { sets: conf.ipam.sets.clone(), networks: Vec::new(), mtu }).map(Some);
+        return checked(conf, NodeNetwork { sets: conf.ipam.sets.clone(), networks: Vec::new(), mtu }).map(Some);
     }
     read(conf)?.map(|env| leased(conf, env)).transpose()
 }
@@ -62,7 +62,7 @@ fn leased(conf: &NetConf, env: SubnetEnv) -> Result<NodeNetwork> {
             .map_err(|error| CniError::later(format!("subnet file {}: {error}", conf.subnet_file.display())))
     };
     let sets = env.subnets.iter().map(set).collect::<Result<_>>()?;
-    checked(NodeNetwork { sets, networks: env.networks, mtu: conf.bridge.mtu.or(Some(env.mtu)) })
+    checked(conf, NodeNetwork { sets, networks: env.networks, mtu: conf.bridge.mtu.or(Some(env.mtu)) })
 }
 
 /// The subnet file; `None` if it is not there.
@@ -89,8 +89,9 @@ fn read_regular(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn checked(network: NodeNetwork) -> Result<NodeNetwork> {
-    let v6 = network.sets.iter().flatten().any(|range| range.subnet().is_ipv6());
+fn checked(conf: &NetConf, network: NodeNetwork) -> Result<NodeNetwork> {
+    let v6 = network.sets.iter().flatten().any(|range| range.subnet().is_ipv6())
+        || conf.ipam.fixed.iter().flatten().any(|ip| ip.address.is_ipv6());
     match network.mtu {
         // The kernel takes IPv6 off a link with less (RFC 8200, section 5).
         Some(mtu) if v6 && mtu < 1280 => {

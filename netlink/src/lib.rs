@@ -43,8 +43,8 @@ pub use ip_version::IpVersion;
 pub use mac::{MacAddr, ParseMacError};
 pub use nix::errno::Errno;
 pub use route::{
-    Address, AddressInfo, Bridge, BridgePort, FdbEntry, Link, LinkChange, LinkKind, LinkRef, Neighbour, NextHop,
-    Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, Verb, Veth, VethPeer, Vxlan, delete_group,
-    delete_link, set_group,
+    Address, AddressInfo, Bridge, BridgePort, FdbEntry, Ifb, Link, LinkChange, LinkKind, LinkRef, Neighbour, NextHop,
+    Redirect, Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, TokenBucket, Verb, Veth, VethPeer,
+    Vxlan, delete_group, delete_link, set_group,
 };
 pub use socket::{Batch, Family, Socket};

@@ -4,8 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NLMSG_OVERRUN,
-    NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_ECHO, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP,
+    NLMSG_OVERRUN, NetlinkDeserializable, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
@@ -208,6 +208,25 @@ impl Socket {
         read: impl FnOnce(Frame<'_>) -> Result<T, String>,
     ) -> Result<T> {
         self.ask(operation, NLM_F_REQUEST, request)?;
+        self.answer(operation, read)?.ok_or_else(|| Error::decode(operation, "an acknowledgement without an object"))
+    }
+
+    /// The same where the kernel takes the object for a notification: it is asked to send it to us too, and may send none.
+    ///
+    /// # Errors
+    /// As [`look_up`](Self::look_up).
+    pub(crate) fn look_up_echoed<I: NetlinkSerializable, T>(
+        &mut self,
+        operation: &str,
+        request: I,
+        read: impl FnOnce(Frame<'_>) -> Result<T, String>,
+    ) -> Result<Option<T>> {
+        self.ask(operation, NLM_F_REQUEST | NLM_F_ECHO | NLM_F_ACK, request)?;
+        self.answer(operation, read)
+    }
+
+    /// Waits for the object that was asked for; `None` if the request was acknowledged without one.
+    fn answer<T>(&mut self, operation: &str, read: impl FnOnce(Frame<'_>) -> Result<T, String>) -> Result<Option<T>> {
         loop {
             let length = self.receive_any_length().map_err(|error| Error::io(operation, error))?;
             for frame in Frames::new(&self.buffer[..length]) {
@@ -216,10 +235,12 @@ impl Socket {
                     continue; // a late answer to an earlier, abandoned request
                 }
                 if frame.kind == NLMSG_ERROR {
-                    let code = frame.error_code().unwrap_or_default();
-                    return Err(frame.refusal(code, operation.to_owned()).into());
+                    return match frame.error_code() {
+                        Some(0) => Ok(None),
+                        code => Err(frame.refusal(code.unwrap_or_default(), operation.to_owned()).into()),
+                    };
                 }
-                return read(frame).map_err(|reason| Error::decode(operation, reason));
+                return read(frame).map(Some).map_err(|reason| Error::decode(operation, reason));
             }
         }
     }

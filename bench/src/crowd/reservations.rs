@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use ipnetwork::{IpNetwork, Ipv4Network};
 use weft_cni::formats::attachment::{self, AssignedIp, Attachment, Identity, RECORDS, Sandbox, State, Status};
+use weft_cni::formats::host_port::HostPorts;
 
 use super::PREFIX;
 use crate::chain::{BRIDGE, GATEWAY, NETWORK};
@@ -44,6 +45,8 @@ fn record(number: u32, ip: Ipv4Addr) -> Result<Attachment> {
         ips: vec![AssignedIp { address: IpNetwork::new(ip.into(), PREFIX)?, gateway: Some(GATEWAY.into()) }],
         routes: Vec::new(),
         pod: None,
+        host_ports: HostPorts::default(),
+        limits: None,
         identity,
     })
 }

@@ -17,6 +17,7 @@
 //!
 //! The last four words change in one 16-byte write, which a kill cannot tear.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +47,8 @@ const HEADER: usize = 32;
 const KEY_LENGTH: usize = 32;
 /// Hexadecimal digits in the name of an interface on the host: with `veth`, the 15 bytes that the kernel allows.
 const LINK_DIGITS: usize = 11;
+/// What the name of a device that limits what comes out of a container begins with.
+const LIMITER: &str = "wifb";
 
 /// The directory of one network.
 #[must_use]
@@ -86,6 +89,19 @@ impl Identity {
     pub fn host_interface(&self) -> String {
         host_interface_of(&hex(&self.digest(), LINK_DIGITS))
     }
+
+    /// Names of all interfaces on the host that it may have.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        vec![self.host_interface(), self.limiter()]
+    }
+
+    /// Name of the device that limits what comes out of it, if something does: `wifb` and the digits of
+    /// [`host_interface`](Self::host_interface).
+    #[must_use]
+    pub fn limiter(&self) -> String {
+        limiter_of(&hex(&self.digest(), LINK_DIGITS))
+    }
 }
 
 /// Whether a file name is that of a record.
@@ -98,6 +114,20 @@ pub fn is_key(name: &str) -> bool {
 #[must_use]
 pub fn host_interface_of(key: &str) -> String {
     format!("veth{}", key.get(..LINK_DIGITS).unwrap_or(key))
+}
+
+/// Name of the device that limits what comes out of the attachment whose record has this file name, if something does.
+#[must_use]
+pub fn limiter_of(key: &str) -> String {
+    format!("{LIMITER}{}", key.get(..LINK_DIGITS).unwrap_or(key))
+}
+
+/// The digits in the name of such a device; `None` for another name.
+#[must_use]
+pub fn limiter_digits(name: &str) -> Option<&str> {
+    let digits = name.strip_prefix(LIMITER)?;
+    (digits.len() == LINK_DIGITS && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
+        .then_some(digits)
 }
 
 fn hex(bytes: &[u8], digits: usize) -> String {
@@ -152,6 +182,40 @@ pub struct AssignedRoute {
     /// Scope (`RT_SCOPE_*`); universe if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<u8>,
+}
+
+/// How much traffic may pass one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// Bits a second.
+    pub rate: u64,
+    /// Bits that may pass at once after a pause.
+    pub burst: u64,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bits a second, {} at once", self.rate, self.burst)
+    }
+}
+
+/// Limits of a container's traffic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Limits {
+    /// Into the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Limit>,
+    /// Out of the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Limit>,
+}
+
+impl Limits {
+    /// The limits, if there is any.
+    #[must_use]
+    pub fn any(self) -> Option<Self> {
+        (self != Self::default()).then_some(self)
+    }
 }
 
 /// How far an attachment has come.
@@ -245,6 +309,9 @@ pub struct Attachment {
     /// Ports of the host that lead to it. Records of earlier versions have none.
     #[serde(default, skip_serializing_if = "HostPorts::is_empty")]
     pub host_ports: HostPorts,
+    /// Limits of its traffic, if there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
 }
 
 /// Why bytes are not a record.
@@ -262,6 +329,13 @@ pub enum RecordError {
 }
 
 impl Attachment {
+    /// Names of all interfaces on the host that are there for it alone.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        let limiter = self.limits.and_then(|limits| limits.egress).map(|_| self.identity.limiter());
+        std::iter::once(self.host_interface.clone()).chain(limiter).collect()
+    }
+
     /// The bytes of its record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -325,6 +399,7 @@ mod tests {
             routes: vec![],
             pod: None,
             host_ports: HostPorts::default(),
+            limits: None,
         }
     }
 
@@ -340,6 +415,20 @@ mod tests {
     }
 
     #[test]
+    fn t121_what_has_to_go_stands_in_the_record_and_old_records_still_do() {
+        let mut attachment = sample();
+        assert_eq!(attachment.links(), ["veth0"]);
+        // A record of a version that knew no limits is the same as one without.
+        assert!(!String::from_utf8_lossy(&attachment.encode()).contains("limits"));
+        let limit = Limit { rate: 8_000_000, burst: 800_000 };
+        attachment.limits = Limits { ingress: Some(limit), egress: None }.any();
+        assert_eq!(attachment.links(), ["veth0"]);
+        attachment.limits = Limits { ingress: None, egress: Some(limit) }.any();
+        assert_eq!(attachment.links(), ["veth0".to_owned(), attachment.identity.limiter()]);
+        assert_eq!(Attachment::decode(&attachment.encode()).unwrap(), attachment);
+    }
+
+    #[test]
     fn names_follow_from_the_identity() {
         let eth0 = sample().identity;
         let net1 = Identity { interface: "net1".into(), ..eth0.clone() };
@@ -351,6 +440,10 @@ mod tests {
         assert_ne!(eth0.key(), shifted.key());
         // The file's name is enough to find the interface of a record that cannot be read.
         assert_eq!(host_interface_of(&eth0.key()), eth0.host_interface());
+        assert_eq!(limiter_of(&eth0.key()), eth0.limiter());
+        assert_eq!(eth0.limiter().len(), 15);
+        assert_eq!(limiter_digits(&eth0.limiter()).map(host_interface_of), Some(eth0.host_interface()));
+        assert!(limiter_digits("wifb0").is_none() && limiter_digits(&eth0.host_interface()).is_none());
         assert!(is_key(&eth0.key()));
         for other in ["", "lost+found", &eth0.key()[1..], &eth0.key().to_uppercase()] {
             assert!(!is_key(other), "{other}");

@@ -27,6 +27,12 @@ pub enum AllocateError {
         /// The set's ranges.
         ranges: String,
     },
+    /// The one that the configuration gives is another container's.
+    #[error("requested IP address {ip} is in use by another container of this network, or may be")]
+    InUse {
+        /// The address.
+        ip: IpAddr,
+    },
     /// The requested one is the gateway, the network's or the broadcast address.
     #[error("failed to allocate for range {set}: requested IP {ip} is subnet's gateway, network or broadcast address")]
     NotAHost {
@@ -38,6 +44,14 @@ pub enum AllocateError {
     /// Requested ones that no range set has, or that are more than one of a set.
     #[error("failed to allocate all requested IPs: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
     Leftover(Vec<IpAddr>),
+}
+
+impl AllocateError {
+    /// Whether it may go away with another container.
+    #[must_use]
+    pub fn is_want_of_addresses(&self) -> bool {
+        matches!(self, Self::Exhausted { .. } | Self::Taken { .. } | Self::InUse { .. })
+    }
 }
 
 /// What is asked of the pool.

@@ -75,6 +75,12 @@ impl Pool {
             && self.sets.iter().zip(sets).all(|(own, set)| own.ranges == *set)
     }
 
+    /// Its range sets.
+    #[must_use]
+    pub fn sets(&self) -> Vec<RangeSet> {
+        self.sets.iter().map(|set| set.ranges.clone()).collect()
+    }
+
     /// Goes on where another pool of the same ranges stopped, so that rebuilding does not give just-freed addresses again.
     pub fn take_cursors(&mut self, other: &Self) {
         for set in &mut self.sets {

@@ -56,6 +56,16 @@ impl Record {
         }
     }
 
+    /// Names of all interfaces on the host that are there for the attachment. A record that cannot be read may stand for
+    /// any that follow from its file name.
+    #[must_use]
+    pub fn links(&self) -> Vec<String> {
+        match &self.content {
+            Ok(attachment) => attachment.links(),
+            Err(_) => vec![attachment::host_interface_of(&self.name), attachment::limiter_of(&self.name)],
+        }
+    }
+
     /// Marks the record as being worked on by this process, for as long as this value lives.
     ///
     /// # Errors

@@ -179,14 +179,54 @@ impl Store {
         preferred: &[IpAddr],
         describe: impl FnOnce(&[AssignedIp]) -> Attachment,
     ) -> Result<Reservation, StoreError> {
+        self.reserve_out_of(
+            Some(sets),
+            |pool| {
+                let wish = Wish { requested, preferred, now: seconds_since_boot() };
+                // What cannot be read cannot be ruled out.
+                let recorded = |ip: IpAddr| self.is_recorded(ip).unwrap_or(true);
+                Ok(allocate(pool, sets, wish, recorded)?)
+            },
+            describe,
+        )
+    }
+
+    /// Reserves these addresses, whatever the ranges are, and publishes a pending record, which `describe` makes of them.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing is reserved.
+    pub fn reserve_fixed(
+        &self,
+        ips: &[AssignedIp],
+        describe: impl FnOnce(&[AssignedIp]) -> Attachment,
+    ) -> Result<Reservation, StoreError> {
+        self.reserve_out_of(
+            // Another configuration of this network may have ranges: the pool stays theirs.
+            None,
+            |pool| {
+                for ip in ips.iter().map(|ip| ip.address.ip()) {
+                    if pool.is_taken(ip) == Some(true) || self.is_recorded(ip)? {
+                        return Err(AllocateError::InUse { ip }.into());
+                    }
+                    pool.take(ip);
+                }
+                Ok(ips.to_vec())
+            },
+            describe,
+        )
+    }
+
+    fn reserve_out_of(
+        &self,
+        sets: Option<&[RangeSet]>,
+        choose: impl FnOnce(&mut Pool) -> Result<Vec<AssignedIp>, StoreError>,
+        describe: impl FnOnce(&[AssignedIp]) -> Attachment,
+    ) -> Result<Reservation, StoreError> {
         let boot = boot_id().map_err(wrong("read", Path::new(BOOT_ID)))?;
         let lock = self.lock()?;
         let (mut pool, file, length) = self.load(&boot, sets)?;
         let before = pool.clone();
-        let wish = Wish { requested, preferred, now: seconds_since_boot() };
-        // What cannot be read cannot be ruled out.
-        let recorded = |ip: IpAddr| self.is_recorded(ip).unwrap_or(true);
-        let ips = allocate(&mut pool, sets, wish, recorded)?;
+        let ips = choose(&mut pool)?;
         let attachment = describe(&ips);
         self.mark_dirty(&file, length)?;
         let record = self.publish(&attachment).inspect_err(|_| {
@@ -306,12 +346,17 @@ impl Store {
         })
     }
 
-    /// The pool, rebuilt if it cannot be trusted, with its file and the file's length.
-    fn load(&self, boot: &BootId, sets: &[RangeSet]) -> Result<(Pool, File, usize), StoreError> {
+    /// The pool of these sets, or of those that it has, rebuilt if it cannot be trusted, with its file and the file's length.
+    fn load(&self, boot: &BootId, sets: Option<&[RangeSet]>) -> Result<(Pool, File, usize), StoreError> {
         let path = self.directory.join(attachment::POOL);
         let file = open_pool(&path).map_err(wrong("open", &path))?;
         let bytes = read_pool(&file).map_err(wrong("read", &path))?;
         let found = Pool::decode(&bytes);
+        let known = match sets {
+            Some(_) => Vec::new(),
+            None => Pool::salvage(&bytes).map(|pool| pool.sets()).unwrap_or_default(),
+        };
+        let sets = sets.unwrap_or(&known);
         if let Some(pool) = found.as_ref().filter(|pool| pool.is_for(boot, sets)) {
             return Ok((pool.clone(), file, bytes.len()));
         }

@@ -38,7 +38,7 @@ impl Bench {
 
     /// Every record's address is taken in the pool, and nothing else is.
     fn assert_consistent(&self) {
-        let (pool, _, _) = self.store.load(&boot_id().unwrap(), &self.sets).unwrap();
+        let (pool, _, _) = self.store.load(&boot_id().unwrap(), Some(&self.sets)).unwrap();
         let mut expected = Pool::new(boot_id().unwrap(), &self.sets);
         self.store
             .visit(|record| {
@@ -68,6 +68,7 @@ fn draft(container: &str, ips: &[AssignedIp]) -> Attachment {
         routes: Vec::new(),
         pod: None,
         host_ports: crate::formats::host_port::HostPorts::default(),
+        limits: None,
     }
 }
 

@@ -9,19 +9,6 @@ use crate::formats::host_port::{PortMapping, Protocol};
 /// More host ports than any container has; so many fit into an attachment's record.
 const MOST_PORTS: usize = 512;
 
-/// Limits of a container's traffic; rates in bits a second, bursts in bits, 0 for no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bandwidth {
-    /// Into the container.
-    pub ingress_rate: u64,
-    /// How much may come at once.
-    pub ingress_burst: u64,
-    /// Out of the container.
-    pub egress_rate: u64,
-    /// How much may go at once.
-    pub egress_burst: u64,
-}
-
 /// Reads `portMappings`. What is said twice is once in it.
 ///
 /// # Errors
@@ -74,63 +61,26 @@ fn port_mapping(value: &Json, path: &str) -> Result<PortMapping> {
     })
 }
 
-/// Reads `bandwidth`.
-///
-/// # Errors
-/// Code 7 naming key and value.
-pub fn bandwidth(runtime: &Fields<'_>) -> Result<Bandwidth> {
-    let path = runtime.name("bandwidth");
-    let fields = Fields::of(runtime.raw("bandwidth"), &path)?;
-    let number = |key| fields.number(key, "a number of bits, not negative").map(Option::unwrap_or_default);
-    let limits = Bandwidth {
-        ingress_rate: number("ingressRate")?,
-        ingress_burst: number("ingressBurst")?,
-        egress_rate: number("egressRate")?,
-        egress_burst: number("egressBurst")?,
-    };
-    for (rate_key, rate, burst_key, burst) in [
-        ("ingressRate", limits.ingress_rate, "ingressBurst", limits.ingress_burst),
-        ("egressRate", limits.egress_rate, "egressBurst", limits.egress_burst),
-    ] {
-        if (rate == 0) != (burst == 0) {
-            let (key, value) = if rate == 0 { (rate_key, rate) } else { (burst_key, burst) };
-            return Err(CniError::invalid(
-                &fields.name(key),
-                value,
-                format!("{rate_key} and {burst_key} both, or neither"),
-            ));
-        }
-        // The kernel's token bucket counts its burst in 32 bits of bytes.
-        if burst / 8 > u64::from(u32::MAX) {
-            return Err(CniError::invalid(&fields.name(burst_key), burst, "less than 2^35 bits"));
-        }
-    }
-    Ok(limits)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::protocol::Code;
 
-    fn read(text: &str) -> Result<(Vec<PortMapping>, Bandwidth)> {
+    fn read(text: &str) -> Result<Vec<PortMapping>> {
         let json = Json::parse_object(text.as_bytes()).unwrap();
-        let fields = Fields::of(Some(&json), "runtimeConfig")?;
-        Ok((port_mappings(&fields)?, bandwidth(&fields)?))
+        port_mappings(&Fields::of(Some(&json), "runtimeConfig")?)
     }
 
     #[test]
     fn t011_go_and_specification_spell_the_same() {
-        let go = r#"{"PortMappings":[{"HostPort":80,"ContainerPort":8080,"Protocol":"UDP","HostIP":""}],
-            "Bandwidth":{"IngressRate":8,"IngressBurst":8,"EgressRate":0,"EgressBurst":0}}"#;
-        let specification = r#"{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"udp"}],
-            "bandwidth":{"ingressRate":8,"ingressBurst":8}}"#;
+        let go = r#"{"PortMappings":[{"HostPort":80,"ContainerPort":8080,"Protocol":"UDP","HostIP":""}]}"#;
+        let specification = r#"{"portMappings":[{"hostPort":80,"containerPort":8080,"protocol":"udp"}]}"#;
         assert_eq!(read(go).unwrap(), read(specification).unwrap());
-        assert_eq!(read(r#"{"portMappings":null,"bandwidth":null}"#).unwrap(), (vec![], Bandwidth::default()));
+        assert_eq!(read(r#"{"portMappings":null}"#).unwrap(), vec![]);
     }
 
     #[test]
-    fn t107_bad_ports_and_limits_name_key_and_value() {
+    fn t107_bad_ports_name_key_and_value() {
         for (mapping, key) in [
             (r#"{"hostPort":0,"containerPort":1}"#, "hostPort"),
             (r#"{"hostPort":-1,"containerPort":1}"#, "hostPort"),
@@ -145,7 +95,6 @@ mod tests {
             assert!(error.message.starts_with(&format!("runtimeConfig.portMappings.{key}: ")), "{error}");
         }
         let twice = r#"{"portMappings":[{"hostPort":1,"containerPort":1},{"hostPort":1,"containerPort":1}]}"#;
-        assert_eq!(read(twice).unwrap().0.len(), 1);
-        assert!(read(r#"{"bandwidth":{"ingressRate":1}}"#).unwrap_err().message.contains("ingressBurst"));
+        assert_eq!(read(twice).unwrap().len(), 1);
     }
 }

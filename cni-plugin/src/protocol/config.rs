@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use weft_netlink::MacAddr;
 
-use super::capabilities;
 use super::env::{Args, is_identifier, is_link_name, unicast_mac};
 use super::error::{CniError, Code, Result};
 use super::ipam_config::{IpRequest, IpamConfig};
 use super::json::{Fields, Json};
 use super::result::Dns;
 use super::version::Version;
-use crate::formats::attachment::Identity;
+use super::{bandwidth, capabilities};
+use crate::formats::attachment::{Identity, Limits};
 use crate::formats::conflist::{Etcd, STATE_DIR, SUBNET_FILE};
 use crate::formats::host_port::HostPorts;
 
@@ -98,12 +98,14 @@ pub struct NetConf {
     pub ipam: IpamConfig,
     /// DNS settings to report.
     pub dns: Dns,
-    /// Addresses that were asked for.
+    /// Addresses that were asked for, out of the ranges.
     pub ips: Vec<IpRequest>,
     /// Address of the container's interface that was asked for.
     pub mac: Option<MacAddr>,
     /// Ports of the host that are to lead to the container.
     pub host_ports: HostPorts,
+    /// Limits of the container's traffic.
+    pub limits: Limits,
     /// The subnet file.
     pub subnet_file: PathBuf,
     /// The cluster's store, if the plugin may lease a subnet itself.
@@ -124,15 +126,20 @@ impl NetConf {
         let named = Fields::of(fields.raw("args"), "args")?;
         let named = Fields::of(named.raw("cni"), "args.cni")?;
         let bridge = read_bridge(&fields)?;
-        let ipam = IpamConfig::parse(fields.raw("ipam"), &runtime)?;
-        refuse_unsupported(&fields, &runtime)?;
+        let mut ipam = IpamConfig::parse(fields.raw("ipam"), &runtime)?;
+        refuse_unsupported(&fields)?;
+        let limits = bandwidth::limits(&fields, &runtime)?;
 
-        let mut ips = args.ips.iter().map(|ip| IpRequest::parse("CNI_ARGS.IP", ip)).collect::<Result<Vec<_>>>()?;
-        for source in [&named, &runtime] {
-            for ip in source.strings("ips")? {
-                ips.push(IpRequest::parse(&source.name("ips"), ip)?);
-            }
-        }
+        let asked = args.ips.iter().map(|ip| IpRequest::parse("CNI_ARGS.IP", ip)).collect::<Result<Vec<_>>>()?;
+        let ips_of = |source: &Fields<'_>| -> Result<Vec<IpRequest>> {
+            source.strings("ips")?.into_iter().map(|ip| IpRequest::parse(&source.name("ips"), ip)).collect()
+        };
+        let sources = [asked, ips_of(&named)?, ips_of(&runtime)?];
+        let ips = if ipam.fix(sources.each_ref().map(Vec::as_slice), bridge.is_gateway)? {
+            Vec::new()
+        } else {
+            sources.concat()
+        };
         let mac = |source: &Fields<'_>| -> Result<Option<MacAddr>> {
             let text = source.string("mac")?;
             let bad = |error| CniError::new(Code::InvalidConfig, format!("{}: {error}", source.name("mac")));
@@ -142,6 +149,7 @@ impl NetConf {
             // All of them are checked, and the runtime has the last word.
             mac: [mac(&runtime)?, mac(&named)?, args.mac].into_iter().flatten().next(),
             host_ports: read_host_ports(&fields, &runtime)?,
+            limits,
             base,
             bridge,
             ipam,
@@ -198,9 +206,9 @@ fn read_host_ports(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<HostPort
 }
 
 /// Refuses what would change who reaches whom if it were passed over.
-fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
+fn refuse_unsupported(fields: &Fields<'_>) -> Result<()> {
     const CHAIN: &str = "chain the plugin that does it behind this one, or use the bridge plugin";
-    // Static limits are the bandwidth plugin's keys, the conditions and the chain portmap's, the last two firewall's.
+    // The conditions and the chain are portmap's keys, the last two firewall's.
     let keys = [
         "macspoofchk",
         "vlan",
@@ -210,10 +218,6 @@ fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
         "conditionsV4",
         "conditionsV6",
         "externalSetMarkChain",
-        "ingressRate",
-        "ingressBurst",
-        "egressRate",
-        "egressBurst",
         "delegate",
         "ingressPolicy",
         "firewalldZone",
@@ -225,15 +229,6 @@ fn refuse_unsupported(fields: &Fields<'_>, runtime: &Fields<'_>) -> Result<()> {
             Some(Json::Array(list)) if list.is_empty() => {}
             Some(value) => return Err(CniError::unsupported(key, value, CHAIN)),
         }
-    }
-    if capabilities::bandwidth(runtime)? != capabilities::Bandwidth::default()
-        && let Some(value) = runtime.raw("bandwidth")
-    {
-        return Err(CniError::unsupported(
-            "runtimeConfig.bandwidth",
-            value,
-            "chain the bandwidth plugin behind this one",
-        ));
     }
     Ok(())
 }

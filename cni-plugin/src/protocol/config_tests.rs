@@ -99,7 +99,7 @@ fn t041_the_runtime_has_the_last_word_on_the_mac() {
     assert_eq!(mac(""), "0a:00:00:00:00:01");
     assert_eq!(mac(named), "0a:00:00:00:00:02");
     assert_eq!(mac(&runtime), "0a:00:00:00:00:03");
-    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|ip| ip.0.to_string()).collect();
+    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|request| request.ip.to_string()).collect();
     assert_eq!(ips, ["10.1.0.1", "10.1.0.2", "10.1.0.3"]);
 }
 

@@ -3,6 +3,7 @@
 //! Bytes and environment variables come in, typed values go out, or a [`CniError`] that names what is wrong. Everything
 //! here is pure.
 
+pub mod bandwidth;
 pub mod capabilities;
 pub mod config;
 pub mod env;

@@ -14,7 +14,6 @@ use weft_netlink::{MacAddr, RouteSocket, announce};
 use super::claims;
 use super::host::{Host, now, open_sandbox, undo};
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Attachment, Identity, Sandbox, State, Status};
-use crate::ipam::allocator::AllocateError;
 use crate::ipam::pool::KnownBridge;
 use crate::ipam::reclaim::{has_link, sweep};
 use crate::ipam::store::{Reservation, Store, StoreError};
@@ -25,8 +24,9 @@ use crate::protocol::json::Json;
 use crate::protocol::result::{AddResult, Dns, Interface, ResultIp};
 use crate::protocol::{CniError, Result};
 use crate::wiring::bridge::{self, BridgeWish};
+use crate::wiring::limits;
 use crate::wiring::plan::{self, RouteWish};
-use crate::wiring::teardown::delete_now;
+use crate::wiring::teardown::{delete_all, delete_now};
 use crate::wiring::veth::{self, Pair};
 
 /// How long an exhausted pool waits for interfaces that the kernel is removing: it takes 9 to 20 ms, more under load.
@@ -52,7 +52,12 @@ pub fn add(
     AddResult::check_expressible(
         conf.base.version,
         // One address is given of each set, and all ranges of a set are of one family.
-        network.sets.iter().filter_map(|set| set.first()).map(|range| range.subnet().is_ipv6()),
+        network
+            .sets
+            .iter()
+            .filter_map(|set| set.first())
+            .map(|range| range.subnet().is_ipv6())
+            .chain(conf.ipam.fixed.iter().flatten().map(|ip| ip.address.is_ipv6())),
     )?;
 
     // Which gateway a route without one gets makes no difference to what is checked.
@@ -91,17 +96,19 @@ impl Attach<'_> {
         let identity = self.conf.base.identity(&self.call.container, &self.call.interface);
         let id = sandbox.id()?;
         let sandbox = Sandbox { path: self.sandbox_path(), device: id.device, inode: id.inode };
-        let requested: Vec<IpAddr> = self.conf.ips.iter().map(|request| request.0).collect();
+        let requested: Vec<IpAddr> = self.conf.ips.iter().map(|request| request.ip).collect();
         let preferred = settle_previous(store, &identity, host)?;
-        let attempt =
-            || store.reserve(&self.network.sets, &requested, &preferred, |ips| self.describe(&identity, &sandbox, ips));
+        let attempt = || {
+            let describe = |ips: &[AssignedIp]| self.describe(&identity, &sandbox, ips);
+            match &self.conf.ipam.fixed {
+                Some(fixed) => store.reserve_fixed(fixed, describe),
+                None => store.reserve(&self.network.sets, &requested, &preferred, describe),
+            }
+        };
         let begun = Instant::now();
         loop {
             let outcome = attempt();
-            if !matches!(
-                outcome,
-                Err(StoreError::Allocate(AllocateError::Exhausted { .. } | AllocateError::Taken { .. }))
-            ) {
+            if !matches!(&outcome, Err(StoreError::Allocate(error)) if error.is_want_of_addresses()) {
                 return Ok(outcome?);
             }
             let Host { probe, socket, ports } = &mut *host;
@@ -141,6 +148,7 @@ impl Attach<'_> {
             routes: plan::routes(wish, ips),
             pod: self.pod.clone(),
             host_ports: self.conf.host_ports.clone(),
+            limits: self.conf.limits.any(),
         }
     }
 
@@ -173,6 +181,7 @@ impl Attach<'_> {
             mtu: self.network.mtu,
         };
         let container_index = veth::create(pair, host_netns.as_fd(), &mut container)?;
+        let limiter = limits::apply(attachment, &host.probe, &mut host.socket)?;
         veth::plug_in(pair, bridge.index, &self.conf.bridge, &attachment.ips, &mut host.socket)?;
         let detect = self.conf.bridge.detect_duplicates;
         // Duplicates are detected on the wire, so the port has to forward first.
@@ -184,6 +193,7 @@ impl Attach<'_> {
         veth::await_forwarding(host_name, &host.probe)?;
         veth::await_sending(container_index, &self.call.interface, &mut container)?;
         veth::await_bridge(bridge.index, &mut host.socket);
+        veth::await_own(ips.iter().map(|ip| ip.address.ip()), &mut container)?;
         for ip in plan::to_announce(container_mac, ips) {
             announce(container_index, container_mac, ip)?;
         }
@@ -194,7 +204,7 @@ impl Attach<'_> {
         let host_mac = host.probe.mac(host_name)?.ok_or_else(vanished)?;
         let bridge_mac = host.probe.mac(&bridge.name)?.ok_or_else(vanished)?;
         let status = Status { state: State::Committed, host_index, container_index };
-        Ok((status, self.result(attachment, routes, [bridge_mac, host_mac, container_mac])))
+        Ok((status, self.result(attachment, routes, [bridge_mac, host_mac, container_mac], limiter)))
     }
 
     /// The bridge, made right under the store's lock if it is not as it was last found.
@@ -218,6 +228,7 @@ impl Attach<'_> {
         attachment: &Attachment,
         routes: Vec<AssignedRoute>,
         [bridge, host, container]: [MacAddr; 3],
+        limiter: Option<(String, MacAddr)>,
     ) -> AddResult {
         let mtu = self.network.mtu;
         let interface = |name: &str, mac: MacAddr, mtu, sandbox| Interface {
@@ -226,13 +237,16 @@ impl Attach<'_> {
             mtu,
             sandbox,
         };
+        let mut interfaces = vec![
+            // The bridge's own MTU follows its smallest port; it says nothing about this container.
+            interface(&attachment.bridge, bridge, None, None),
+            interface(&attachment.host_interface, host, mtu, None),
+            interface(&self.call.interface, container, mtu, Some(self.sandbox_path())),
+        ];
+        // Behind the others, whose places consumers know.
+        interfaces.extend(limiter.map(|(name, mac)| interface(&name, mac, mtu, None)));
         AddResult {
-            interfaces: vec![
-                // The bridge's own MTU follows its smallest port; it says nothing about this container.
-                interface(&attachment.bridge, bridge, None, None),
-                interface(&attachment.host_interface, host, mtu, None),
-                interface(&self.call.interface, container, mtu, Some(self.sandbox_path())),
-            ],
+            interfaces,
             ips: attachment
                 .ips
                 .iter()
@@ -282,7 +296,7 @@ fn roll_back(mut error: CniError, store: &Store, reservation: &Reservation, host
     let released = host.ports.opened().is_some().then(|| host.ports.release(&[attachment]));
     let undone = released
         .unwrap_or(Ok(()))
-        .and_then(|()| delete_now(&attachment.host_interface, &mut host.socket))
+        .and_then(|()| delete_all(&attachment.links(), &mut host.socket))
         .map_err(CniError::from)
         .and_then(|()| Ok(store.forget(&[reservation.record()])?));
     if let Err(left) = undone {

@@ -14,6 +14,7 @@ use crate::protocol::env::Call;
 use crate::protocol::json::Json;
 use crate::protocol::previous::Previous;
 use crate::protocol::{CniError, Result};
+use crate::wiring::limits;
 use crate::wiring::ports::PortTable;
 
 /// Compares the kernel with the record and the runtime's `prevResult`.
@@ -60,7 +61,7 @@ fn check_host(attachment: &Attachment, socket: &mut RouteSocket) -> Result<()> {
     if port.master != Some(bridge.index) {
         return Err(CniError::internal(format!("interface {} is not a port of bridge {}", port.name, bridge.name)));
     }
-    Ok(())
+    limits::check(attachment, port.index, socket)
 }
 
 fn check_ports(attachment: &Attachment) -> Result<()> {

@@ -1,15 +1,16 @@
 //! DEL: detach a container.
 //!
 //! It must succeed whatever is left of the attachment, as runtimes repeat it until it does. What has to go follows from the
-//! record; without a record, the name of the interface on the host follows from the attachment's identity. The address is
+//! record; without a record, the names of the interfaces on the host follow from the attachment's identity. The address is
 //! freed last: before, a new owner could meet the old one on the bridge.
 
 use crate::formats::attachment::Identity;
+use crate::ipam::record::Record;
 use crate::ipam::store::Store;
 use crate::protocol::config::Base;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Result};
-use crate::wiring::teardown::delete_soon;
+use crate::wiring::teardown::delete_all_soon;
 
 use super::host::Host;
 
@@ -36,13 +37,19 @@ fn detach(store: &Store, identity: &Identity) -> Result<()> {
     };
     let Host { probe, mut socket, mut ports } = Host::open()?;
     let attachment = record.as_ref().and_then(|record| record.content.as_ref().ok());
-    let name = attachment.map_or_else(|| identity.host_interface(), |attachment| attachment.host_interface.clone());
     let released =
         attachment.map_or(Ok(()), |attachment| ports.release(&[attachment]).and(ports.forget_own_flows(attachment)));
-    if probe.index(&name)?.is_some() {
-        delete_soon(&name, &mut socket, &probe, ports.opened())?;
-    } else {
+    let names = record.as_ref().map_or_else(|| identity.links(), Record::links);
+    let mut left = Vec::new();
+    for name in names {
+        if probe.index(&name)?.is_some() {
+            left.push(name);
+        }
+    }
+    if left.is_empty() {
         ports.close_soon();
+    } else {
+        delete_all_soon(&left, &mut socket, &probe, ports.opened())?;
     }
     // Whose ports still lead to it keeps its address.
     released?;

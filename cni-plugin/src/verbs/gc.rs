@@ -12,6 +12,7 @@ use crate::ipam::store::{Store, StoreError};
 use crate::protocol::config::{Base, valid_attachments};
 use crate::protocol::json::Json;
 use crate::protocol::{CniError, Result};
+use crate::wiring::limits;
 use crate::wiring::teardown::delete_all;
 
 /// Removes what is not listed: interfaces first, addresses last. What cannot be removed is told at the end.
@@ -44,6 +45,7 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
     })?;
     remove(stale, &store, &mut host, &mut failures);
     failures.extend(claims::restore(&kept, &store, &base.state_dir, &mut host));
+    failures.extend(limits::remove_orphans(&mut host.socket).err().map(|error| error.to_string()));
     if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
 }
 
@@ -56,13 +58,12 @@ fn remove(mut stale: Vec<Record>, store: &Store, host: &mut Host, failures: &mut
         stale.retain(|record| !record.content.as_ref().is_ok_and(|attachment| !attachment.host_ports.is_empty()));
     }
     // Where it cannot be seen it is taken to be there.
-    let has_link = |record: &Record| probe.index(&record.host_interface()).map_or(true, |index| index.is_some());
-    let links: Vec<String> = stale.iter().filter(|record| has_link(record)).map(Record::host_interface).collect();
-    let links: Vec<&str> = links.iter().map(String::as_str).collect();
+    let is_there = |name: &String| probe.index(name).map_or(true, |index| index.is_some());
+    let links: Vec<String> = stale.iter().flat_map(Record::links).filter(is_there).collect();
     if let Err(error) = delete_all(&links, socket) {
         failures.push(error.to_string());
         // Whoever still has an interface keeps its address.
-        stale.retain(|record| !has_link(record));
+        stale.retain(|record| !record.links().iter().any(is_there));
     }
     if let Err(error) = store.forget(&stale.iter().collect::<Vec<_>>()) {
         failures.push(error.to_string());

@@ -6,13 +6,12 @@ use std::time::SystemTime;
 use weft_netlink::netns::NetNs;
 use weft_netlink::{LinkProbe, RouteSocket};
 
-use crate::ipam::allocator::AllocateError;
 use crate::ipam::record::Record;
 use crate::ipam::store::StoreError;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Code, Result};
 use crate::wiring::ports::PortTable;
-use crate::wiring::teardown::delete_now;
+use crate::wiring::teardown::delete_all;
 
 /// Sockets into the namespace that the plugin was started in. They stay there when the process goes elsewhere.
 pub(super) struct Host {
@@ -34,7 +33,7 @@ pub(super) fn undo(record: &Record, socket: &mut RouteSocket, ports: &mut PortTa
     if let Ok(attachment) = &record.content {
         ports.release(&[attachment])?;
     }
-    Ok(delete_now(&record.host_interface(), socket)?)
+    Ok(delete_all(&record.links(), socket)?)
 }
 
 /// Opens the container's namespace and refuses the plugin's own, `host`.
@@ -64,8 +63,8 @@ impl From<StoreError> for CniError {
             StoreError::Busy { .. } | StoreError::Overtaken { .. } | StoreError::Unknowable { .. } => {
                 Code::TryAgainLater
             }
-            StoreError::Allocate(AllocateError::Exhausted { .. } | AllocateError::Taken { .. }) => Code::TryAgainLater,
-            StoreError::Allocate(AllocateError::NotAHost { .. } | AllocateError::Leftover(_)) => Code::InvalidConfig,
+            StoreError::Allocate(error) if error.is_want_of_addresses() => Code::TryAgainLater,
+            StoreError::Allocate(_) => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())
     }

@@ -5,6 +5,7 @@ use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{Address, AddressInfo, Bridge, Errno, Link, LinkChange, LinkKind, LinkProbe, RouteSocket, Verb};
 
 use super::plan::bridge_mac;
+use super::veth::await_own;
 use crate::formats::conflist::BRIDGE_ALIAS;
 use crate::ipam::pool::KnownBridge;
 use crate::ipam::range::RangeSet;
@@ -133,7 +134,8 @@ fn ensure_addresses(wish: BridgeWish<'_>, link: &Link, ours: bool, socket: &mut 
             _ => {}
         }
     }
-    Ok(())
+    // The first pod asks for its gateway at once.
+    await_own(wanted.iter().map(IpNetwork::ip), socket)
 }
 
 /// What becomes of an address that the bridge bears.

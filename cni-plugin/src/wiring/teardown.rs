@@ -18,7 +18,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use weft_netlink::{LinkProbe, RouteSocket, delete_group, delete_link, detach, set_group};
+use weft_netlink::{Detached, LinkProbe, RouteSocket, delete_group, delete_link, detach, set_group};
 
 /// Group of links that are about to be deleted: "weft" in ASCII.
 const CONDEMNED: u32 = 0x7765_6674;
@@ -34,50 +34,75 @@ pub fn delete_now(name: &str, socket: &mut RouteSocket) -> Result<(), weft_netli
     }
 }
 
-/// Deletes a link: when this returns, it and its peer are closed and unlisted. The kernel's afterwork is left to a child,
-/// and so is the closing of a socket in `held`.
+/// Deletes the links of one attachment: when this returns, they are closed and unlisted. The kernel's afterwork is left to
+/// a child, and so is the closing of a socket in `held`.
 ///
 /// # Errors
-/// What the kernel says to [`delete_now`], which is the way out if the child fails.
-pub fn delete_soon(
-    name: &str,
+/// What the kernel says to [`delete_all`], which is the way out if the child fails.
+pub fn delete_all_soon<N: AsRef<str>>(
+    names: &[N],
     socket: &mut RouteSocket,
     probe: &LinkProbe,
     held: Option<BorrowedFd<'_>>,
 ) -> Result<(), weft_netlink::Error> {
-    let Ok(child) = detach(socket, delete_link(name), held) else { return delete_now(name, socket) };
+    match names {
+        [] => Ok(()),
+        [name] => await_gone(&[name], detach(socket, delete_link(name.as_ref()), held), socket, probe),
+        // One after the other they would take the afterwork's time each.
+        _ if condemn(names, socket)? => await_gone(names, detach(socket, delete_group(CONDEMNED), held), socket, probe),
+        _ => Ok(()),
+    }
+}
+
+/// Waits until a child has had the links deleted, or deletes them.
+fn await_gone<N: AsRef<str>>(
+    names: &[N],
+    child: Result<Detached, weft_netlink::Error>,
+    socket: &mut RouteSocket,
+    probe: &LinkProbe,
+) -> Result<(), weft_netlink::Error> {
+    let Ok(child) = child else { return delete_all(names, socket) };
     let mut pause = Duration::from_micros(50);
     loop {
         // Asked first: it may end between the two questions.
         let ended = child.has_ended();
-        if probe.index(name)?.is_none() {
+        let mut left = false;
+        for name in names {
+            left |= probe.index(name.as_ref())?.is_some();
+        }
+        if !left {
             return Ok(());
         }
         if ended {
-            return delete_now(name, socket);
+            return delete_all(names, socket);
         }
         pause_for(pause);
         pause = (pause * 2).min(Duration::from_millis(1));
     }
 }
 
-/// Deletes many links at the price of one.
+/// Deletes many links at the price of one. Those that are not there are no error.
 ///
 /// # Errors
 /// What the kernel says; some may then be gone.
-pub fn delete_all(names: &[&str], socket: &mut RouteSocket) -> Result<(), weft_netlink::Error> {
+pub fn delete_all<N: AsRef<str>>(names: &[N], socket: &mut RouteSocket) -> Result<(), weft_netlink::Error> {
     if let [name] = names {
-        return delete_now(name, socket);
+        return delete_now(name.as_ref(), socket);
     }
+    if condemn(names, socket)? { socket.one(delete_group(CONDEMNED)) } else { Ok(()) }
+}
+
+/// Puts links into the group of those that are about to be deleted. Returns whether there was any.
+fn condemn<N: AsRef<str>>(names: &[N], socket: &mut RouteSocket) -> Result<bool, weft_netlink::Error> {
     let mut condemned = false;
-    for verdict in socket.run(names.iter().map(|name| set_group(*name, CONDEMNED)).collect())? {
+    for verdict in socket.run(names.iter().map(|name| set_group(name.as_ref(), CONDEMNED)).collect())? {
         match verdict {
             Ok(()) => condemned = true,
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error.into()),
         }
     }
-    if condemned { socket.one(delete_group(CONDEMNED)) } else { Ok(()) }
+    Ok(condemned)
 }
 
 #[expect(

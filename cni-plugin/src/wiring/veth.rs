@@ -1,13 +1,14 @@
 //! The veth pair between container and bridge.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{
-    Address, BridgePort, Errno, KernelError, LinkChange, LinkProbe, MacAddr, Neighbour, Request, Route, RouteSocket,
-    Verb, Veth, VethPeer,
+    Address, BridgePort, Errno, KernelError, LinkChange, LinkProbe, MacAddr, Neighbour, Request, Route, RouteKind,
+    RouteSocket, Verb, Veth, VethPeer,
 };
 
 use crate::formats::attachment::{AssignedIp, AssignedRoute};
@@ -251,6 +252,24 @@ pub fn await_sending(index: u32, name: &str, container: &mut RouteSocket) -> Res
 pub fn await_bridge(index: u32, host: &mut RouteSocket) {
     let sends = || host.is_operational(index).is_ok_and(|operational| operational);
     let _ = wait(BRIDGE_DEADLINE, sends);
+}
+
+/// Waits until these addresses are this namespace's own.
+///
+/// The kernel makes the route by which packets to an IPv6 address of its own reach it from a work queue, a moment after the
+/// address, also where no duplicates are looked for; and the queue waits for a lock that a burst of pods keeps busy. What
+/// arrives before is taken for somebody else's: with it goes the answer to the first question for a neighbour, which is asked
+/// again after a second. IPv4 addresses have their routes at once.
+///
+/// # Errors
+/// Code 11 if they are not within 5 s.
+pub fn await_own(ips: impl Iterator<Item = IpAddr>, socket: &mut RouteSocket) -> Result<()> {
+    for ip in ips.filter(IpAddr::is_ipv6) {
+        let is_own = || socket.route_to(ip).is_ok_and(|route| route.kind == RouteKind::Local);
+        wait(FORWARDING_DEADLINE, is_own)
+            .map_err(|waited| CniError::later(format!("IPv6 address {ip} has no local route after {waited}")))?;
+    }
+    Ok(())
 }
 
 /// How long was waited in vain.

@@ -138,6 +138,26 @@ impl Bridge {
     }
 }
 
+/// An intermediate functional block (drivers/net/ifb.c): a link whose only use is the queue that it has.
+#[derive(Debug, Clone)]
+pub struct Ifb {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes; 1500 if absent.
+    pub mtu: Option<u32>,
+}
+
+impl Ifb {
+    /// The request that creates it. It is down, as a queue is put on a link in less time while that is.
+    #[must_use]
+    pub fn create(&self) -> Request {
+        let mut message = end(&self.name, None, self.mtu);
+        single_queue(&mut message);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+        create(format!("create ifb {}", self.name), message, false)
+    }
+}
+
 /// A VXLAN device (RFC 7348; linux/if_link.h `IFLA_VXLAN_*`), as the overlay makes and compares it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Vxlan {

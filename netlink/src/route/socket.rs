@@ -5,9 +5,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_route::route::RouteFlags;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use super::route::lookup;
-use super::{AddressInfo, FdbEntry, Link, LinkRef, Neighbour, Request, Route, RouteFilter, wire};
+use super::{
+    AddressInfo, FdbEntry, Link, LinkRef, Neighbour, Redirect, Request, Route, RouteFilter, TokenBucket, token_bucket,
+    wire,
+};
 use crate::error::{Error, KernelError, Result};
 use crate::socket::{Batch, Family, Socket};
 
@@ -123,6 +127,31 @@ impl RouteSocket {
     pub fn neighbours(&mut self, link: u32) -> Result<Vec<Neighbour>> {
         let request = wire::neighbours(link, AddressFamily::Unspec);
         self.0.dump("list neighbours", &request, |message| wire::neighbour(&message, link))
+    }
+
+    /// Whether the queue at the root of a link is this one.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be asked; there being no such link is one.
+    pub fn has_token_bucket(&mut self, link: u32, bucket: &TokenBucket) -> Result<bool> {
+        self.shows("look up the queue of a link", token_bucket::root_of(link), |payload| bucket.is_shown_by(payload))
+    }
+
+    /// Whether a redirection is there.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel cannot be asked; there being no such link is one.
+    pub fn has_redirect(&mut self, redirect: &Redirect) -> Result<bool> {
+        self.shows("look up a redirection", redirect.request(), |payload| redirect.is_shown_by(payload))
+    }
+
+    /// Asks for one queue or filter. What is not there is refused with `ENOENT` or `EINVAL`, or passed over in silence.
+    fn shows(&mut self, operation: &str, request: RouteNetlinkMessage, is: impl Fn(&[u8]) -> bool) -> Result<bool> {
+        match self.0.look_up_echoed(operation, request, |frame| Ok(is(frame.payload()))) {
+            Ok(found) => Ok(found.unwrap_or(false)),
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::EINVAL)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// The permanent FDB entries of a VXLAN device that have a remote.

@@ -122,6 +122,7 @@ mod tests {
             routes: Vec::new(),
             pod: None,
             host_ports: HostPorts { mappings: mappings.to_vec(), ..HostPorts::default() },
+            limits: None,
         }
     }
 
