@@ -7,7 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, InfoVxlan, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 
 use super::request::Request;
@@ -267,6 +268,15 @@ impl LinkChange {
     #[must_use]
     pub fn master(self, bridge: u32) -> Self {
         self.with(format!("master {bridge}"), LinkAttribute::Controller(bridge))
+    }
+
+    /// Has the kernel give it no IPv6 address of its own (link-local) when it comes up: a bridge port needs none, and each
+    /// costs a walk through the routes of the machine when it goes. Refused with `EAFNOSUPPORT` where the link, the machine
+    /// or the kernel has no IPv6. Takes effect behind all other changes of the request, so the link must still be down.
+    #[must_use]
+    pub fn without_link_local(self) -> Self {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        self.with("no link-local address", LinkAttribute::AfSpecUnspec(vec![mode]))
     }
 
     /// Sets the free text that the kernel keeps with it (`IFLA_IFALIAS`), weft's mark of ownership.
