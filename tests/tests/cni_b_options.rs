@@ -131,7 +131,9 @@ fn t015_the_mtu_is_the_configurations_or_the_nodes_or_the_kernels() {
         ] {
             let _ = fs::remove_file(host.subnet_file());
             if let Some(mtu) = file {
-                let text = format!("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU={mtu}\n");
+                let text = format!(
+                    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU={mtu}\nFLANNEL_IPMASQ=true\n"
+                );
                 fs::write(host.subnet_file(), text).unwrap();
             }
             let conf = wanted.map_or(conf.clone(), |mtu: u32| conf.clone().with("mtu", mtu));
@@ -143,6 +145,11 @@ fn t015_the_mtu_is_the_configurations_or_the_nodes_or_the_kernels() {
         // The kernel takes IPv6 off a link with less than it needs.
         let _ = fs::remove_file(host.subnet_file());
         let pod = host.pod();
+        let result = host.add(&conf.clone().with("mtu", 600), &pod).result();
+        let port = host.link(result.host_end()).unwrap();
+        assert_eq!((&port["mtu"], &port["linkinfo"]["info_slave_data"]["hairpin"]), (&json!(600), &json!(true)));
+        assert!(probe::ping(&host.netns, result.ip(), Duration::from_secs(2)).unwrap().is_some());
+        host.del(conf, &pod).done();
         let v6 = conf.clone().with_subnets(&["fd00:88::/64"]);
         host.add(&v6.clone().with("mtu", 1279), &pod).refused(7, &["mtu", "1279", "1280"]);
         assert_eq!(host.add(&v6.with("mtu", 1280), &pod).result().addresses(), ["fd00:88::2/64"]);

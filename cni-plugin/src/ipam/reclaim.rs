@@ -12,8 +12,9 @@ use super::record::Record;
 use super::store::{Store, StoreError};
 use crate::formats::attachment::{Attachment, RecordError, State};
 
-/// How many records are kept open to be removed together: a few of the 1024 files that a process may have open.
-pub const BATCH: usize = 128;
+/// How many records are kept open to be removed together: half of the 1024 files that a process may have open. Each batch
+/// costs a wait for the kernel of some 20 ms.
+pub const BATCH: usize = 500;
 
 /// Whether an attachment lives. A dead one is locked for this process.
 pub fn is_dead(record: &mut Record, probe: &LinkProbe) -> bool {

@@ -100,22 +100,20 @@ pub fn plug_in(
     ips: &[AssignedIp],
     host: &mut RouteSocket,
 ) -> Result<()> {
-    let mut requests = vec![
-        // A bridge port needs no address. Each would be four routes that the kernel walks through whenever a link comes or
-        // goes, so that a pod would cost the more the more there are. A kernel without IPv6 refuses, and has none.
-        LinkChange::new(pair.host_name).no_link_local_address().request(),
-        LinkChange::new(pair.host_name).master(bridge).up().request(),
-    ];
-    if config.hairpin || config.port_isolation {
+    let port = || LinkChange::new(pair.host_name).master(bridge);
+    // Down until its last option is set, as an option for the time of coming up is among them.
+    let with_options = |port: LinkChange| {
         let hairpin = config.hairpin.then_some(true);
         let isolated = config.port_isolation.then_some(true);
-        requests.push(BridgePort { link: pair.host_name.into(), hairpin, isolated }.set());
-    }
-    let port_requests = requests.len();
-    let mac = pair.container_mac;
-    requests.extend(ips.iter().map(|ip| Neighbour { link: bridge, ip: ip.address.ip(), mac }.confirm()));
-    // A neighbour table that is full is no reason to refuse a container: the host asks on the wire then.
-    let refused = host.run(requests)?.into_iter().take(port_requests).skip(1).find_map(std::result::Result::err);
+        let options = BridgePort { link: pair.host_name.into(), hairpin, isolated };
+        vec![port.request(), options.set_and_bring_up()]
+    };
+    let has_options = config.hairpin || config.port_isolation;
+    let requests = if has_options { with_options(port().without_link_local()) } else { vec![port().up().request()] };
+    let refused = match run_port(pair, bridge, requests, ips, host)? {
+        Some(error) if error.errno == Errno::EAFNOSUPPORT => run_port(pair, bridge, with_options(port()), ips, host)?,
+        refused => refused,
+    };
     match refused {
         None => Ok(()),
         Some(error) if error.errno == Errno::EXFULL => Err(CniError::later(format!(
@@ -124,6 +122,21 @@ pub fn plug_in(
         ))),
         Some(error) => Err(weft_netlink::Error::from(error).into()),
     }
+}
+
+/// Sends the requests for a port, and with them where the addresses are. Returns the first refusal of one for the port: a
+/// neighbour table that is full is no reason to refuse a container, the host asks on the wire then.
+fn run_port(
+    pair: Pair<'_>,
+    bridge: u32,
+    mut requests: Vec<Request>,
+    ips: &[AssignedIp],
+    host: &mut RouteSocket,
+) -> Result<Option<KernelError>> {
+    let port_requests = requests.len();
+    let mac = pair.container_mac;
+    requests.extend(ips.iter().map(|ip| Neighbour { link: bridge, ip: ip.address.ip(), mac }.confirm()));
+    Ok(host.run(requests)?.into_iter().take(port_requests).find_map(std::result::Result::err))
 }
 
 /// Gives the container's end its addresses and routes. Returns the routes as they were made: one that had to go behind

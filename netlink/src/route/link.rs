@@ -270,12 +270,13 @@ impl LinkChange {
         self.with(format!("master {bridge}"), LinkAttribute::Controller(bridge))
     }
 
-    /// Lets the kernel give it no IPv6 address of its own (`IFLA_INET6_ADDR_GEN_MODE`, linux/if_link.h). A kernel without IPv6
-    /// refuses that. In one request with [`up`](Self::up) it comes too late: the kernel sets links up first.
+    /// Has the kernel give it no IPv6 address of its own (link-local) when it comes up: a bridge port needs none, and each
+    /// costs a walk through the routes of the machine when it goes. Refused with `EAFNOSUPPORT` where the link, the machine
+    /// or the kernel has no IPv6. Takes effect behind all other changes of the request, so the link must still be down.
     #[must_use]
-    pub fn no_link_local_address(self) -> Self {
-        let mode = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
-        self.with("without an IPv6 address", LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![mode])]))
+    pub fn without_link_local(self) -> Self {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        self.with("no link-local address", LinkAttribute::AfSpecUnspec(vec![mode]))
     }
 
     /// Sets the free text that the kernel keeps with it (`IFLA_IFALIAS`), weft's mark of ownership.

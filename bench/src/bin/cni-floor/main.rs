@@ -67,9 +67,8 @@ fn add(netns: &str, host_name: &str, bridge: u32, address: (Ipv4Addr, u8), gatew
     container.run(&pair)?;
 
     let mut port = Batch::default();
-    port.no_link_local_address(host_name);
     port.plug_in(host_name, bridge);
-    port.hairpin(host_name);
+    port.hairpin_and_up(host_name);
     port.confirm_neighbour(bridge, address.0);
     host.run(&port)?;
 

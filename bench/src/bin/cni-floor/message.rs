@@ -95,27 +95,20 @@ impl Batch {
         });
     }
 
-    /// The kernel gives the named link no IPv6 address.
-    pub(crate) fn no_link_local_address(&mut self, name: &str) {
+    /// The named link becomes a port of the bridge, and gets no IPv6 address of the kernel's once it is up.
+    pub(crate) fn plug_in(&mut self, name: &str, bridge: u32) {
         self.request(NEW_LINK, ACK, &link(0, 0, 0), |port| {
             port.name(name);
+            port.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
             port.nest(IFLA_AF_SPEC, |families| {
                 families.nest(AF_INET6, |v6| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE]));
             });
         });
     }
 
-    /// The named link becomes a port of the bridge, and up.
-    pub(crate) fn plug_in(&mut self, name: &str, bridge: u32) {
+    /// The named bridge port reflects, and comes up.
+    pub(crate) fn hairpin_and_up(&mut self, name: &str) {
         self.request(NEW_LINK, ACK, &link(0, IFF_UP, IFF_UP), |port| {
-            port.name(name);
-            port.attribute(IFLA_MASTER, &bridge.to_ne_bytes());
-        });
-    }
-
-    /// The named bridge port reflects.
-    pub(crate) fn hairpin(&mut self, name: &str) {
-        self.request(NEW_LINK, ACK, &link(0, 0, 0), |port| {
             port.name(name);
             port.nest(IFLA_LINKINFO, |info| {
                 info.attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0");
@@ -237,7 +230,7 @@ mod tests {
     #[test]
     fn lengths_cover_the_padding_of_all_but_the_last_attribute() {
         let mut batch = Batch::default();
-        batch.hairpin("veth0123456789a");
+        batch.hairpin_and_up("veth0123456789a");
         assert_eq!((batch.bytes.len(), batch.bytes[..4].to_vec()), (80, 80u32.to_ne_bytes().to_vec()));
         // LINKINFO { SLAVE_KIND "bridge\0", SLAVE_DATA { MODE 1 } }
         assert_eq!(batch.bytes[52..56], [28, 0, 18, 0]);
