@@ -42,8 +42,6 @@ fn t014_unknown_keys_pass_and_isolating_ones_are_code_2() {
         (r#","vlan":5"#, "vlan", "5"),
         (r#","preserveDefaultVlan":true"#, "preserveDefaultVlan", "true"),
         (r#","externalSetMarkChain":"KUBE-MARK-MASQ""#, "externalSetMarkChain", "KUBE-MARK-MASQ"),
-        (r#","runtimeConfig":{"bandwidth":{"ingressRate":800,"ingressBurst":800}}"#, "runtimeConfig.bandwidth", "800"),
-        (r#","ingressRate":1"#, "ingressRate", "1"),
         (r#","conditionsV4":["-s","10.0.0.0/8"]"#, "conditionsV4", "10.0.0.0/8"),
         (r#","conditionsV6":["-s","fd00::/8"]"#, "conditionsV6", "fd00::/8"),
     ] {
