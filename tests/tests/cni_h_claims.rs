@@ -339,8 +339,9 @@ fn t059_del_leaves_the_kernels_work_to_a_child_with_host_ports_too() {
         })
         .collect();
     times.sort_unstable();
-    // Waiting for the kernel to destroy elements and pair would be 16 and 20 ms; bench/ measures the promise itself.
-    assert!(times[times.len() / 2] < Duration::from_millis(12), "{times:?}");
+    // Waiting for the kernel to destroy elements and pair would be 16 and 20 ms each time, however quiet the machine is;
+    // bench/ measures the promise itself.
+    assert!(times[3] < Duration::from_millis(12), "{times:?}");
     host.assert_no_ports();
 }
 

@@ -91,9 +91,9 @@ fn t105_the_conformance_trio_shares_a_port() {
             .collect();
         for (pod, (transport, host_ip)) in pods.iter().zip(wanted) {
             // As `curl --interface` does it.
-            let source = Some(Uplink::ip(node));
-            let question = Question { transport, source, ..Question::new(target(host_ip, 54323)) };
-            assert_eq!(seen_by(pod, &host.netns, question), source.unwrap());
+            let source = Uplink::ip(node);
+            let question = Question { transport, source: Some(source), ..Question::new(target(host_ip, 54323)) };
+            assert_eq!(seen_by(pod, &host.netns, question), source);
         }
         // Without a source of its own a client of the loopback address is masqueraded.
         assert_eq!(seen_by(&pods[0], &host.netns, Question::new(target("127.0.0.1", 54323))), Uplink::ip(GATEWAYS[0]));
@@ -134,8 +134,7 @@ fn every_way(bridged_packets_are_filtered: bool) {
     let address = |result: &weft_tests::cni::Added, family: usize| -> IpAddr {
         result.addresses()[family].split('/').next().unwrap().parse().unwrap()
     };
-    for family in 0..2 {
-        let gateway = Uplink::ip(GATEWAYS[family]);
+    for (family, gateway) in GATEWAYS.map(Uplink::ip).into_iter().enumerate() {
         for transport in BOTH {
             for (ip, port) in [(Uplink::HOST[family], 8080), (Uplink::SECOND[family], 8081)] {
                 let question = Question { transport, ..Question::new(target(ip, port)) };
@@ -190,6 +189,7 @@ fn t106_a_host_address_of_a_family_that_the_pod_has_not_is_skipped() {
         let ports = [mapping(8080, 80, Transport::Tcp, "2001:db8::1"), mapping(8081, 80, Transport::Tcp, "::")];
         let _ = host.add(&with_ports(conf, &ports), &pod).result();
         assert!(host.netns.tool("nft", &["list", "table", "inet", "weft-cni"]).is_err(), "no port, no table");
+        assert_eq!(host.netns.tool("cat", &["/proc/sys/net/ipv4/conf/cni0/route_localnet"]).unwrap(), "0\n");
         host.del(conf, &pod).done();
         host.assert_nothing_left();
     });
