@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_tests::cni::{Conf, Host, Pod, Uplink, for_each_version};
 use weft_tests::netns::Netns;
-use weft_tests::probe::{Answer, Dialogue, ProbeServer, Question, Transport};
+use weft_tests::probe::{self, Answer, Dialogue, ProbeServer, Question, Transport};
+use weft_tests::wait;
 
 const SUBNETS: [&str; 2] = ["10.88.0.0/24", "fd00:88::/64"];
 const GATEWAYS: [&str; 2] = ["10.88.0.1", "fd00:88::1"];
@@ -48,7 +49,14 @@ fn seen_by(pod: &Pod, netns: &Netns, question: Question) -> IpAddr {
     }
 }
 
-fn serve(pod: &Pod, ports: &[u16]) -> ProbeServer {
+/// A server in the pod. A datagram is sent once, so the pod has to hear by all of its addresses: the kernel makes the routes of
+/// IPv6 addresses a little later than these.
+fn serve(host: &Host, pod: &Pod, ports: &[u16]) -> ProbeServer {
+    for address in pod.addresses("eth0") {
+        let ip = Uplink::ip(address.split('/').next().unwrap());
+        let hears = || probe::ping(&host.netns, ip, Duration::from_millis(200)).unwrap().is_some();
+        wait::until(Duration::from_secs(5), "the pod to hear", hears).unwrap();
+    }
     ProbeServer::start(&pod.netns, &pod.id, ports).unwrap()
 }
 
@@ -78,14 +86,14 @@ fn t105_the_conformance_trio_shares_a_port() {
             .zip(wanted)
             .map(|(pod, (transport, host_ip))| {
                 let _ = host.add(&with_ports(conf, &[mapping(54323, 8080, transport, host_ip)]), pod).result();
-                serve(pod, &[8080])
+                serve(host, pod, &[8080])
             })
             .collect();
         for (pod, (transport, host_ip)) in pods.iter().zip(wanted) {
             // As `curl --interface` does it.
-            let source = Some(Uplink::ip(node));
-            let question = Question { transport, source, ..Question::new(target(host_ip, 54323)) };
-            assert_eq!(seen_by(pod, &host.netns, question), source.unwrap());
+            let source = Uplink::ip(node);
+            let question = Question { transport, source: Some(source), ..Question::new(target(host_ip, 54323)) };
+            assert_eq!(seen_by(pod, &host.netns, question), source);
         }
         // Without a source of its own a client of the loopback address is masqueraded.
         assert_eq!(seen_by(&pods[0], &host.netns, Question::new(target("127.0.0.1", 54323))), Uplink::ip(GATEWAYS[0]));
@@ -122,12 +130,11 @@ fn every_way(bridged_packets_are_filtered: bool) {
     for tables in ["iptables", "ip6tables"] {
         host.netns.sysctl(&format!("net/bridge/bridge-nf-call-{tables}"), value).unwrap();
     }
-    let _server = serve(&pod, &[80]);
+    let _server = serve(&host, &pod, &[80]);
     let address = |result: &weft_tests::cni::Added, family: usize| -> IpAddr {
         result.addresses()[family].split('/').next().unwrap().parse().unwrap()
     };
-    for family in 0..2 {
-        let gateway = Uplink::ip(GATEWAYS[family]);
+    for (family, gateway) in GATEWAYS.map(Uplink::ip).into_iter().enumerate() {
         for transport in BOTH {
             for (ip, port) in [(Uplink::HOST[family], 8080), (Uplink::SECOND[family], 8081)] {
                 let question = Question { transport, ..Question::new(target(ip, port)) };
@@ -182,6 +189,7 @@ fn t106_a_host_address_of_a_family_that_the_pod_has_not_is_skipped() {
         let ports = [mapping(8080, 80, Transport::Tcp, "2001:db8::1"), mapping(8081, 80, Transport::Tcp, "::")];
         let _ = host.add(&with_ports(conf, &ports), &pod).result();
         assert!(host.netns.tool("nft", &["list", "table", "inet", "weft-cni"]).is_err(), "no port, no table");
+        assert_eq!(host.netns.tool("cat", &["/proc/sys/net/ipv4/conf/cni0/route_localnet"]).unwrap(), "0\n");
         host.del(conf, &pod).done();
         host.assert_nothing_left();
     });
@@ -215,7 +223,7 @@ fn t011_port_mappings_mean_the_same_in_any_case() {
         for (key, ports) in [("PortMappings", go), ("portMappings", json!([mapping(8080, 80, Transport::Tcp, "")]))] {
             let pod = host.pod();
             let _ = host.add(&conf.clone().with_runtime(key, ports), &pod).result();
-            let _server = serve(&pod, &[80]);
+            let _server = serve(host, &pod, &[80]);
             let question = Question::new(target(Uplink::HOST[0], 8080));
             assert_eq!(seen_by(&pod, &uplink.client, question), Uplink::ip(Uplink::CLIENT[0]));
             host.del(conf, &pod).done();
@@ -232,7 +240,7 @@ fn t109_thirty_ports_lead_to_one_pod() {
     let _ = host.add(&with_ports(&conf, &ports), &pod).result();
     assert_eq!([host.nft_elements("ports4").len(), host.nft_elements("ports6").len()], [30, 30]);
     let inner: Vec<u16> = (9000..9030).collect();
-    let _server = serve(&pod, &inner);
+    let _server = serve(&host, &pod, &inner);
     for number in 0..30 {
         let question = Question::new(target(Uplink::HOST[usize::from(number % 2)], 8000 + number));
         match ask(&uplink.client, question) {
@@ -258,7 +266,7 @@ fn t110_a_udp_flow_moves_to_the_pod_and_on_to_the_next() {
         for _ in 0..2 {
             let pod = host.pod();
             let _ = host.add(&conf, &pod).result();
-            let _server = serve(&pod, &[53]);
+            let _server = serve(&host, &pod, &[53]);
             match client.ask() {
                 Answer::Served { by, seen, .. } => {
                     assert_eq!((by, seen.ip()), (pod.id.clone(), Uplink::ip(Uplink::CLIENT[family])));
@@ -343,7 +351,7 @@ fn masquerade_as_portmap_would_be_told() {
     let _ = host.add(&with_ports(&all, &ports(8080)), &hidden).result();
     let none = conf.clone().with("snat", false);
     let _ = host.add(&with_ports(&none, &ports(8081)), &open).result();
-    let _servers = [serve(&hidden, &[80]), serve(&open, &[80])];
+    let _servers = [serve(&host, &hidden, &[80]), serve(&host, &open, &[80])];
     let node = Uplink::HOST[0];
     assert_eq!(seen_by(&hidden, &uplink.client, Question::new(target(node, 8080))), Uplink::ip(GATEWAYS[0]));
     let outside = Question::new(target(node, 8081));

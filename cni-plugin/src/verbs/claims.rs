@@ -15,6 +15,8 @@ use crate::ipam::store::Store;
 use crate::protocol::{CniError, Result};
 use crate::wiring::ports::{Claim, Rival, open_loopback};
 
+/// How often a port may be taken by others who are gone at once.
+const ATTEMPTS: u32 = 128;
 /// How long an owner is given to go: its DEL may be under way, or about to begin.
 const GRACE: Duration = Duration::from_millis(250);
 
@@ -33,7 +35,7 @@ fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &m
         return Ok(());
     }
     open_loopback(attachment)?;
-    let begun = Instant::now();
+    let (begun, mut vain) = (Instant::now(), 0);
     loop {
         let rivals = match attempt(attachment, store, host, making)? {
             Claim::Made => break,
@@ -44,12 +46,14 @@ fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &m
         for rival in &rivals {
             taken = taken.or(settle(rival, attachment, state_dir, host)?);
         }
-        if begun.elapsed() > GRACE {
-            return Err(taken.unwrap_or_else(|| CniError::later("host ports: the table kept changing")));
-        }
-        if taken.is_some() {
+        vain += 1;
+        match taken {
+            Some(error) if begun.elapsed() > GRACE => return Err(error),
             // Two that found each other step back both; they come again at different times.
-            pause_for(Duration::from_millis(2 + u64::from(std::process::id() % 8)));
+            Some(_) => pause_for(Duration::from_millis(2 + u64::from(std::process::id() % 8))),
+            // All of them are gone.
+            None if vain < ATTEMPTS => {}
+            None => return Err(CniError::later("host ports: the table kept changing")),
         }
     }
     Ok(host.ports.forget_earlier_flows(attachment, &mut host.socket)?)

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use weft_netlink::nft::{Batch, CommitError, Element, Socket, Value};
 use weft_netlink::sysctl::Sysctl;
-use weft_netlink::{Errno, Error};
+use weft_netlink::{Errno, Error, IpVersion};
 
 use super::elements::{Elements, elements, leads_to, mappings, owner_of, port_key, targets};
 use super::layout::{Kind, SetId, rules, structure, table};
@@ -286,8 +286,9 @@ fn behind_address(key: &Value, family: IpAddr) -> Value {
 /// # Errors
 /// [`Error::Io`] if it cannot be set.
 pub(crate) fn open_loopback(attachment: &Attachment) -> Result<(), Error> {
-    let ports = &attachment.host_ports;
-    if ports.is_empty() || !ports.snat || !attachment.ips.iter().any(|ip| ip.address.is_ipv4()) {
+    let v4 = IpVersion::V4;
+    let is_reached = targets(attachment).any(|(version, _)| version == v4) && mappings(attachment, v4).next().is_some();
+    if !attachment.host_ports.snat || !is_reached {
         return Ok(());
     }
     Sysctl::default().ensure(&format!("net/ipv4/conf/{}/route_localnet", attachment.bridge), "1").map(drop)
