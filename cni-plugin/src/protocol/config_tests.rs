@@ -47,8 +47,11 @@ fn t014_unknown_keys_pass_and_isolating_ones_are_code_2() {
             "runtimeConfig.portMappings",
             "80",
         ),
-        (r#","runtimeConfig":{"bandwidth":{"ingressRate":800,"ingressBurst":800}}"#, "runtimeConfig.bandwidth", "800"),
-        (r#","ingressRate":1"#, "ingressRate", "1"),
+        (
+            r#","runtimeConfig":{"bandwidth":{"shapedSubnets":["10.0.0.0/8"]}}"#,
+            "runtimeConfig.bandwidth.shapedSubnets",
+            "10.0.0.0/8",
+        ),
     ] {
         let error = conf(members).unwrap_err();
         assert_eq!(error.code, Code::UnsupportedField, "{error}");
@@ -102,7 +105,7 @@ fn t041_the_runtime_has_the_last_word_on_the_mac() {
     assert_eq!(mac(""), "0a:00:00:00:00:01");
     assert_eq!(mac(named), "0a:00:00:00:00:02");
     assert_eq!(mac(&runtime), "0a:00:00:00:00:03");
-    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|ip| ip.0.to_string()).collect();
+    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|ip| ip.ip.to_string()).collect();
     assert_eq!(ips, ["10.1.0.1", "10.1.0.2", "10.1.0.3"]);
 }
 
