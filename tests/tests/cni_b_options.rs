@@ -47,7 +47,7 @@ fn t068_ranges_of_the_runtime_go_before_those_of_the_configuration() {
     });
 }
 
-fn fixed(conf: &Conf, addresses: Value) -> Conf {
+fn fixed(conf: &Conf, addresses: &Value) -> Conf {
     conf.clone().with("ipam", json!({"type": "static", "addresses": addresses}))
 }
 
@@ -55,7 +55,7 @@ fn fixed(conf: &Conf, addresses: Value) -> Conf {
 fn t072_fixed_addresses_are_given_and_kept() {
     for_each_version(|host, conf| {
         let own = json!([{"address": "10.88.0.9/24", "gateway": "10.88.0.254"}, {"address": "fd00:88::9/64"}]);
-        let static_conf = fixed(conf, own);
+        let static_conf = fixed(conf, &own);
         let pod = host.pod();
         let result = host.add(&static_conf, &pod).result();
         assert_eq!(result.addresses(), ["10.88.0.9/24", "fd00:88::9/64"]);
@@ -74,7 +74,7 @@ fn t072_fixed_addresses_are_given_and_kept() {
         let ranged = conf.clone().with_ipam("ranges", range);
         let next = host.pod();
         assert_eq!(host.add(&ranged, &next).result().addresses(), ["10.88.0.10/24"]);
-        host.add(&fixed(conf, json!([{"address": "10.88.0.10/24"}])), &host.pod()).refused(11, &["10.88.0.10"]);
+        host.add(&fixed(conf, &json!([{"address": "10.88.0.10/24"}])), &host.pod()).refused(11, &["10.88.0.10"]);
         host.assert_attachments(2);
         host.del(&static_conf, &pod).done();
         host.del(&static_conf, &next).done();
@@ -93,7 +93,7 @@ fn t072_fixed_addresses_are_given_and_kept() {
 #[test]
 fn t072_what_is_asked_for_takes_the_place_of_fixed_addresses() {
     for_each_version(|host, conf| {
-        let conf = fixed(conf, json!([{"address": "10.88.0.9/24"}])).with("isDefaultGateway", false);
+        let conf = fixed(conf, &json!([{"address": "10.88.0.9/24"}])).with("isDefaultGateway", false);
         let args = conf.clone().with("args", json!({"cni": {"ips": ["10.87.0.8/24"]}}));
         let runtime = args.clone().with_runtime("ips", json!(["10.86.0.7/24", "fd00:86::7/64"]));
         for (conf, environment, wanted) in [
@@ -109,8 +109,8 @@ fn t072_what_is_asked_for_takes_the_place_of_fixed_addresses() {
         }
         let pod = host.pod();
         host.add(&conf.clone().with_runtime("ips", json!(["10.86.0.7"])), &pod).refused(7, &["10.86.0.7", "prefix"]);
-        host.add(&fixed(&conf, json!([])), &pod).refused(7, &["ipam.addresses"]);
-        host.add(&fixed(&conf, json!([{"address": "10.88.0.9"}])), &pod).refused(7, &["10.88.0.9"]);
+        host.add(&fixed(&conf, &json!([])), &pod).refused(7, &["ipam.addresses"]);
+        host.add(&fixed(&conf, &json!([{"address": "10.88.0.9"}])), &pod).refused(7, &["10.88.0.9"]);
         host.assert_nothing_left();
     });
 }

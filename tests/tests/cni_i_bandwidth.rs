@@ -218,11 +218,14 @@ fn t116_a_limit_that_cannot_be_is_refused_by_key_and_value() {
     });
 }
 
+/// A way in which a pod goes.
+type Way = fn(&Host, &Conf, &Pod);
+
 #[test]
 fn t051_t121_the_device_goes_however_the_pod_goes() {
     for_each_version(|host, conf| {
         let conf = limited(conf, true, true);
-        let ways: [(&str, fn(&Host, &Conf, &Pod)); 5] = [
+        let ways: [(&str, Way); 5] = [
             ("without a namespace", |host, conf, pod| {
                 host.make(&host.call("DEL", conf, pod, "eth0").with("CNI_NETNS", "")).done();
             }),
@@ -233,7 +236,7 @@ fn t051_t121_the_device_goes_however_the_pod_goes() {
                 host.del(conf, pod).done();
             }),
             ("without a word of limits", |host, conf, pod| {
-                host.del(&conf.clone().without("runtimeConfig"), pod).done()
+                host.del(&conf.clone().without("runtimeConfig"), pod).done();
             }),
             ("without a record", |host, conf, pod| {
                 std::fs::remove_file(&host.records()[0]).unwrap();

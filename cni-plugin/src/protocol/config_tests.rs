@@ -44,6 +44,11 @@ fn t014_unknown_keys_pass_and_isolating_ones_are_code_2() {
         (r#","externalSetMarkChain":"KUBE-MARK-MASQ""#, "externalSetMarkChain", "KUBE-MARK-MASQ"),
         (r#","conditionsV4":["-s","10.0.0.0/8"]"#, "conditionsV4", "10.0.0.0/8"),
         (r#","conditionsV6":["-s","fd00::/8"]"#, "conditionsV6", "fd00::/8"),
+        (
+            r#","runtimeConfig":{"bandwidth":{"shapedSubnets":["10.0.0.0/8"]}}"#,
+            "runtimeConfig.bandwidth.shapedSubnets",
+            "10.0.0.0/8",
+        ),
     ] {
         let error = conf(members).unwrap_err();
         assert_eq!(error.code, Code::UnsupportedField, "{error}");
@@ -97,7 +102,7 @@ fn t041_the_runtime_has_the_last_word_on_the_mac() {
     assert_eq!(mac(""), "0a:00:00:00:00:01");
     assert_eq!(mac(named), "0a:00:00:00:00:02");
     assert_eq!(mac(&runtime), "0a:00:00:00:00:03");
-    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|request| request.ip.to_string()).collect();
+    let ips: Vec<_> = conf_with(&runtime, &args).unwrap().ips.iter().map(|ip| ip.ip.to_string()).collect();
     assert_eq!(ips, ["10.1.0.1", "10.1.0.2", "10.1.0.3"]);
 }
 

@@ -72,11 +72,11 @@ impl TokenBucket {
         let Some(parameters) = options.raw(TCA_TBF_PARMS) else { return false };
         let word = |at: usize| parameters.get(at..).and_then(<[u8]>::first_chunk).map(|word| u32::from_ne_bytes(*word));
         let rate = options.u64(TCA_TBF_RATE64).or(word(8).map(u64::from));
-        // The kernel cuts the buffer to 32 bits and has lost a few ticks of a long one in reckoning.
-        let kept = u32::try_from(self.buffer() & u64::from(u32::MAX)).unwrap_or_default();
+        // The kernel cuts the buffer to 32 bits, and has lost a few ticks of a long one in reckoning.
         let away = |found: u32| {
-            let distance = found.wrapping_sub(kept);
-            u64::from(distance.min(distance.wrapping_neg()))
+            const CUT: u64 = 1 << 32;
+            let distance = u64::from(found).wrapping_sub(self.buffer()) % CUT;
+            distance.min(CUT - distance)
         };
         attributes.string(TCA_KIND).as_deref() == Some(KIND)
             && rate == Some(self.rate)
