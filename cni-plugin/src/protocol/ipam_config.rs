@@ -52,6 +52,8 @@ impl IpamConfig {
                 "host-local, which is built in; other address managers work with the bridge plugin",
             ));
         }
+        // Read in the base already, where a wrong one counts as none.
+        absolute(&fields, "dataDir")?;
         let mut sets = read_sets(runtime.array("ipRanges")?, &runtime.name("ipRanges"))?;
         // host-local's older form: one range without a list around it, which comes first.
         if fields.raw("subnet").is_some() {
@@ -148,6 +150,7 @@ mod tests {
             (r#"{"subnet":"10.1.0.0/24","rangeStart":"10.2.0.1"}"#, "ipam.rangeStart: 10.2.0.1"),
             (r#"{"subnet":"10.1.0.0/24","ranges":[[{"subnet":"10.1.0.0/16"}]]}"#, "ipam.ranges: "),
             (r#"{"resolvConf":"resolv.conf"}"#, r#"ipam.resolvConf: "resolv.conf""#),
+            (r#"{"dataDir":"networks"}"#, r#"ipam.dataDir: "networks""#),
             (r#"{"routes":[{"dst":"nowhere"}]}"#, r#"ipam.routes.dst: "nowhere""#),
             (r#"{"routes":[{"dst":"0.0.0.0/0","gw":"fd00::1"}]}"#, "ipam.routes.gw: fd00::1"),
             (r#"{"routes":[{"dst":"0.0.0.0/0","scope":256}]}"#, "ipam.routes.scope: 256"),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use weft_netlink::netns::NetNs;
 use weft_netlink::{MacAddr, RouteSocket, announce};
 
-use super::host::{Host, now, open_sandbox};
+use super::host::{Host, now, open_sandbox, store_of};
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Attachment, Identity, Sandbox, State, Status};
 use crate::ipam::allocator::AllocateError;
 use crate::ipam::pool::KnownBridge;
@@ -59,7 +59,7 @@ pub fn add(
 
     let attach = Attach { conf, network, call, pod: args.pod, dns };
     let mut host = Host::open()?;
-    let store = Store::new(&attach.conf.base.state_dir, &attach.conf.base.name);
+    let store = store_of(&attach.conf.base);
     let mut reservation = attach.reserve(&store, &sandbox, &mut host)?;
     let wired = attach.wire(&store, &reservation, &mut host, &host_netns, &sandbox).and_then(|(indexes, result)| {
         answer(&result.to_json(attach.conf.base.version))?;

@@ -7,7 +7,8 @@ use weft_netlink::netns::NetNs;
 use weft_netlink::{LinkProbe, RouteSocket};
 
 use crate::ipam::allocator::AllocateError;
-use crate::ipam::store::StoreError;
+use crate::ipam::store::{Store, StoreError};
+use crate::protocol::config::Base;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Code, Result};
 
@@ -22,6 +23,11 @@ impl Host {
     pub(super) fn open() -> Result<Self> {
         Ok(Self { probe: LinkProbe::open()?, socket: RouteSocket::open()? })
     }
+}
+
+/// The store of the configuration's network.
+pub(super) fn store_of(base: &Base) -> Store {
+    Store::new(&base.state_dir, &base.data_dir, &base.name)
 }
 
 /// Opens the container's namespace and refuses the plugin's own, `host`.

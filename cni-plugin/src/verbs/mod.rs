@@ -5,6 +5,7 @@
 pub mod add;
 pub mod check;
 pub mod del;
+mod foreign;
 pub mod gc;
 mod host;
 pub mod loopback;
