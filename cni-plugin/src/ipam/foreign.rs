@@ -12,7 +12,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::fcntl::Flock;
 use nix::time::{ClockId, clock_gettime};
 
 use super::lock;
@@ -88,7 +87,7 @@ impl HostLocal {
     }
 
     /// A store without a lock is nobody's at the moment.
-    fn lock(&self) -> Result<Option<Flock<File>>, StoreError> {
+    fn lock(&self) -> Result<Option<File>, StoreError> {
         let path = self.directory.join(host_local::LOCK);
         let file = match File::open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -19,7 +19,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock};
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use weft_netlink::LinkProbe;
 
@@ -269,7 +269,7 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(&records).map_err(wrong("create", &records))
     }
 
-    pub(super) fn lock(&self) -> Result<Flock<File>, StoreError> {
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
         let path = self.directory.join(attachment::LOCK);
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open() {
