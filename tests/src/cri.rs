@@ -75,11 +75,14 @@ pub fn field(mut bytes: &[u8], wanted: u64) -> Option<&[u8]> {
 }
 
 fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push((value & 0x7f) as u8 | 0x80);
+    loop {
+        let [low, ..] = value.to_le_bytes();
         value >>= 7;
+        if value == 0 {
+            return out.push(low);
+        }
+        out.push(low | 0x80);
     }
-    out.push(value as u8);
 }
 
 fn take_number(bytes: &mut &[u8]) -> Option<u64> {
@@ -135,7 +138,7 @@ fn headers(method: &str) -> Vec<u8> {
     let mut block = vec![0x83, 0x86, 0x04];
     let text = |block: &mut Vec<u8>, text: &str| {
         // All of them are shorter than the 127 bytes that one byte of length can say.
-        block.push(text.len() as u8);
+        block.push(u8::try_from(text.len()).unwrap_or(u8::MAX));
         block.extend_from_slice(text.as_bytes());
     };
     text(&mut block, &format!("/runtime.v1.RuntimeService/{method}"));
