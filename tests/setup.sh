@@ -60,6 +60,8 @@ test)
     need nftables nft
     need strace strace
     need containernetworking-plugins /usr/lib/cni/bridge
+    need containerd containerd
+    need runc runc
     need_guest
     ;;
 *) die "unknown target $target" ;;
@@ -74,7 +76,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     fi
     say "installing ${packages[*]}"
 
-    # etcd-server would start an etcd of its own. invoke-rc.d asks this file, and 101 means: do not.
+    # etcd-server would start an etcd of its own, and containerd a containerd. invoke-rc.d asks this file, and 101 means: do not.
     policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then
         # Also when the installation fails or is interrupted.
@@ -88,6 +90,11 @@ if [ ${#packages[@]} -gt 0 ]; then
     *" etcd-server "*)
         # Nor at the next boot.
         if command -v systemctl > /dev/null; then "${sudo[@]}" systemctl disable --quiet etcd.service >&2 || true; fi
+        ;;
+    esac
+    case " ${packages[*]} " in
+    *" containerd "*)
+        if command -v systemctl > /dev/null; then "${sudo[@]}" systemctl disable --quiet containerd.service >&2 || true; fi
         ;;
     esac
 fi

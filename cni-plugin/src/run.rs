@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::protocol::config::Base;
 use crate::protocol::env::{Call, Variables, Verb};
+use crate::protocol::flannel::{self, FLANNEL};
 use crate::protocol::json::Json;
 use crate::protocol::{CniError, Result, Version};
 use crate::verbs;
@@ -86,7 +87,13 @@ fn dispatch(
         Verb::Status => base.version.require(Version::V110, "STATUS")?,
         Verb::Add | Verb::Del | Verb::Version => {}
     }
-    let loopback = base.kind == LOOPBACK || Path::new(program).file_name().is_some_and(|name| name == LOOPBACK);
+    let called = |kind: &str| base.kind == kind || Path::new(program).file_name().is_some_and(|name| name == kind);
+    let loopback = called(LOOPBACK);
+    let json = match verb {
+        // The others do not look at what is to be attached, and DEL goes on whatever it is.
+        Verb::Add | Verb::Status if called(FLANNEL) => flannel::without_delegate(json)?,
+        _ => json,
+    };
     let mut answer = |text: &str| say(output, text);
     match (verb, call) {
         (Verb::Add, Some(call)) if loopback => verbs::loopback::add(&base, &call, &mut answer),
@@ -94,7 +101,7 @@ fn dispatch(
         (Verb::Check, Some(call)) if loopback => verbs::loopback::check(&call),
         (_, None) if loopback => Ok(()),
         (Verb::Add, Some(call)) => verbs::add::add(&json, &call, variables, &mut answer),
-        (Verb::Del, Some(call)) => verbs::del::del(&base, &call),
+        (Verb::Del, Some(call)) => verbs::del::del(&base, &json, &call),
         (Verb::Check, Some(call)) => verbs::check::check(&base, &json, &call),
         (Verb::Gc, _) => verbs::gc::gc(&base, &json),
         (Verb::Status, _) => verbs::status::status(&json),

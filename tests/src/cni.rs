@@ -11,6 +11,7 @@
 
 mod conf;
 mod host;
+pub mod injury;
 mod outcome;
 mod uplink;
 

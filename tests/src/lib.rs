@@ -19,6 +19,8 @@
 
 pub mod binaries;
 pub mod cni;
+pub mod containerd;
+pub mod cri;
 pub mod etcd;
 pub mod guest;
 pub mod http;

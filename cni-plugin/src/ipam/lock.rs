@@ -1,29 +1,28 @@
 //! Locks that die with their holder.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 /// How long to wait for another process.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Locks a whole file for this process (flock(2)), waiting until `deadline` has passed.
+/// Locks a whole file for this process (flock(2)) until it is closed, waiting until `deadline` has passed.
 ///
 /// # Errors
 /// `EWOULDBLOCK` if somebody else still holds it; another error number if it cannot be locked.
-pub(crate) fn exclusive(file: File, deadline: Duration) -> io::Result<Flock<File>> {
-    let mut file = Some(file);
+pub(crate) fn exclusive(file: File, deadline: Duration) -> io::Result<File> {
     retry(deadline, || {
-        let Some(unlocked) = file.take() else { return Err(Errno::EBADF) };
-        Flock::lock(unlocked, FlockArg::LockExclusiveNonblock).map_err(|(unlocked, errno)| {
-            file = Some(unlocked);
-            errno
+        file.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => Errno::EWOULDBLOCK,
+            TryLockError::Error(error) => error.raw_os_error().map_or(Errno::EIO, Errno::from_raw),
         })
-    })
+    })?;
+    Ok(file)
 }
 
 /// Takes the lock that marks a record as being worked on: an open file description lock (fcntl(2), `F_OFD_SETLK`), which

@@ -1,11 +1,13 @@
 //! Which address an attachment gets, and the memory of it.
 //!
 //! `range`, `bitmap`, `pool` and `allocator` are pure; `store` keeps them in files that any number of processes share
-//! and that survive each of them being killed at any instruction, one `record` an attachment; `reclaim` finds what the dead have left.
+//! and that survive each of them being killed at any instruction, one `record` an attachment; `reclaim` finds what the dead have
+//! left; `foreign` and `takeover` are about what host-local gave out before us.
 
 pub mod allocator;
 mod bitmap;
 mod boot;
+pub mod foreign;
 mod lock;
 pub mod pool;
 pub mod range;
@@ -13,3 +15,4 @@ pub mod reclaim;
 pub mod record;
 pub mod search;
 pub mod store;
+mod takeover;

@@ -24,7 +24,7 @@ const REMEMBERED: usize = 64;
 /// How long a freed address is passed over while there are others, in seconds: longer than a neighbour entry that was
 /// confirmed a moment ago stays in use.
 const REST: u64 = 10;
-const MAGIC: &[u8; 8] = b"weftpol\x01";
+const MAGIC: &[u8; 8] = b"weftpol\x02";
 const HEADER: usize = 16;
 
 /// Which boot of the machine this is; all attachments end with it.
@@ -45,6 +45,8 @@ pub struct Pool {
     boot: BootId,
     /// The bridge, once it was found right.
     pub bridge: Option<KnownBridge>,
+    /// Whether host-local's store had addresses in use when the pool was built.
+    pub has_foreign: bool,
     sets: Vec<PoolSet>,
     /// Freed addresses and when (seconds since boot), oldest first.
     freed: Vec<(IpAddr, u64)>,
@@ -64,7 +66,7 @@ impl Pool {
     #[must_use]
     pub fn new(boot: BootId, sets: &[RangeSet]) -> Self {
         let sets = sets.iter().map(|ranges| PoolSet::new(ranges.clone())).collect();
-        Self { boot, bridge: None, sets, freed: Vec::new() }
+        Self { boot, bridge: None, has_foreign: false, sets, freed: Vec::new() }
     }
 
     /// Whether it is of this boot and of these ranges.
@@ -159,6 +161,7 @@ impl Pool {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&[0; HEADER - 8]);
         out.extend_from_slice(&self.boot);
+        out.push(self.has_foreign.into());
         match &self.bridge {
             None => out.push(0),
             Some(bridge) => {
@@ -208,6 +211,7 @@ impl Pool {
         }
         let mut reader = Reader(body);
         let boot = *reader.array()?;
+        let has_foreign = reader.byte()? != 0;
         let bridge = match reader.byte()? {
             0 => None,
             length => Some(KnownBridge {
@@ -233,7 +237,7 @@ impl Pool {
         for _ in 0..reader.length()? {
             freed.push((reader.ip()?, u64::from_le_bytes(*reader.array()?)));
         }
-        reader.0.is_empty().then_some(Self { boot, bridge, sets, freed })
+        reader.0.is_empty().then_some(Self { boot, bridge, has_foreign, sets, freed })
     }
 }
 
@@ -389,6 +393,7 @@ mod tests {
             }
             if bridge {
                 pool.bridge = Some(KnownBridge { name: "cni0".into(), index: 5 });
+                pool.has_foreign = true;
             }
             prop_assert_eq!(Pool::decode(&pool.encode()).unwrap(), pool);
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::lock;
 use super::store::{StoreError, wrong};
@@ -83,6 +83,14 @@ impl Record {
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
         self.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
+    /// When it was written last, which is when it was committed, in milliseconds since 1970.
+    #[must_use]
+    pub fn modified(&self) -> u64 {
+        let modified = self.file.metadata().and_then(|metadata| metadata.modified()).ok();
+        let since = modified.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or_default()
     }
 
     pub(super) fn holds(&self, ip: IpAddr) -> bool {

@@ -8,12 +8,13 @@ use super::record::Record;
 use super::store::{Store, StoreError, wrong};
 use crate::formats::attachment::host_interface_of;
 
-/// The record of the attachment with this interface on the host, in whatever network of the state directory, with that
+/// The record of the attachment with this interface on the host, in whatever network beside the one of `store`, with that
 /// network's store.
 ///
 /// # Errors
 /// [`StoreError::Io`].
-pub fn record_of_interface(state_dir: &Path, interface: &str) -> Result<Option<(Store, Record)>, StoreError> {
+pub fn record_of_interface(store: &Store, interface: &str) -> Result<Option<(Store, Record)>, StoreError> {
+    let state_dir = store.directory.parent().unwrap_or(Path::new("."));
     let entries = match fs::read_dir(state_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         entries => entries.map_err(wrong("list", state_dir))?,
@@ -22,7 +23,7 @@ pub fn record_of_interface(state_dir: &Path, interface: &str) -> Result<Option<(
         let name = entry.map_err(wrong("list", state_dir))?.file_name();
         // What begins with a dot is no network.
         let Some(network) = name.to_str().filter(|name| !name.starts_with('.')) else { continue };
-        let store = Store::new(state_dir, network);
+        let store = store.beside(network);
         let mut found = None;
         store.visit_named(
             |key| host_interface_of(key) == interface,

@@ -19,12 +19,13 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock};
+use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
 use weft_netlink::LinkProbe;
 
-use super::allocator::{AllocateError, Wish, allocate};
+use super::allocator::{AllocateError, Wish};
 use super::boot::{BOOT_ID, boot_id, seconds_since_boot};
+use super::foreign::HostLocal;
 use super::lock;
 use super::pool::{BootId, DIRTY_OFFSET, KnownBridge, Pool};
 use super::range::RangeSet;
@@ -83,7 +84,8 @@ pub enum StoreError {
 /// The state directory of one network.
 #[derive(Debug, Clone)]
 pub struct Store {
-    directory: PathBuf,
+    pub(super) directory: PathBuf,
+    pub(super) host_local: HostLocal,
 }
 
 /// A record that this process has made and holds the lock on.
@@ -97,10 +99,17 @@ pub struct Reservation {
 }
 
 impl Store {
-    /// The store of a network. Nothing is touched yet.
+    /// The store of a network, and that which host-local has for it in `data_dir`. Nothing is touched yet.
     #[must_use]
-    pub fn new(state_dir: &Path, network: &str) -> Self {
-        Self { directory: attachment::directory(state_dir, network) }
+    pub fn new(state_dir: &Path, data_dir: &Path, network: &str) -> Self {
+        let host_local = HostLocal::new(data_dir, network);
+        Self { directory: attachment::directory(state_dir, network), host_local }
+    }
+
+    /// The store of another network, in the same directories.
+    #[must_use]
+    pub fn beside(&self, network: &str) -> Self {
+        Self { directory: self.directory.with_file_name(network), host_local: self.host_local.beside(network) }
     }
 
     fn records_directory(&self) -> PathBuf {
@@ -160,7 +169,7 @@ impl Store {
 
     /// Whether a record has the address, or may have it.
     fn is_recorded(&self, ip: IpAddr) -> Result<bool, StoreError> {
-        let mut found = false;
+        let mut found = self.host_local.holds(ip);
         self.visit(|record| {
             found |= record.holds(ip) || record.content.is_err();
             Ok(())
@@ -185,7 +194,7 @@ impl Store {
                 let wish = Wish { requested, preferred, now: seconds_since_boot() };
                 // What cannot be read cannot be ruled out.
                 let recorded = |ip: IpAddr| self.is_recorded(ip).unwrap_or(true);
-                Ok(allocate(pool, sets, wish, recorded)?)
+                Ok(self.choose(pool, sets, wish, recorded)?)
             },
             describe,
         )
@@ -269,6 +278,7 @@ impl Store {
                 }
                 _ => {}
             }
+            self.take_back_export(record)?;
             match (&record.content, &mut pool) {
                 (Ok(attachment), Some(pool)) => attachment.ips.iter().for_each(|ip| pool.free(ip.address.ip(), now)),
                 // Its addresses are not known: left dirty, the pool is rebuilt without them.
@@ -330,7 +340,7 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(&records).map_err(wrong("create", &records))
     }
 
-    fn lock(&self) -> Result<Flock<File>, StoreError> {
+    pub(super) fn lock(&self) -> Result<File, StoreError> {
         let path = self.directory.join(attachment::LOCK);
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let file = match open() {
@@ -384,10 +394,14 @@ impl Store {
                 Err(StoreError::Unknowable { path: record.path().to_owned(), interface: record.host_interface() })
             })?;
         }
+        for ip in self.host_local.addresses()? {
+            pool.has_foreign |= pool.is_taken(ip).is_some();
+            pool.take(ip);
+        }
         Ok((pool, file, bytes.len()))
     }
 
-    fn mark_dirty(&self, file: &File, length: usize) -> Result<(), StoreError> {
+    pub(super) fn mark_dirty(&self, file: &File, length: usize) -> Result<(), StoreError> {
         if length <= DIRTY_OFFSET {
             return Ok(()); // an empty file is not trusted either
         }
@@ -395,7 +409,7 @@ impl Store {
         file.write_all_at(&1u32.to_le_bytes(), DIRTY_OFFSET as u64).map_err(wrong("write", &path))
     }
 
-    fn save(&self, pool: &Pool, file: &File, length: usize) -> Result<(), StoreError> {
+    pub(super) fn save(&self, pool: &Pool, file: &File, length: usize) -> Result<(), StoreError> {
         let path = self.directory.join(attachment::POOL);
         let bytes = pool.encode();
         let write = || -> io::Result<()> {
@@ -454,11 +468,11 @@ impl Reservation {
     }
 }
 
-fn open_pool(path: &Path) -> io::Result<File> {
+pub(super) fn open_pool(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn read_pool(file: &File) -> io::Result<Vec<u8>> {
+pub(super) fn read_pool(file: &File) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; POOL_BUFFER];
     let mut length = 0;
     loop {

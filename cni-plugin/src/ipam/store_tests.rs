@@ -14,7 +14,11 @@ impl Bench {
     fn new(subnet: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let sets = vec![vec![Range::new(subnet.parse().unwrap(), None, None, None).unwrap()]];
-        Self { store: Store::new(directory.path(), "net"), sets, _directory: directory }
+        Self {
+            store: Store::new(&directory.path().join("state"), &directory.path().join("networks"), "net"),
+            sets,
+            _directory: directory,
+        }
     }
 
     fn add(&self, container: &str) -> Result<Reservation, StoreError> {
@@ -210,7 +214,7 @@ fn t095_a_directory_that_cannot_be_written_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let blocked = directory.path().join("file");
     fs::write(&blocked, "").unwrap();
-    let store = Store::new(&blocked, "net");
+    let store = Store::new(&blocked, Path::new("/nonexistent"), "net");
     let sets = [vec![Range::new("10.1.0.0/24".parse().unwrap(), None, None, None).unwrap()]];
     let error = store.reserve(&sets, &[], &[], |ips| draft("a", ips)).unwrap_err().to_string();
     assert!(error.contains("/file/net"), "{error}");
@@ -289,4 +293,70 @@ fn t094_without_the_old_pool_a_damaged_record_of_a_live_interface_is_refused_by_
     bench.add("b").unwrap();
     let error = StoreError::Unknowable { path: first.record().path().to_owned(), interface: "veth0".into() };
     assert!(error.to_string().contains(&first.record().name), "{error}");
+}
+
+/// host-local's store beside ours.
+fn host_local(bench: &Bench, files: &[(&str, &str)]) -> PathBuf {
+    let directory = bench.store.host_local.path([0, 0, 0, 0].into()).parent().unwrap().to_owned();
+    fs::create_dir_all(&directory).unwrap();
+    for (name, text) in files {
+        fs::write(directory.join(name), text).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn t078_what_host_local_gave_out_since_boot_is_not_given_again() {
+    let bench = Bench::new("10.1.0.0/29");
+    let directory = host_local(
+        &bench,
+        &[("10.1.0.2", "a\r\neth0"), ("10.1.0.3", ""), ("10.1.0.4", "b"), ("10.9.0.5", "c\r\neth0"), ("lock", "")],
+    );
+    let old = File::create(directory.join("10.1.0.5")).unwrap();
+    (&old).write_all(b"before\r\neth0").unwrap();
+    old.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+    let mut given: Vec<String> = (0..3).map(|n| ip(&bench.add(&format!("n{n}")).unwrap())).collect();
+    given.sort_unstable();
+    assert_eq!(given, ["10.1.0.3/29", "10.1.0.5/29", "10.1.0.6/29"]);
+    assert!(matches!(bench.add("x"), Err(StoreError::Allocate(AllocateError::Exhausted { .. }))));
+
+    let all = bench.store.foreign().unwrap();
+    let of_b: Vec<_> = all.iter().filter(|address| address.owner.is("b", "eth0")).collect();
+    bench.store.forget_foreign(&of_b).unwrap();
+    assert!(!directory.join("10.1.0.4").exists() && bench.pool().unwrap().has_foreign);
+    assert_eq!(ip(&bench.add("x").unwrap()), "10.1.0.4/29");
+    // Somebody else frees the other one; it is noticed when there is no other.
+    fs::remove_file(directory.join("10.1.0.2")).unwrap();
+    assert!(bench.add("y").is_err());
+    bench.store.distrust_pool().unwrap();
+    assert_eq!(ip(&bench.add("y").unwrap()), "10.1.0.2/29");
+    assert!(!bench.pool().unwrap().has_foreign);
+}
+
+#[test]
+fn t078_an_add_of_the_others_that_ends_late_keeps_its_address() {
+    let bench = Bench::new("10.1.0.0/29");
+    let directory = host_local(&bench, &[("10.1.0.2", "a\r\neth0")]);
+    assert_eq!(ip(&bench.add("n").unwrap()), "10.1.0.3/29");
+    fs::write(directory.join("10.1.0.4"), "late\r\neth0").unwrap();
+    assert_eq!(ip(&bench.add("m").unwrap()), "10.1.0.5/29");
+}
+
+#[test]
+fn t078_a_file_that_is_another_containers_by_now_stays() {
+    let bench = Bench::new("10.1.0.0/29");
+    let directory = host_local(&bench, &[("10.1.0.2", "a\r\neth0"), ("lock", "")]);
+    let before = bench.store.foreign().unwrap();
+    fs::write(directory.join("10.1.0.2"), "b\r\neth0").unwrap();
+    bench.store.forget_foreign(&[&before[0]]).unwrap();
+    assert!(directory.join("10.1.0.2").exists());
+}
+
+#[test]
+fn t101_an_exported_attachment_is_forgotten_there_too() {
+    let bench = Bench::new("10.1.0.0/29");
+    let reservation = bench.add("a").unwrap();
+    let directory = host_local(&bench, &[("10.1.0.2", "a\r\neth0"), ("10.1.0.3", "b\r\neth0")]);
+    bench.store.forget(&[reservation.record()]).unwrap();
+    assert!(!directory.join("10.1.0.2").exists() && directory.join("10.1.0.3").exists());
 }

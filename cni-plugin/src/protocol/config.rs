@@ -16,6 +16,7 @@ use super::version::Version;
 use super::{bandwidth, capabilities};
 use crate::formats::attachment::{Identity, Limits};
 use crate::formats::conflist::{Etcd, STATE_DIR, SUBNET_FILE};
+use crate::formats::host_local::{DATA_DIR, FLANNEL_DIR};
 use crate::formats::host_port::HostPorts;
 
 /// What every verb needs.
@@ -29,6 +30,10 @@ pub struct Base {
     pub kind: String,
     /// Where attachments are recorded.
     pub state_dir: PathBuf,
+    /// Where host-local recorded those that were there before.
+    pub data_dir: PathBuf,
+    /// Where flannel's plugin kept what it called the bridge plugin with.
+    pub flannel_dir: PathBuf,
 }
 
 impl Base {
@@ -53,6 +58,9 @@ impl Base {
             name: name.to_owned(),
             kind: fields.string("type")?.unwrap_or_default().to_owned(),
             state_dir: absolute(&fields, "stateDir")?.unwrap_or_else(|| STATE_DIR.into()),
+            // What ADD would refuse in them must not keep DEL from its work.
+            data_dir: path_or(json.get("ipam").and_then(|ipam| ipam.get("dataDir")), DATA_DIR),
+            flannel_dir: path_or(json.get("dataDir"), FLANNEL_DIR),
         })
     }
 
@@ -268,6 +276,13 @@ fn read_etcd(fields: &Fields<'_>) -> Result<Option<Etcd>> {
         password: text("password")?,
     };
     Ok((!etcd.endpoints.is_empty()).then_some(etcd))
+}
+
+fn path_or(value: Option<&Json>, default: &str) -> PathBuf {
+    match value {
+        Some(Json::String(path)) if path.starts_with('/') && !path.contains('\0') => path.into(),
+        _ => default.into(),
+    }
 }
 
 /// A path that does not depend on where the runtime happens to be.

@@ -60,6 +60,8 @@ impl IpamConfig {
                 "host-local or static, which are built in; other address managers work with the bridge plugin",
             ));
         }
+        // Read in the base already, where a wrong one counts as none.
+        absolute(&fields, "dataDir")?;
         let routes = fields.array("routes")?.iter().map(read_route).collect::<Result<_>>()?;
         let resolv_conf = absolute(&fields, "resolvConf")?;
         if kind == "static" {
@@ -238,6 +240,7 @@ mod tests {
             (r#"{"subnet":"10.1.0.0/24","rangeStart":"10.2.0.1"}"#, "ipam.rangeStart: 10.2.0.1"),
             (r#"{"subnet":"10.1.0.0/24","ranges":[[{"subnet":"10.1.0.0/16"}]]}"#, "ipam.ranges: "),
             (r#"{"resolvConf":"resolv.conf"}"#, r#"ipam.resolvConf: "resolv.conf""#),
+            (r#"{"dataDir":"networks"}"#, r#"ipam.dataDir: "networks""#),
             (r#"{"routes":[{"dst":"nowhere"}]}"#, r#"ipam.routes.dst: "nowhere""#),
             (r#"{"routes":[{"dst":"0.0.0.0/0","gw":"fd00::1"}]}"#, "ipam.routes.gw: fd00::1"),
             (r#"{"routes":[{"dst":"0.0.0.0/0","scope":256}]}"#, "ipam.routes.scope: 256"),

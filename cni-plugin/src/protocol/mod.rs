@@ -8,6 +8,7 @@ pub mod capabilities;
 pub mod config;
 pub mod env;
 mod error;
+pub mod flannel;
 pub mod ipam_config;
 pub mod json;
 pub mod previous;

@@ -76,6 +76,11 @@ impl Previous {
         self.interfaces.iter().filter(move |interface| interface.sandbox.is_some() && interface.name == name)
     }
 
+    /// The interfaces on the host.
+    pub fn on_host(&self) -> impl Iterator<Item = &PreviousInterface> {
+        self.interfaces.iter().filter(|interface| interface.sandbox.as_ref().is_none_or(String::is_empty))
+    }
+
     /// The addresses of the container's interface of this name, and those of which it was not told whose they are.
     pub fn ips_of(&self, name: &str) -> impl Iterator<Item = IpNetwork> {
         let is_ours = move |ip: &&PreviousIp| match ip.interface.map(|index| self.interfaces.get(index)) {

@@ -12,7 +12,7 @@ use weft_netlink::netns::NetNs;
 use weft_netlink::{MacAddr, RouteSocket, announce};
 
 use super::claims;
-use super::host::{Host, now, open_sandbox, undo};
+use super::host::{Host, now, open_sandbox, store_of, undo};
 use crate::formats::attachment::{AssignedIp, AssignedRoute, Attachment, Identity, Sandbox, State, Status};
 use crate::ipam::pool::KnownBridge;
 use crate::ipam::reclaim::{has_link, sweep};
@@ -65,7 +65,7 @@ pub fn add(
 
     let attach = Attach { conf, network, call, pod: args.pod, dns };
     let mut host = Host::open()?;
-    let store = Store::new(&attach.conf.base.state_dir, &attach.conf.base.name);
+    let store = store_of(&attach.conf.base);
     let mut reservation = attach.reserve(&store, &sandbox, &mut host)?;
     let wired = attach.wire(&store, &reservation, &mut host, &host_netns, &sandbox).and_then(|(indexes, result)| {
         answer(&result.to_json(attach.conf.base.version))?;
@@ -168,7 +168,7 @@ impl Attach<'_> {
         if host.probe.index(host_name)?.is_some() {
             delete_now(host_name, &mut host.socket)?;
         }
-        claims::claim(attachment, store, &self.conf.base.state_dir, host)?;
+        claims::claim(attachment, store, host)?;
 
         sandbox.enter()?;
         let mut container = RouteSocket::open()?;

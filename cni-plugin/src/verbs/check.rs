@@ -6,9 +6,8 @@
 use weft_netlink::netns::NetNs;
 use weft_netlink::{Link, LinkKind, RouteFilter, RouteSocket};
 
-use super::host::open_sandbox;
+use super::host::{open_sandbox, store_of};
 use crate::formats::attachment::{Attachment, State};
-use crate::ipam::store::Store;
 use crate::protocol::config::Base;
 use crate::protocol::env::Call;
 use crate::protocol::json::Json;
@@ -26,7 +25,7 @@ pub fn check(base: &Base, json: &Json, call: &Call) -> Result<()> {
     let host_netns = NetNs::current()?;
     let sandbox = open_sandbox(call, &host_netns)?;
     let identity = base.identity(&call.container, &call.interface);
-    let record = Store::new(&base.state_dir, &base.name).find(&identity)?;
+    let record = store_of(base).find(&identity)?;
     let differs = |what: String| Err(CniError::internal(what));
     let attachment = match record.map(|record| record.content) {
         Some(Ok(attachment)) if attachment.status.state == State::Committed => attachment,

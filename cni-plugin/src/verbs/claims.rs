@@ -4,7 +4,6 @@
 //! element for one port, so that records are looked at only when two want the same: an owner that is dead is cleared away,
 //! one that is being deleted is waited for, and one that lives is named.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::host::{Host, undo};
@@ -25,12 +24,12 @@ const GRACE: Duration = Duration::from_millis(250);
 ///
 /// # Errors
 /// Code 11 naming the owner of a port that is taken; what the kernel says. Ports may then be claimed.
-pub(super) fn claim(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host) -> Result<()> {
-    claim_with(attachment, store, state_dir, host, false)
+pub(super) fn claim(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
+    claim_with(attachment, store, host, false)
 }
 
 /// As [`claim`]; `making` makes the table what it has to be, whether it seems to be there or not.
-fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host, making: bool) -> Result<()> {
+fn claim_with(attachment: &Attachment, store: &Store, host: &mut Host, making: bool) -> Result<()> {
     if attachment.host_ports.is_empty() {
         return Ok(());
     }
@@ -44,7 +43,7 @@ fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &m
         };
         let mut taken = None;
         for rival in &rivals {
-            taken = taken.or(settle(rival, attachment, state_dir, host)?);
+            taken = taken.or(settle(rival, attachment, store, host)?);
         }
         vain += 1;
         match taken {
@@ -61,19 +60,19 @@ fn claim_with(attachment: &Attachment, store: &Store, state_dir: &Path, host: &m
 
 /// Makes right what live attachments have lost of their host ports (somebody may have flushed all tables), and removes
 /// elements that nobody stands behind. Returns what went wrong.
-pub(super) fn restore(live: &[Attachment], store: &Store, state_dir: &Path, host: &mut Host) -> Vec<String> {
+pub(super) fn restore(live: &[Attachment], store: &Store, host: &mut Host) -> Vec<String> {
     let mut failures = Vec::new();
     for attachment in live {
         let restored = match host.ports.missing(attachment) {
             Ok(None) => Ok(()),
-            Ok(Some(_)) => reclaim(attachment, store, state_dir, host),
+            Ok(Some(_)) => reclaim(attachment, store, host),
             Err(error) => Err(error.into()),
         };
         failures.extend(restored.err().map(|error| error.to_string()));
     }
     let swept = host.ports.strays(|interface| host.probe.index(interface).map_or(true, |index| index.is_some()));
     let strays = swept.map_err(CniError::from).and_then(|strays| {
-        strays.iter().try_for_each(|stray| match record_of_interface(state_dir, stray.interface())? {
+        strays.iter().try_for_each(|stray| match record_of_interface(store, stray.interface())? {
             None => Ok(host.ports.evict(stray)?),
             Some(_) => Ok(()),
         })
@@ -83,9 +82,9 @@ pub(super) fn restore(live: &[Attachment], store: &Store, state_dir: &Path, host
 }
 
 /// Claims an attachment's ports anew, of which it may have some.
-fn reclaim(attachment: &Attachment, store: &Store, state_dir: &Path, host: &mut Host) -> Result<()> {
+fn reclaim(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
     host.ports.release(&[attachment])?;
-    claim_with(attachment, store, state_dir, host, true)
+    claim_with(attachment, store, host, true)
 }
 
 /// One attempt. The table is made if it is not there, by one process at a time.
@@ -103,14 +102,14 @@ fn attempt(attachment: &Attachment, store: &Store, host: &mut Host, making: bool
 }
 
 /// Clears away what a dead owner has left. If the owner lives, returns the error that names it.
-fn settle(rival: &Rival, attachment: &Attachment, state_dir: &Path, host: &mut Host) -> Result<Option<CniError>> {
+fn settle(rival: &Rival, attachment: &Attachment, store: &Store, host: &mut Host) -> Result<Option<CniError>> {
     let interface = rival.interface();
     if interface == attachment.host_interface {
         // Left by an ADD whose record is lost: ours is the one that counts.
         host.ports.evict(rival)?;
         return Ok(None);
     }
-    let Some((store, mut record)) = record_of_interface(state_dir, interface)? else {
+    let Some((store, mut record)) = record_of_interface(store, interface)? else {
         // Another state directory may hold its record.
         if !interface.is_empty() && host.probe.index(interface)?.is_some() {
             return Ok(Some(taken(rival, attachment, &format!("container {}", rival.container()))));

@@ -9,10 +9,12 @@ use crate::ipam::record::Record;
 use crate::ipam::store::Store;
 use crate::protocol::config::Base;
 use crate::protocol::env::Call;
+use crate::protocol::json::Json;
 use crate::protocol::{CniError, Result};
 use crate::wiring::teardown::delete_all_soon;
 
-use super::host::Host;
+use super::foreign;
+use super::host::{Host, store_of};
 
 /// How long an ADD of the same attachment may still be at it.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -21,13 +23,17 @@ const DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 ///
 /// # Errors
 /// Only if the kernel or the file system refuses; the record is then kept, and the next DEL goes on.
-pub fn del(base: &Base, call: &Call) -> Result<()> {
+pub fn del(base: &Base, json: &Json, call: &Call) -> Result<()> {
     let identity = base.identity(&call.container, &call.interface);
-    let store = Store::new(&base.state_dir, &base.name);
-    detach(&store, &identity).map_err(reword)
+    let store = store_of(base);
+    if !detach(&store, &identity).map_err(reword)? {
+        foreign::detach(base, &store, json, call).map_err(reword)?;
+    }
+    Ok(())
 }
 
-fn detach(store: &Store, identity: &Identity) -> Result<()> {
+/// Detaches what we have attached. Returns whether there was a record of it.
+fn detach(store: &Store, identity: &Identity) -> Result<bool> {
     let record = match store.find(identity)? {
         Some(mut record) => {
             record.lock(DEADLINE)?;
@@ -54,9 +60,10 @@ fn detach(store: &Store, identity: &Identity) -> Result<()> {
     // Whose ports still lead to it keeps its address.
     released?;
     match &record {
-        Some(record) => Ok(store.forget(&[record])?),
-        None => Ok(()),
+        Some(record) => store.forget(&[record])?,
+        None => return Ok(false),
     }
+    Ok(true)
 }
 
 /// containerd takes an error with these words for success and forgets the container, with all that it still holds.

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::claims;
-use super::host::{Host, now};
+use super::host::{Host, now, store_of};
+use super::{claims, foreign};
 use crate::formats::attachment::{Attachment, Identity};
 use crate::ipam::reclaim::{BATCH, has_link};
 use crate::ipam::record::Record;
@@ -23,8 +23,9 @@ use crate::wiring::teardown::delete_all;
 /// Code 7 if there is no list; else all failures in one.
 pub fn gc(base: &Base, json: &Json) -> Result<()> {
     let begun = now();
-    let valid: HashSet<String> = valid_attachments(base, json)?.iter().map(Identity::key).collect();
-    let store = Store::new(&base.state_dir, &base.name);
+    let listed = valid_attachments(base, json)?;
+    let valid: HashSet<String> = listed.iter().map(Identity::key).collect();
+    let store = store_of(base);
     let mut host = Host::open()?;
     let mut failures = Vec::new();
     let (mut stale, mut kept) = (Vec::new(), Vec::new());
@@ -44,8 +45,9 @@ pub fn gc(base: &Base, json: &Json) -> Result<()> {
         Ok(())
     })?;
     remove(stale, &store, &mut host, &mut failures);
-    failures.extend(claims::restore(&kept, &store, &base.state_dir, &mut host));
+    failures.extend(claims::restore(&kept, &store, &mut host));
     failures.extend(limits::remove_orphans(&mut host.socket).err().map(|error| error.to_string()));
+    failures.extend(foreign::collect(&store, &listed, begun).err().map(|error| error.to_string()));
     if failures.is_empty() { Ok(()) } else { Err(CniError::internal(failures.join("; "))) }
 }
 
@@ -71,5 +73,5 @@ fn remove(mut stale: Vec<Record>, store: &Store, host: &mut Host, failures: &mut
 }
 
 fn is_new(record: &Record, begun: u64) -> bool {
-    record.content.as_ref().is_ok_and(|attachment| attachment.created >= begun)
+    record.content.as_ref().is_ok_and(|attachment| attachment.created >= begun) || record.modified() >= begun
 }

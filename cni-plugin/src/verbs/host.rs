@@ -7,7 +7,8 @@ use weft_netlink::netns::NetNs;
 use weft_netlink::{LinkProbe, RouteSocket};
 
 use crate::ipam::record::Record;
-use crate::ipam::store::StoreError;
+use crate::ipam::store::{Store, StoreError};
+use crate::protocol::config::Base;
 use crate::protocol::env::Call;
 use crate::protocol::{CniError, Code, Result};
 use crate::wiring::ports::PortTable;
@@ -34,6 +35,11 @@ pub(super) fn undo(record: &Record, socket: &mut RouteSocket, ports: &mut PortTa
         ports.release(&[attachment])?;
     }
     Ok(delete_all(&record.links(), socket)?)
+}
+
+/// The store of the configuration's network.
+pub(super) fn store_of(base: &Base) -> Store {
+    Store::new(&base.state_dir, &base.data_dir, &base.name)
 }
 
 /// Opens the container's namespace and refuses the plugin's own, `host`.

@@ -6,6 +6,7 @@ pub mod add;
 pub mod check;
 mod claims;
 pub mod del;
+mod foreign;
 pub mod gc;
 mod host;
 pub mod loopback;

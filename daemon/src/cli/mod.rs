@@ -2,6 +2,7 @@
 
 mod agent;
 mod cleanup;
+mod export;
 mod lease;
 mod logging;
 mod services;
@@ -27,6 +28,7 @@ enum Command {
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Cleanup(cleanup::CleanupArgs),
+    Export(export::ExportArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -38,6 +40,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
+        Command::Export(args) => export::run(&args),
     }
 }
 

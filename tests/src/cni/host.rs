@@ -115,6 +115,12 @@ impl Host {
         self.scratch.join("state")
     }
 
+    /// The folder of host-local's reservations, which is not there unless a test writes it.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.scratch.join("networks")
+    }
+
     /// The subnet file of this machine, which is not there unless a test writes it.
     #[must_use]
     pub fn subnet_file(&self) -> PathBuf {
@@ -127,7 +133,7 @@ impl Host {
         Conf::raw(json!({
             "cniVersion": version, "name": "net", "type": "weft-cni", "bridge": "cni0", "isDefaultGateway": true,
             "stateDir": self.state_dir(), "subnetFile": self.subnet_file(),
-            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]]},
+            "ipam": {"type": "host-local", "dataDir": self.data_dir(), "ranges": [[{"subnet": "10.88.0.0/24"}]]},
         }))
     }
 

@@ -1,0 +1,97 @@
+//! `weft export`: pods' addresses as host-local would have recorded them, for a node that goes back to flannel.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use weft_cni::formats::Attachment;
+use weft_cni::formats::conflist::STATE_DIR;
+use weft_cni::formats::files::{Durability, write_atomically};
+use weft_cni::formats::host_local::{self, Owner};
+use weft_netlink::RouteSocket;
+
+use crate::overlay::attachments::recorded;
+
+/// Write what flannel's and the host-local plugin have to know of the pods that weft has attached, then exit.
+///
+/// For the way back: without it, they would give the addresses of running pods a second time. Writes for each live pod its
+/// reservation in host-local's store, and flannel's note, without which nothing of the pod would be deleted. Changes nothing
+/// of weft's; run it when the agent has stopped, before the other network's conflist is put in the place of weft's. Exit code
+/// 1 if an address is another container's there.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  weft export\n  rm /etc/cni/net.d/10-weft.conflist")]
+pub(super) struct ExportArgs {
+    /// Directory in which the CNI plugin records its attachments
+    #[arg(long, value_name = "DIR", default_value = STATE_DIR)]
+    cni_state_dir: PathBuf,
+
+    /// host-local's directory, with a directory for each network
+    #[arg(long, value_name = "DIR", default_value = host_local::DATA_DIR)]
+    data_dir: PathBuf,
+
+    /// Directory of flannel's notes
+    #[arg(long, value_name = "DIR", default_value = host_local::FLANNEL_DIR)]
+    flannel_dir: PathBuf,
+}
+
+pub(super) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
+    let live = live(&args.cni_state_dir)?;
+    let mut refused = 0;
+    for attachment in &live {
+        if let Err(error) = export(attachment, args) {
+            eprintln!("weft export: {error:#}");
+            refused += 1;
+        }
+    }
+    println!("exported {} of {} attachments to {}", live.len() - refused, live.len(), args.data_dir.display());
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The attachments of all networks whose interface on the host is there.
+fn live(state_dir: &Path) -> anyhow::Result<Vec<Attachment>> {
+    let context = || format!("cannot list {}", state_dir.display());
+    let networks = match fs::read_dir(state_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        networks => networks.with_context(context)?,
+    };
+    let links: HashSet<(u32, String)> =
+        RouteSocket::open()?.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    let mut live = Vec::new();
+    for network in networks {
+        let name = network.with_context(context)?.file_name();
+        let Some(name) = name.to_str() else { continue };
+        // The lock of `weft lease` lies there, too.
+        if state_dir.join(name).is_dir() {
+            live.extend(recorded(state_dir, name).with_context(context)?);
+        }
+    }
+    live.retain(|attachment| links.contains(&(attachment.status.host_index, attachment.host_interface.clone())));
+    Ok(live)
+}
+
+fn export(attachment: &Attachment, args: &ExportArgs) -> anyhow::Result<()> {
+    let identity = &attachment.identity;
+    let owner = Owner { container: identity.container.clone(), interface: Some(identity.interface.clone()) };
+    let directory = host_local::directory(&args.data_dir, &identity.network);
+    for ip in &attachment.ips {
+        let path = directory.join(ip.address.ip().to_string());
+        match fs::read(&path).ok().and_then(|bytes| Owner::parse(&bytes)) {
+            Some(other) if other != owner => {
+                bail!("{} is container {}'s, not {}'s", path.display(), other.container, owner.container);
+            }
+            Some(_) => {}
+            None => write(&path, &owner.render())?,
+        }
+    }
+    write(&args.flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment))
+}
+
+/// Durable: the other network's plugins expect of these files that they are there when the node is.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    write_atomically(path, text.as_bytes(), host_local::MODE, Durability::Durable)
+        .with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,75 @@
+//! containerd with the CRI plugin, as kubelet uses it: the conflist is read, pods come, are reached, and go.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use weft_tests::cni::Host;
+use weft_tests::containerd::Containerd;
+use weft_tests::{probe, skip, tool, wait};
+
+const SUBNET_FILE: &str =
+    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
+
+/// Pods through the life of one node's runtime.
+fn life(folder: &Path) {
+    let host = Host::new();
+    fs::write(host.subnet_file(), SUBNET_FILE).unwrap();
+    let runtime = Containerd::start(&host, folder).unwrap();
+    let first = runtime.run_sandbox("first", 0).unwrap();
+    let second = runtime.run_sandbox("second", 0).unwrap();
+    let addresses = [runtime.address(&first).unwrap(), runtime.address(&second).unwrap()];
+    assert_eq!(addresses.map(|ip| ip.to_string()), ["10.244.1.2", "10.244.1.3"]);
+    let reached = |at: usize| probe::ping(&host.netns, addresses[at], Duration::from_secs(5)).unwrap().is_some();
+    assert!(reached(0) && reached(1));
+    host.assert_attachments(2);
+
+    runtime.restart().unwrap();
+    assert_eq!(runtime.address(&first).unwrap(), addresses[0]);
+    assert!(reached(0) && reached(1));
+    runtime.remove_sandbox(&first).unwrap();
+    host.assert_attachments(1);
+    assert!(reached(1));
+
+    ports(&host, &runtime);
+    runtime.remove_sandbox(&second).unwrap();
+    host.assert_nothing_left();
+}
+
+/// Host ports come with keys in Go's capitals; either they are served, or the refusal shows that they were understood.
+fn ports(host: &Host, runtime: &Containerd<'_>) {
+    match runtime.run_sandbox("with-port", 18080) {
+        Ok(id) => {
+            let rules = host.netns.tool("nft", &["list", "table", "inet", "weft-cni"]).unwrap();
+            assert!(rules.contains("18080"), "{rules}");
+            runtime.remove_sandbox(&id).unwrap();
+            let rules = host.netns.tool("nft", &["list", "table", "inet", "weft-cni"]).unwrap();
+            assert!(!rules.contains("18080"), "{rules}");
+        }
+        Err(refusal) => {
+            let text = format!("{refusal:#}");
+            assert!(text.contains("runtimeConfig.portMappings"), "{text}");
+        }
+    }
+    wait::until(Duration::from_secs(5), "only the second pod", || host.records().len() == 1).unwrap();
+}
+
+#[test]
+fn t103_t125_debians_containerd() {
+    if tool::call("containerd", &["--version"]).is_err() || tool::call("runc", &["--version"]).is_err() {
+        skip!("containerd and runc are not installed");
+    }
+    life(Path::new("/usr/bin"));
+}
+
+#[test]
+fn t103_a_newer_containerd() {
+    let peers = std::env::var_os("WEFT_PEERS").map(PathBuf::from);
+    let found = peers.into_iter().flat_map(|peers| [peers.join("containerd/bin"), peers.join("bin"), peers]);
+    match found.into_iter().find(|folder| folder.join("containerd").is_file()) {
+        Some(folder) => life(&folder),
+        None => skip!("WEFT_PEERS names no folder with a containerd"),
+    }
+}
