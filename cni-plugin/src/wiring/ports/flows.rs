@@ -2,6 +2,10 @@
 //!
 //! A UDP client that goes on sending from one port goes on meeting what its first packet met: nobody, or a container that is
 //! gone. The flows that host ports are about are forgotten, so that their next packet is a new one.
+//!
+//! They are listed first, which takes 16 ms a family where the kernel's table has 262,144 buckets. Newer kernels could forget
+//! them unseen in less time, but their filter takes every IPv6 address for the one that is meant, except that one itself
+//! (Linux 6.18).
 
 use std::net::IpAddr;
 
