@@ -2,7 +2,8 @@
 //!
 //! One machine of its own for each case, the binary called as a runtime would call it.
 //!
-//! Not here: the parts of 11 and 14 about bandwidth; those about port mappings stand in `cni_h_ports`.
+//! Not here: the parts of 11 and 14 about port mappings, which stand in `cni_h_ports.rs`, and about bandwidth, in
+//! `cni_i_bandwidth.rs`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 

@@ -125,8 +125,13 @@ fn remove_links(bridge: &str, devices: &[String]) -> anyhow::Result<()> {
             && link.name.starts_with("veth")
     };
     let is_device = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { .. }) && devices.contains(&link.name);
+    // What limits pods has the name of a port, and is none.
+    let is_limiter = |link: &&Link| {
+        attachment::limiter_digits(&link.name).is_some() && link.kind == LinkKind::Other("ifb".to_owned())
+    };
     let made_bridge = bridge.filter(|bridge| bridge.alias.as_deref() == Some(BRIDGE_ALIAS));
-    let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_device)).chain(made_bridge);
+    let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_limiter));
+    let doomed = doomed.chain(links.iter().filter(is_device)).chain(made_bridge);
     for verdict in socket.run(doomed.map(|link| delete_link(link.index)).collect())? {
         match verdict {
             Err(error) if !error.is_absent() => return Err(error.into()),

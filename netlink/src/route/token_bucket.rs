@@ -81,7 +81,7 @@ impl TokenBucket {
         attributes.string(TCA_KIND).as_deref() == Some(KIND)
             && rate == Some(self.rate)
             && word(24) == Some(self.limit)
-            && word(28).is_some_and(|found| away(found) <= 1 + (self.buffer() >> 20))
+            && word(28).is_some_and(|found| away(found) <= 1 + (self.buffer() >> 28))
     }
 }
 
