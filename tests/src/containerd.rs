@@ -151,8 +151,9 @@ fn text(field: Option<&[u8]>) -> Result<String> {
     Ok(String::from_utf8(field.context("the answer lacks a field")?.to_vec())?)
 }
 
-/// As the agent installs it, with this machine's folders.
-fn conflist(host: &Host) -> Value {
+/// The conflist as the agent installs it, with this machine's folders.
+#[must_use]
+pub fn conflist(host: &Host) -> Value {
     json!({
         "cniVersion": "1.0.0", "cniVersions": ["0.4.0", "1.0.0", "1.1.0"], "name": "cbr0",
         "plugins": [{

@@ -7,8 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use weft_tests::cni::Host;
-use weft_tests::containerd::Containerd;
+use weft_tests::containerd::{Containerd, conflist};
 use weft_tests::{probe, skip, tool, wait};
+
+/// Where a program of `WEFT_PEERS` is.
+fn peer(program: &str) -> Option<PathBuf> {
+    let peers = PathBuf::from(std::env::var_os("WEFT_PEERS")?);
+    let folders = [peers.join("containerd/bin"), peers.join("bin"), peers];
+    folders.into_iter().find(|folder| folder.join(program).is_file())
+}
 
 const SUBNET_FILE: &str =
     "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
@@ -66,10 +73,29 @@ fn t103_t125_debians_containerd() {
 
 #[test]
 fn t103_a_newer_containerd() {
-    let peers = std::env::var_os("WEFT_PEERS").map(PathBuf::from);
-    let found = peers.into_iter().flat_map(|peers| [peers.join("containerd/bin"), peers.join("bin"), peers]);
-    match found.into_iter().find(|folder| folder.join("containerd").is_file()) {
+    match peer("containerd") {
         Some(folder) => life(&folder),
         None => skip!("WEFT_PEERS names no folder with a containerd"),
     }
+}
+
+#[test]
+fn t103_cnitool_adds_checks_and_deletes() {
+    let Some(folder) = peer("cnitool") else { skip!("WEFT_PEERS names no folder with a cnitool") };
+    let host = Host::new();
+    fs::write(host.subnet_file(), SUBNET_FILE).unwrap();
+    let conf = host.scratch.join("net.d");
+    fs::create_dir_all(&conf).unwrap();
+    fs::write(conf.join("10-weft.conflist"), conflist(&host).to_string()).unwrap();
+    let pod = host.pod();
+    let tool = |verb: &str| {
+        let mut command = tool::command(folder.join("cnitool"));
+        command.args([verb, "cbr0"]).arg(pod.netns.path()).env("NETCONFPATH", &conf);
+        command.env("CNI_PATH", host.plugin().parent().unwrap());
+        host.netns.command(&mut command).unwrap()
+    };
+    assert!(tool("add").contains("10.244.1.2/24"));
+    tool("check");
+    tool("del");
+    host.assert_nothing_left();
 }

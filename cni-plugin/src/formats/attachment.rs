@@ -450,6 +450,24 @@ mod tests {
         }
     }
 
+    /// Record files as some version wrote them: each later one must read them, and each earlier one what a later one adds.
+    #[test]
+    fn t102_records_of_other_versions_are_read() {
+        let first = r#""network":"cbr0","container":"c1","interface":"eth0","pid":7,"created":1,
+            "sandbox":{"path":"/run/netns/x","device":4,"inode":40000000},"hostInterface":"veth0",
+            "hostMac":"0a:58:00:00:00:01","containerMac":"0a:58:0a:f4:01:02","bridge":"cni0","mtu":1450,
+            "ips":[{"address":"10.244.1.2/24","gateway":"10.244.1.1"}],"routes":[]"#;
+        for added in ["", r#","aLaterVersion":{"adds":[1,null]}"#] {
+            let body = format!("{{{first}{added}}}");
+            let mut bytes = sample().encode();
+            bytes.truncate(HEADER);
+            bytes[8..12].copy_from_slice(&u32::try_from(body.len()).unwrap().to_le_bytes());
+            bytes[12..16].copy_from_slice(&crc32c(body.as_bytes()).to_le_bytes());
+            bytes.extend_from_slice(body.as_bytes());
+            assert_eq!(Attachment::decode(&bytes).unwrap(), sample());
+        }
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_an_answer_not_a_panic(bytes: Vec<u8>) {

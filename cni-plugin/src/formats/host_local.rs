@@ -76,9 +76,10 @@ pub fn address_of(file_name: &str) -> Option<IpAddr> {
 }
 
 /// What flannel's plugin must find on DEL to call the bridge plugin for a container that weft has attached: without it, it
-/// takes the container for one that it never had, and its addresses stay taken until the next boot.
+/// takes the container for one that it never had, and its addresses stay taken until the next boot. `data_dir` is where
+/// host-local finds them.
 #[must_use]
-pub fn flannel_delegate(attachment: &Attachment) -> String {
+pub fn flannel_delegate(attachment: &Attachment, data_dir: &Path) -> String {
     let subnet = |ip: &super::attachment::AssignedIp| format!("{}/{}", ip.address.network(), ip.address.prefix());
     let ranges: Vec<_> = attachment.ips.iter().map(|ip| json!([{"subnet": subnet(ip)}])).collect();
     let delegate = json!({
@@ -89,7 +90,7 @@ pub fn flannel_delegate(attachment: &Attachment) -> String {
         "bridge": attachment.bridge,
         "isGateway": true,
         "ipMasq": false,
-        "ipam": {"type": "host-local", "ranges": ranges},
+        "ipam": {"type": "host-local", "dataDir": data_dir, "ranges": ranges},
     });
     delegate.to_string()
 }

@@ -360,3 +360,18 @@ fn t101_an_exported_attachment_is_forgotten_there_too() {
     bench.store.forget(&[reservation.record()]).unwrap();
     assert!(!directory.join("10.1.0.2").exists() && directory.join("10.1.0.3").exists());
 }
+
+#[test]
+fn t102_a_pool_of_another_version_is_built_anew() {
+    let bench = Bench::new("10.1.0.0/29");
+    let held: Vec<_> = ["a", "b"].map(|container| bench.add(container).unwrap()).into();
+    let path = bench.store.directory.join("pool");
+    for version in [1, 77] {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[7] = version;
+        fs::write(&path, bytes).unwrap();
+        let given = ip(&bench.add(&format!("v{version}")).unwrap());
+        assert!(!held.iter().any(|reservation| ip(reservation) == given), "{given}");
+        bench.assert_consistent();
+    }
+}

@@ -87,7 +87,7 @@ fn export(attachment: &Attachment, args: &ExportArgs) -> anyhow::Result<()> {
             None => write(&path, &owner.render())?,
         }
     }
-    write(&args.flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment))
+    write(&args.flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment, &args.data_dir))
 }
 
 /// Durable: the other network's plugins expect of these files that they are there when the node is.
