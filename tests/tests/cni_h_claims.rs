@@ -190,7 +190,7 @@ fn t051_ports_are_released_when_namespace_and_interface_went_first() {
 }
 
 #[test]
-fn t113_after_a_flush_the_next_add_makes_the_table_anew() {
+fn t113_after_a_flush_the_next_add_makes_the_table_anew_for_all() {
     for_each_version(|host, conf| {
         let uplink = Uplink::new(host);
         let (old, new) = (host.pod(), host.pod());
@@ -200,19 +200,23 @@ fn t113_after_a_flush_the_next_add_makes_the_table_anew() {
         if checks {
             host.check(&mine, &old, &result.0).done();
         }
-        host.netns.tool("nft", &["flush", "ruleset"]).unwrap();
-        let _ = host.add(&with_ports(conf, &[port(8081)]), &new).result();
-        assert!(reaches(&uplink, 8081, &new));
+        let flush = || drop(host.netns.tool("nft", &["flush", "ruleset"]).unwrap());
+        flush();
         assert!(!reaches(&uplink, 8080, &old));
         if checks {
             let refusal = host.check(&mine, &old, &result.0).refusal();
-            assert!(refusal.text.contains("host ports") && refusal.text.contains("ports4"), "{refusal:?}");
+            assert!(refusal.text.contains("host ports"), "{refusal:?}");
         }
         if conf.is_at_least("1.1.0") {
-            host.gc(conf, &[&old, &new]).done();
+            host.gc(conf, &[&old]).done();
             assert!(reaches(&uplink, 8080, &old));
             host.check(&mine, &old, &result.0).done();
+            flush();
         }
+        // Most runtimes do not call GC.
+        let _ = host.add(&with_ports(conf, &[port(8081)]), &new).result();
+        assert!(reaches(&uplink, 8081, &new));
+        assert!(reaches(&uplink, 8080, &old), "an ADD that makes the table restores what others have lost");
         // DEL needs no table.
         host.netns.tool("nft", &["flush", "ruleset"]).unwrap();
         host.del(conf, &old).done();

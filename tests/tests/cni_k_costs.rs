@@ -1,5 +1,7 @@
 //! What ADD and DEL ask of the kernel, counted: figures that do not depend on how fast the machine is (cni.md, group K).
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
 use anyhow::{Context, Result};
 use weft_tests::cni::{Call, Host, Outcome};
 use weft_tests::trace::{self, Trace};
@@ -10,6 +12,15 @@ const ADD_CALLS: usize = 104;
 const DEL_CALLS: usize = 68;
 /// Where the machine is busy, ADD and DEL ask more than once whether the kernel is done; one of so many does not.
 const PODS: usize = 8;
+
+/// What it may take on disk, in bytes. Memory is measured in bench/, without the test's own pages in it.
+const SIZE: u64 = 2 << 20;
+
+#[test]
+fn t131_the_binary_is_small() {
+    let size = Host::new().plugin().metadata().unwrap().len();
+    assert!(size <= SIZE, "{size} bytes");
+}
 
 #[test]
 fn t129_the_requests_of_an_add_and_a_del_are_few_and_known() {

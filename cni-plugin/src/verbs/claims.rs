@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::host::{Host, undo};
 use crate::formats::attachment::Attachment;
-use crate::ipam::reclaim::is_dead;
+use crate::ipam::reclaim::{has_link, is_dead};
 use crate::ipam::search::record_of_interface;
-use crate::ipam::store::Store;
+use crate::ipam::store::{Store, StoreError};
 use crate::protocol::{CniError, Result};
 use crate::wiring::ports::{Claim, Rival, open_loopback};
 
@@ -25,18 +25,37 @@ const GRACE: Duration = Duration::from_millis(250);
 /// # Errors
 /// Code 11 naming the owner of a port that is taken; what the kernel says. Ports may then be claimed.
 pub(super) fn claim(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
-    claim_with(attachment, store, host, false)
+    if claim_with(attachment, store, host, false)? {
+        // Either nobody had ports yet, or somebody has flushed all tables. Runtimes that never call GC have no other occasion.
+        // What others miss is no reason to refuse this one.
+        let _ = restore(&others_with_ports(attachment, store, host)?, store, host);
+    }
+    Ok(())
 }
 
-/// As [`claim`]; `making` makes the table what it has to be, whether it seems to be there or not.
-fn claim_with(attachment: &Attachment, store: &Store, host: &mut Host, making: bool) -> Result<()> {
+/// The attachments of this network that have host ports and live, but for this one.
+fn others_with_ports(attachment: &Attachment, store: &Store, host: &Host) -> Result<Vec<Attachment>> {
+    let mut others = Vec::new();
+    store.visit(|record| -> std::result::Result<(), StoreError> {
+        let lives = |other: &Attachment| {
+            !other.host_ports.is_empty() && other.identity != attachment.identity && has_link(other, &host.probe)
+        };
+        others.extend(record.content.ok().filter(lives));
+        Ok(())
+    })?;
+    Ok(others)
+}
+
+/// As [`claim`], and returns whether the table had to be made; `making` makes it what it has to be, whether it seems to be
+/// there or not.
+fn claim_with(attachment: &Attachment, store: &Store, host: &mut Host, making: bool) -> Result<bool> {
     if attachment.host_ports.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     open_loopback(attachment)?;
-    let (begun, mut vain) = (Instant::now(), 0);
+    let (begun, mut vain, mut made) = (Instant::now(), 0, false);
     loop {
-        let rivals = match attempt(attachment, store, host, making)? {
+        let rivals = match attempt(attachment, store, host, making, &mut made)? {
             Claim::Made => break,
             Claim::Taken(rivals) => rivals,
             Claim::NoTable => Vec::new(),
@@ -55,7 +74,8 @@ fn claim_with(attachment: &Attachment, store: &Store, host: &mut Host, making: b
             None => return Err(CniError::later("host ports: the table kept changing")),
         }
     }
-    Ok(host.ports.forget_earlier_flows(attachment, &mut host.socket)?)
+    host.ports.forget_earlier_flows(attachment, &mut host.socket)?;
+    Ok(made)
 }
 
 /// Makes right what live attachments have lost of their host ports (somebody may have flushed all tables), and removes
@@ -84,17 +104,20 @@ pub(super) fn restore(live: &[Attachment], store: &Store, host: &mut Host) -> Ve
 /// Claims an attachment's ports anew, of which it may have some.
 fn reclaim(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
     host.ports.release(&[attachment])?;
-    claim_with(attachment, store, host, true)
+    claim_with(attachment, store, host, true).map(drop)
 }
 
-/// One attempt. The table is made if it is not there, by one process at a time.
-fn attempt(attachment: &Attachment, store: &Store, host: &mut Host, making: bool) -> Result<Claim> {
+/// One attempt. The table is made if it is not there, by one process at a time; `made` is set if this one did.
+fn attempt(attachment: &Attachment, store: &Store, host: &mut Host, making: bool, made: &mut bool) -> Result<Claim> {
     if making {
         return store.exclusively(|| Ok(host.ports.claim(attachment, true)?));
     }
     match host.ports.claim(attachment, false)? {
         Claim::NoTable => store.exclusively(|| match host.ports.claim(attachment, false)? {
-            Claim::NoTable => Ok(host.ports.claim(attachment, true)?),
+            Claim::NoTable => {
+                *made = true;
+                Ok(host.ports.claim(attachment, true)?)
+            }
             outcome => Ok(outcome),
         }),
         outcome => Ok(outcome),
