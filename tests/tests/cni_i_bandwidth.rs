@@ -365,3 +365,34 @@ fn t090_t091_a_killed_add_leaves_no_device() {
     }
     assert!(killed >= 20, "{killed}");
 }
+
+#[test]
+fn t089_a_killed_del_is_finished_by_the_next() {
+    if tool::call("strace", &["-V"]).is_err() {
+        skip!("strace is not installed");
+    }
+    let host = Host::new();
+    let mut killed = 0;
+    for syscall in ["sendto", "clone,fork,vfork", "unlink,unlinkat", "pwrite64", "ioctl"] {
+        for nth in 1..20 {
+            let conf = limited(&host.conf(VERSIONS[nth % 4]), true, true);
+            let pod = host.pod();
+            let _ = host.add(&conf, &pod).result();
+            let inject = format!("inject={syscall}:signal=SIGKILL:when={nth}");
+            let call = host.call("DEL", &conf, &pod, "eth0");
+            let outcome = host.make(&call.under(&["strace", "-f", "-o", "/dev/null", "-e", &inject]));
+            if nth % 2 == 0 {
+                // The runtime lists it no more.
+                let other = host.conf("1.1.0");
+                host.gc(&other, &[]).done();
+            }
+            host.del(&conf, &pod).done();
+            assert_no_device_left(&host);
+            if outcome.succeeded() {
+                break;
+            }
+            killed += 1;
+        }
+    }
+    assert!(killed >= 5, "{killed}");
+}

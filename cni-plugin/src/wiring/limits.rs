@@ -13,8 +13,8 @@ use super::teardown::{delete_all, delete_now};
 use crate::formats::attachment::{Attachment, Limit, host_interface_of, limiter_digits};
 use crate::protocol::{CniError, Result};
 
-/// Packets wait as long as this at most, apart from a burst: a quarter of a tenth of a second's worth.
-const WAITING_TIMES_PER_SECOND: u64 = 40;
+/// Packets wait for 25 ms at most, a fortieth of a second, apart from what is let wait of a burst.
+const WAITS_PER_SECOND: u64 = 40;
 /// How much of a burst may wait, in bytes. Runtimes that are told no burst ask for half a gigabyte; a container that sends
 /// without heed would fill as much of the host's memory.
 const WAITING_BURST: u64 = 1024 * 1024;
@@ -22,7 +22,7 @@ const WAITING_BURST: u64 = 1024 * 1024;
 /// The queue that keeps a limit.
 fn bucket(limit: Limit) -> TokenBucket {
     let (rate, burst) = (limit.rate / 8, limit.burst / 8);
-    let waiting = rate / WAITING_TIMES_PER_SECOND + burst.min(WAITING_BURST);
+    let waiting = rate / WAITS_PER_SECOND + burst.min(WAITING_BURST);
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     TokenBucket { rate, burst: narrow(burst), limit: narrow(waiting) }
 }
