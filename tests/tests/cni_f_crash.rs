@@ -297,7 +297,7 @@ fn t095_calls_that_a_signal_interrupted_are_made_again_or_fail_whole() {
         skip!("strace is not installed, or may not trace");
     }
     failing_adds(
-        &["sendto", "sendmsg", "recvmsg", "recvfrom", "openat", "pwrite64", "fcntl", "flock"],
+        &["sendto", "sendmsg", "recvmsg", "recvfrom", "open", "openat", "pwrite64", "fcntl", "flock"],
         "EINTR",
         &[5, 11],
     );
@@ -309,8 +309,8 @@ fn t095_a_store_that_cannot_be_read_or_written_fails_an_add_whole() {
         skip!("strace is not installed, or may not trace");
     }
     // What is not the store's: the namespaces and the kernel's settings (4, 999).
-    failing_adds(&["openat", "linkat", "pwrite64", "unlink", "ftruncate"], "EIO", &[4, 5, 999]);
-    failing_adds(&["openat", "linkat", "pwrite64"], "ENOSPC", &[4, 5, 999]);
+    failing_adds(&["open", "openat", "linkat", "pwrite64", "unlink", "ftruncate"], "EIO", &[4, 5, 999]);
+    failing_adds(&["open", "openat", "linkat", "pwrite64"], "ENOSPC", &[4, 5, 999]);
 }
 
 /// A file system of its own for the plugin's state, gone with its owner.
