@@ -36,6 +36,17 @@ impl Ward {
         self.host.call(verb, &self.conf, pod, "eth0")
     }
 
+    /// Where ADD can be injured. The first of a kind also makes what all of them share, so the second counts.
+    fn points_of_add(&self) -> Vec<Point> {
+        let pod = self.host.pod();
+        let _ = self.host.make(&self.call("ADD", &pod)).result();
+        self.host.del(&self.conf, &pod).done();
+        let all = points(&self.host, self.call("ADD", &pod));
+        self.host.del(&self.conf, &pod).done();
+        assert!(all.len() > 20, "{all:?}");
+        all
+    }
+
     /// Nothing is left but the neighbour, who is well.
     fn assert_clean(&self, story: &str) {
         let rest = || -> Result<(), String> {
@@ -109,10 +120,7 @@ enum Then {
 fn killed_adds(then: Then) {
     for kind in kinds() {
         let ward = Ward::new(kind);
-        let first = ward.host.pod();
-        let all = points(&ward.host, ward.call("ADD", &first));
-        assert!(all.len() > 20, "{all:?}");
-        ward.host.del(&ward.conf, &first).done();
+        let all = ward.points_of_add();
         for point in &all {
             let story = format!("{kind}: ADD killed at {} {}, then {then:?}", point.name, point.nth);
             let pod = ward.host.pod();
@@ -182,6 +190,34 @@ fn t091_add_killed_anywhere_then_the_same_again() {
 }
 
 #[test]
+fn t089_the_first_add_of_a_machine_killed_anywhere_does_not_stop_the_next() {
+    if !can_injure() {
+        skip!("strace is not installed, or may not trace");
+    }
+    for kind in kinds() {
+        let virgin = || {
+            let host = Host::new();
+            let (conf, pod) = (conf(&host, kind), host.pod());
+            (host, conf, pod)
+        };
+        let (host, first, pod) = virgin();
+        for point in points(&host, host.call("ADD", &first, &pod, "eth0")) {
+            let story = format!("{kind}: the first ADD killed at {} {}", point.name, point.nth);
+            let (host, conf, pod) = virgin();
+            let outcome = host.make(&injured(host.call("ADD", &conf, &pod, "eth0"), &point.kill()));
+            assert_eq!(outcome.output.exit, None, "{story}: was not killed: {outcome:?}");
+            let next = host.pod();
+            let result = host.add(&conf.clone().without("runtimeConfig"), &next).result();
+            assert!(probe::ping(&host.netns, result.ip(), LIMIT).unwrap().is_some(), "{story}");
+            host.del(&conf, &pod).done();
+            Ward::assert_no_interface(&pod, &story);
+            host.assert_attachments(1);
+            let _ = host.add(&conf, &pod).result();
+        }
+    }
+}
+
+#[test]
 fn t094_del_killed_anywhere_goes_on_where_it_was() {
     if !can_injure() {
         skip!("strace is not installed, or may not trace");
@@ -245,9 +281,7 @@ fn t085_t094_gc_killed_anywhere_goes_on_where_it_was() {
 fn failing_adds(names: &[&str], errno: &str, codes: &[i64]) {
     for kind in kinds() {
         let ward = Ward::new(kind);
-        let first = ward.host.pod();
-        let all = points(&ward.host, ward.call("ADD", &first));
-        ward.host.del(&ward.conf, &first).done();
+        let all = ward.points_of_add();
         let hit: Vec<Point> = all.into_iter().filter(|point| names.contains(&point.name.as_str())).collect();
         assert!(!hit.is_empty(), "{names:?} are not called");
         for point in hit {
@@ -297,7 +331,7 @@ fn t095_calls_that_a_signal_interrupted_are_made_again_or_fail_whole() {
         skip!("strace is not installed, or may not trace");
     }
     failing_adds(
-        &["sendto", "sendmsg", "recvmsg", "recvfrom", "openat", "pwrite64", "fcntl", "flock"],
+        &["sendto", "sendmsg", "recvmsg", "recvfrom", "open", "openat", "pwrite64", "fcntl", "flock"],
         "EINTR",
         &[5, 11],
     );
@@ -309,8 +343,8 @@ fn t095_a_store_that_cannot_be_read_or_written_fails_an_add_whole() {
         skip!("strace is not installed, or may not trace");
     }
     // What is not the store's: the namespaces and the kernel's settings (4, 999).
-    failing_adds(&["openat", "linkat", "pwrite64", "unlink", "ftruncate"], "EIO", &[4, 5, 999]);
-    failing_adds(&["openat", "linkat", "pwrite64"], "ENOSPC", &[4, 5, 999]);
+    failing_adds(&["open", "openat", "linkat", "pwrite64", "unlink", "ftruncate"], "EIO", &[4, 5, 999]);
+    failing_adds(&["open", "openat", "linkat", "pwrite64"], "ENOSPC", &[4, 5, 999]);
 }
 
 /// A file system of its own for the plugin's state, gone with its owner.
