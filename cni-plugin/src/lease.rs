@@ -10,12 +10,13 @@ use std::path::Path;
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, Flock, FlockArg, OFlag, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::SigSet;
 
 use crate::formats::SubnetEnv;
 use crate::formats::attachment::LEASE_LOCK;
 use crate::formats::conflist::Etcd;
+use crate::ipam::lock;
 use crate::node;
 use crate::protocol::config::NetConf;
 use crate::protocol::{CniError, Result};
@@ -59,27 +60,15 @@ pub(crate) fn obtain(conf: &NetConf, read: impl Fn() -> Result<Option<SubnetEnv>
     }
 }
 
-fn lock(state_dir: &Path) -> Result<Flock<File>> {
+fn lock(state_dir: &Path) -> Result<File> {
     let path = state_dir.join(LEASE_LOCK);
     let open = || -> io::Result<File> {
         std::fs::create_dir_all(state_dir)?;
         File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)
     };
-    let mut file = open().map_err(|error| CniError::io(path.display(), error))?;
-    let begun = Instant::now();
-    loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((unlocked, _)) if begun.elapsed() < DEADLINE => file = unlocked,
-            Err((_, errno)) => {
-                return Err(CniError::later(format!(
-                    "another process still leases a subnet: {}: {errno}",
-                    path.display()
-                )));
-            }
-        }
-        pause_for(Duration::from_millis(20));
-    }
+    let file = open().map_err(|error| CniError::io(path.display(), error))?;
+    lock::exclusive(file, DEADLINE)
+        .map_err(|error| CniError::later(format!("another process still leases a subnet: {}: {error}", path.display())))
 }
 
 fn arguments(etcd: &Etcd, subnet_file: &Path) -> Vec<String> {

@@ -55,7 +55,8 @@ fn retry<T>(deadline: Duration, mut attempt: impl FnMut() -> Result<T, Errno>) -
             Err(Errno::EINTR) => {}
             Err(Errno::EWOULDBLOCK) if begun.elapsed() < deadline => {
                 pause_for(pause);
-                pause = (pause * 2).min(Duration::from_millis(1));
+                // Who has waited for long will wait longer, and shall not keep the machine busy with it.
+                pause = (pause * 2).min(Duration::from_millis(1) + begun.elapsed() / 16);
             }
             Err(errno) => return Err(errno.into()),
         }

@@ -8,7 +8,7 @@ pub mod allocator;
 mod bitmap;
 mod boot;
 pub mod foreign;
-mod lock;
+pub(crate) mod lock;
 pub mod pool;
 pub mod range;
 pub mod reclaim;

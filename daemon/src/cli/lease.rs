@@ -2,19 +2,19 @@
 //!
 //! The lease names no back end, so peers do not take the node for reachable; the agent takes the lease over when it comes.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use weft_cni::formats::files::{Durability, write_atomically};
 use weft_cni::formats::subnet_env::MODE;
-use weft_netlink::{Errno, RouteSocket};
+use weft_netlink::RouteSocket;
 
 use super::settings::{public_ips, uplink_spec};
 use super::{TRY_AGAIN, logging};
@@ -110,16 +110,17 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
 }
 
 /// The lock of this node, held until dropped: of two plugins that find no subnet file one waits for the other.
-async fn lock(run_dir: &Path, deadline: Instant) -> anyhow::Result<Flock<File>> {
+async fn lock(run_dir: &Path, deadline: Instant) -> anyhow::Result<File> {
     let path = run_dir.join(LEASE_LOCK);
     std::fs::create_dir_all(run_dir).with_context(|| format!("cannot make the directory {}", run_dir.display()))?;
-    let mut file = File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
+    let file = File::create(&path).with_context(|| format!("cannot open the lock {}", path.display()))?;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(lock),
-            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = unlocked,
-            Err((_, Errno::EWOULDBLOCK)) => return Err(LockBusy(path.display().to_string()).into()),
-            Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => {}
+            Err(TryLockError::WouldBlock) => return Err(LockBusy(path.display().to_string()).into()),
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            Err(TryLockError::Error(error)) => bail!("cannot lock {}: {error}", path.display()),
         }
         sleep(LOCK_POLL).await;
     }
