@@ -56,17 +56,29 @@ impl<'a> Containerd<'a> {
     }
 
     fn await_ready(&self) -> Result<()> {
-        let socket = self.socket();
         let ready = || -> Result<()> {
-            let status = call(&socket, "Status", &Message::default())?;
-            // Conditions: 1 is the type, 2 whether it holds.
-            let text = String::from_utf8_lossy(&status).into_owned();
-            anyhow::ensure!(!text.contains("NetworkPluginNotReady"), "the network is not ready");
+            anyhow::ensure!(self.network_is_ready()?, "the network is not ready");
             let imported = self.host.scratch.join("imported").exists();
             anyhow::ensure!(imported, "the image is not there yet");
             Ok(())
         };
         wait::until_ok(LIMIT, "containerd", ready).map_err(|error| anyhow::anyhow!("{error}; {}", self.log()))
+    }
+
+    /// Whether it would let kubelet run pods: it has a network configuration.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn network_is_ready(&self) -> Result<bool> {
+        let status = call(&self.socket(), "Status", &Message::default())?;
+        // The reason of the condition NetworkReady, if that is false.
+        Ok(!String::from_utf8_lossy(&status).contains("NetworkPluginNotReady"))
+    }
+
+    /// The folder that it reads network configurations from.
+    #[must_use]
+    pub fn conf_dir(&self) -> PathBuf {
+        self.host.scratch.join("net.d")
     }
 
     fn socket(&self) -> PathBuf {

@@ -56,11 +56,39 @@ fn ports(host: &Host, runtime: &Containerd<'_>) {
 }
 
 #[test]
-fn t103_t125_debians_containerd() {
+fn t103_debians_containerd() {
     if tool::call("containerd", &["--version"]).is_err() || tool::call("runc", &["--version"]).is_err() {
         skip!("containerd and runc are not installed");
     }
     life(Path::new("/usr/bin"));
+}
+
+/// The agent writes its conflist beside its place and renames it. Out of another folder containerd would not see it come.
+#[test]
+fn t127_a_conflist_that_is_renamed_within_its_folder_is_read() {
+    if tool::call("containerd", &["--version"]).is_err() || tool::call("runc", &["--version"]).is_err() {
+        skip!("containerd and runc are not installed");
+    }
+    let host = Host::new();
+    fs::write(host.subnet_file(), SUBNET_FILE).unwrap();
+    let runtime = Containerd::start(&host, Path::new("")).unwrap();
+    let installed = runtime.conf_dir().join("10-weft.conflist");
+    let ready = |wanted: bool| runtime.network_is_ready().is_ok_and(|ready| ready == wanted);
+    let withdraw = || {
+        fs::remove_file(&installed).unwrap();
+        wait::until(Duration::from_secs(5), "no network without a conflist", || ready(false)).unwrap();
+    };
+    withdraw();
+    let beside = host.scratch.join("10-weft.conflist");
+    fs::write(&beside, conflist(&host).to_string()).unwrap();
+    fs::rename(&beside, &installed).unwrap();
+    let unseen = || if ready(false) { Ok(()) } else { Err("seen") };
+    wait::throughout(Duration::from_secs(1), unseen).unwrap();
+    withdraw();
+    let temporary = runtime.conf_dir().join(".10-weft.conflist.1.tmp");
+    fs::write(&temporary, conflist(&host).to_string()).unwrap();
+    fs::rename(&temporary, &installed).unwrap();
+    wait::until(Duration::from_secs(5), "the conflist to be read", || ready(true)).unwrap();
 }
 
 #[test]
