@@ -70,7 +70,7 @@ impl From<StoreError> for CniError {
                 Code::TryAgainLater
             }
             StoreError::Allocate(error) if error.is_want_of_addresses() => Code::TryAgainLater,
-            StoreError::Allocate(_) => Code::InvalidConfig,
+            StoreError::TooLong { .. } | StoreError::Allocate(_) => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())
     }
