@@ -181,6 +181,15 @@ fn t040_the_resolvers_settings_are_reported() {
 }
 
 #[test]
+fn t039_more_routes_than_a_record_can_hold_are_refused() {
+    let host = Host::new();
+    let (conf, pod) = (host.conf("1.0.0"), host.pod());
+    let routes: Vec<Value> = (0..5000).map(|n| json!({"dst": format!("172.{}.{}.0/24", n / 256, n % 256)})).collect();
+    host.add(&conf.with_ipam("routes", routes), &pod).refused(7, &["record"]);
+    host.assert_nothing_left();
+}
+
+#[test]
 fn t039_routes_of_ipv6_are_applied_to_the_letter() {
     for_each_version(|host, conf| {
         let routes = json!([

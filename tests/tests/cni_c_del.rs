@@ -31,6 +31,21 @@ fn t050_deleting_twice_succeeds_twice() {
 }
 
 #[test]
+fn t050_a_container_may_have_a_longer_name_than_a_file() {
+    let host = Host::new();
+    // Flannel's notes are files of containers' names.
+    let notes = host.scratch.join("notes");
+    fs::create_dir(&notes).unwrap();
+    let (conf, pod) = (host.conf("1.0.0").with("dataDir", notes.to_str().unwrap()), host.pod());
+    let named = |verb| host.call(verb, &conf, &pod, "eth0").with("CNI_CONTAINERID", "c".repeat(300));
+    let _ = host.make(&named("ADD")).result();
+    for _ in 0..2 {
+        host.make(&named("DEL")).done();
+    }
+    host.assert_nothing_left();
+}
+
+#[test]
 fn t051_without_a_namespace_everything_is_released() {
     for_each_version(|host, conf| {
         let pod = host.pod();

@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
 use serde_json::{Value, json};
 use weft_tests::cni::{Conf, Host, Outcome, Pod, Uplink, for_each_version};
 use weft_tests::probe::{Answer, Dialogue, ProbeServer, Question};
@@ -190,6 +193,83 @@ fn t051_ports_are_released_when_namespace_and_interface_went_first() {
 }
 
 #[test]
+fn t051_ports_are_released_when_the_record_is_lost_or_damaged() {
+    let host = Host::new();
+    let conf = with_ports(&host.conf("1.0.0").with_subnets(&["10.88.0.0/24", "fd00:88::/64"]), &[port(8080)]);
+    let conf = conf.with("masqAll", true);
+    let damages: [fn(&Path); 2] = [
+        |record| std::fs::remove_file(record).unwrap(),
+        |record| std::fs::File::options().write(true).open(record).unwrap().set_len(100).unwrap(),
+    ];
+    for damage in damages {
+        let pod = host.pod();
+        let _ = host.add(&conf, &pod).result();
+        damage(&host.records()[0]);
+        host.del(&conf, &pod).done();
+        // Whoever gets the address next would be reached by them.
+        host.assert_no_ports();
+        host.assert_nothing_left();
+    }
+}
+
+#[test]
+fn t113_rules_that_somebody_took_away_are_made_by_the_next_add() {
+    let host = Host::new();
+    let uplink = Uplink::new(&host);
+    let conf = host.conf("1.0.0");
+    let sabotages: [&[&str]; 4] = [
+        &["flush", "table", "inet", "weft-cni"],
+        &["flush", "chain", "inet", "weft-cni", "translate"],
+        &["add", "table", "inet", "weft-cni", "{ flags dormant; }"],
+        // What is there of a table that somebody has begun to make.
+        &["delete table inet weft-cni; add table inet weft-cni; \
+             add map inet weft-cni ports4 { type inet_proto . inet_service : ipv4_addr . inet_service; }; \
+             add set inet weft-cni own4 { type ipv4_addr . ipv4_addr; }; \
+             add set inet weft-cni home4 { type ifname . ipv4_addr; };"],
+    ];
+    for sabotage in sabotages {
+        let (old, new) = (host.pod(), host.pod());
+        let mine = with_ports(&conf, &[port(8080)]);
+        let result = host.add(&mine, &old).result();
+        host.netns.tool("nft", sabotage).unwrap();
+        host.check(&mine, &old, &result.0).refused(999, &["host ports", "weft-cni"]);
+        let _ = host.add(&with_ports(&conf, &[port(8081)]), &new).result();
+        assert!(reaches(&uplink, 8081, &new), "{sabotage:?}");
+        assert!(reaches(&uplink, 8080, &old), "{sabotage:?}");
+        host.check(&mine, &old, &result.0).done();
+        host.del(&conf, &old).done();
+        host.del(&conf, &new).done();
+        host.assert_no_ports();
+    }
+}
+
+#[test]
+fn t113_ports_of_a_pod_that_is_being_deleted_are_not_restored() {
+    let host = Host::new();
+    let conf = host.conf("1.1.0");
+    let (old, new) = (host.pod(), host.pod());
+    let _ = host.add(&with_ports(&conf, &[port(8080)]), &old).result();
+    host.netns.tool("nft", &["flush", "ruleset"]).unwrap();
+    // What its DEL does first, and keeps to its end.
+    let record = std::fs::File::options().read(true).write(true).open(&host.records()[0]).unwrap();
+    let whole = libc::flock {
+        l_type: i16::try_from(libc::F_WRLCK).unwrap(),
+        l_whence: i16::try_from(libc::SEEK_SET).unwrap(),
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&record, FcntlArg::F_OFD_SETLK(&whole)).unwrap();
+    let _ = host.add(&with_ports(&conf, &[port(8081)]), &new).result();
+    assert_eq!(host.nft_elements("ports4").len(), 1);
+    host.gc(&conf, &[&old, &new]).done();
+    assert_eq!(host.nft_elements("ports4").len(), 1);
+    drop(record);
+    host.gc(&conf, &[&old, &new]).done();
+    assert_eq!(host.nft_elements("ports4").len(), 2);
+}
+
+#[test]
 fn t113_after_a_flush_the_next_add_makes_the_table_anew_for_all() {
     for_each_version(|host, conf| {
         let uplink = Uplink::new(host);
@@ -268,8 +348,6 @@ fn t118_check_misses_every_part_of_a_host_port() {
         host.netns.tool("nft", sabotage).unwrap();
         host.check(&conf, &pod, &result.0).refused(999, &["host ports", "weft-cni"]);
         host.del(&conf, &pod).done();
-        // What an ADD cannot see is made right by the first that finds no table.
-        let _ = host.netns.tool("nft", &["delete", "table", "inet", "weft-cni"]);
     }
     // One that leads elsewhere is as bad as none.
     let pod = host.pod();
@@ -281,6 +359,18 @@ fn t118_check_misses_every_part_of_a_host_port() {
     // And DEL leaves it to whom it leads.
     host.del(&conf, &pod).done();
     assert_eq!(host.nft_elements("ports4").len(), 1);
+}
+
+#[test]
+fn t121_gc_removes_all_that_led_to_a_pod_of_which_nothing_is_left() {
+    let host = Host::new();
+    let (conf, pod) = (host.conf("1.1.0").with("masqAll", true), host.pod());
+    let _ = host.add(&with_ports(&conf, &[port(8080), at("127.0.0.1", 8081)]), &pod).result();
+    std::fs::remove_file(&host.records()[0]).unwrap();
+    pod.netns.delete().unwrap();
+    weft_tests::wait::until(Duration::from_secs(5), "the interface to go", || host.veths().is_empty()).unwrap();
+    host.gc(&conf, &[]).done();
+    host.assert_no_ports();
 }
 
 #[test]

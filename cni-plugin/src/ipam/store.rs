@@ -76,6 +76,15 @@ pub enum StoreError {
         /// Its interface.
         interface: String,
     },
+    /// The record would be longer than one may be.
+    #[error(
+        "a record of {length} bytes cannot be written, only one of {}: with fewer routes or shorter names it could",
+        attachment::MAX_LENGTH
+    )]
+    TooLong {
+        /// Its length in bytes.
+        length: usize,
+    },
     /// There are no addresses.
     #[error(transparent)]
     Allocate(#[from] AllocateError),
@@ -423,10 +432,14 @@ impl Store {
     fn publish(&self, attachment: &Attachment) -> Result<Record, StoreError> {
         let directory = self.records_directory();
         let path = directory.join(attachment.identity.key());
+        let bytes = attachment.encode();
+        if bytes.len() > attachment::MAX_LENGTH {
+            return Err(StoreError::TooLong { length: bytes.len() });
+        }
         let publish = || -> io::Result<File> {
             let mut file =
                 File::options().read(true).write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(&directory)?;
-            file.write_all(&attachment.encode())?;
+            file.write_all(&bytes)?;
             lock::record(&file, Duration::ZERO)?;
             let unnamed = format!("/proc/self/fd/{}", file.as_raw_fd());
             nix::unistd::linkat(AT_FDCWD, unnamed.as_str(), AT_FDCWD, &path, AtFlags::AT_SYMLINK_FOLLOW)?;

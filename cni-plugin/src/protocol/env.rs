@@ -190,18 +190,18 @@ fn check_interface(variable: &str, name: &str) -> Result<()> {
     Err(CniError::new(
         Code::BadEnvironment,
         format!(
-            "{variable}={name:?} is not an interface name; expected 1 to 15 bytes without /, : and blanks, not . or .."
+            "{variable}={name:?} is not an interface name; expected 1 to 15 bytes without /, :, % and blanks, not . or .."
         ),
     ))
 }
 
-/// Whether the kernel takes it for the name of a link (`dev_valid_name`).
+/// Whether the kernel gives a link this name (`dev_valid_name`); of one with a `%` it would make another.
 #[must_use]
 pub fn is_link_name(name: &str) -> bool {
     (1..=15).contains(&name.len())
         && name != "."
         && name != ".."
-        && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+        && !name.contains(|c: char| matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control())
 }
 
 fn is_true(value: &str) -> bool {
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn t005_interface_names_the_kernel_would_refuse() {
-        for name in ["sixteen-bytes-ok", ".", "..", "a/b", "a:b", "a b", "a\tb"] {
+        for name in ["sixteen-bytes-ok", ".", "..", "a/b", "a:b", "a b", "a\tb", "eth%d"] {
             let error =
                 Call::from_env(Verb::Add, &env(&[("CNI_CONTAINERID", "c"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", name)]))
                     .unwrap_err();

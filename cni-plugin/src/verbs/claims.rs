@@ -83,17 +83,12 @@ fn claim_with(attachment: &Attachment, store: &Store, host: &mut Host, making: b
 pub(super) fn restore(live: &[Attachment], store: &Store, host: &mut Host) -> Vec<String> {
     let mut failures = Vec::new();
     for attachment in live {
-        let restored = match host.ports.missing(attachment) {
-            Ok(None) => Ok(()),
-            Ok(Some(_)) => reclaim(attachment, store, host),
-            Err(error) => Err(error.into()),
-        };
-        failures.extend(restored.err().map(|error| error.to_string()));
+        failures.extend(restore_one(attachment, store, host).err().map(|error| error.to_string()));
     }
     let swept = host.ports.strays(|interface| host.probe.index(interface).map_or(true, |index| index.is_some()));
     let strays = swept.map_err(CniError::from).and_then(|strays| {
         strays.iter().try_for_each(|stray| match record_of_interface(store, stray.interface())? {
-            None => Ok(host.ports.evict(stray)?),
+            None => Ok(host.ports.disown(stray)?),
             Some(_) => Ok(()),
         })
     });
@@ -102,7 +97,15 @@ pub(super) fn restore(live: &[Attachment], store: &Store, host: &mut Host) -> Ve
 }
 
 /// Claims an attachment's ports anew, of which it may have some.
-fn reclaim(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
+fn restore_one(attachment: &Attachment, store: &Store, host: &mut Host) -> Result<()> {
+    if host.ports.missing(attachment)?.is_none() {
+        return Ok(());
+    }
+    // Held until the ports are back: a DEL that released them before would leave them to whoever gets the address next.
+    let Some(mut record) = store.find(&attachment.identity)? else { return Ok(()) };
+    if record.lock(Duration::ZERO).is_err() || record.is_forgotten() || record.content.as_ref() != Ok(attachment) {
+        return Ok(());
+    }
     host.ports.release(&[attachment])?;
     claim_with(attachment, store, host, true).map(drop)
 }

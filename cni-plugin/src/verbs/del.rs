@@ -42,9 +42,10 @@ fn detach(store: &Store, identity: &Identity) -> Result<bool> {
         None => None,
     };
     let Host { probe, mut socket, mut ports } = Host::open()?;
-    let attachment = record.as_ref().and_then(|record| record.content.as_ref().ok());
-    let released =
-        attachment.map_or(Ok(()), |attachment| ports.release(&[attachment]).and(ports.forget_own_flows(attachment)));
+    let released = match record.as_ref().and_then(|record| record.content.as_ref().ok()) {
+        Some(attachment) => ports.release(&[attachment]).and(ports.forget_own_flows(attachment)),
+        None => ports.release_of(&identity.host_interface()),
+    };
     let names = record.as_ref().map_or_else(|| identity.links(), Record::links);
     let mut left = Vec::new();
     for name in names {

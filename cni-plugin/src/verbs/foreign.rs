@@ -37,8 +37,13 @@ pub(super) fn detach(base: &Base, store: &Store, json: &Json, call: &Call) -> Re
         store.forget_foreign(&own)?;
     }
     let scratch = base.flannel_dir.join(&call.container);
+    // Looked for first: on a file system that is read-only, what is not there cannot be removed either; and the container's
+    // name may be too long for a file.
+    if !fs::symlink_metadata(&scratch).is_ok_and(|found| found.is_file()) {
+        return Ok(());
+    }
     match fs::remove_file(&scratch) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(CniError::io(format!("remove {}", scratch.display()), error))
         }
         _ => Ok(()),

@@ -31,8 +31,9 @@ impl Host {
 
 /// Removes what a dead attachment has in the kernel. Its address may be freed then, and not before.
 pub(super) fn undo(record: &Record, socket: &mut RouteSocket, ports: &mut PortTable) -> Result<()> {
-    if let Ok(attachment) = &record.content {
-        ports.release(&[attachment])?;
+    match &record.content {
+        Ok(attachment) => ports.release(&[attachment])?,
+        Err(_) => ports.release_of(&record.host_interface())?,
     }
     Ok(delete_all(&record.links(), socket)?)
 }
@@ -70,7 +71,7 @@ impl From<StoreError> for CniError {
                 Code::TryAgainLater
             }
             StoreError::Allocate(error) if error.is_want_of_addresses() => Code::TryAgainLater,
-            StoreError::Allocate(_) => Code::InvalidConfig,
+            StoreError::TooLong { .. } | StoreError::Allocate(_) => Code::InvalidConfig,
         };
         Self::new(code, error.to_string())
     }

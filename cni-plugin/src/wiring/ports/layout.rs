@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Containers are elements only. Whoever changes a rule or a map here renames what it concerns: an ADD that finds all of its
-//! maps changes nothing but elements, and a table of an earlier version lives until the boot ends.
+//! rules changes nothing but elements, and a table of an earlier version lives until the boot ends.
 
 use ipnetwork::IpNetwork;
 use weft_netlink::IpVersion;

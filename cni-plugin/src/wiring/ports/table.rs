@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use weft_netlink::nft::{Batch, CommitError, Element, Socket, Value};
+use weft_netlink::nft::{Batch, CommitError, Element, ElementData, Socket, TableInfo, Value};
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{Errno, Error, IpVersion};
 
@@ -121,6 +121,11 @@ impl PortTable {
             }
             Err(error) => return Err(error.into()),
         }
+        // Maps outlive a flush of the rules that look into them.
+        if !making && self.lost()?.is_some() {
+            self.release(&[attachment])?;
+            return Ok(Claim::NoTable);
+        }
         let overlapping = self.overlapping(attachment, &wanted)?;
         if overlapping.is_empty() {
             return Ok(Claim::Made);
@@ -192,6 +197,64 @@ impl PortTable {
         outcome
     }
 
+    /// Takes away what leads to an attachment of which only the interface on the host is known, as its record is lost.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn release_of(&mut self, interface: &str) -> Result<(), Error> {
+        let owned = match self.strays(|owner| owner != interface) {
+            Err(error) if error.errno().is_some_and(is_settled) => return Ok(()),
+            owned => owned?,
+        };
+        owned.iter().try_for_each(|element| self.disown(element))
+    }
+
+    /// Takes away an element that nobody stands behind, and what the sets say of its container.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn disown(&mut self, stray: &Rival) -> Result<(), Error> {
+        self.evict(stray)?;
+        self.forget_target(stray)
+    }
+
+    /// Takes away what the sets say of an address that an element led to, if no other leads there.
+    fn forget_target(&mut self, gone: &Rival) -> Result<(), Error> {
+        let version = gone.id.version;
+        let Some(target) = gone.element.data.as_ref().and_then(|data| target_of(data, version)) else { return Ok(()) };
+        loop {
+            let generation = self.socket()?.generation()?;
+            let mut batch = Batch::only_at(generation);
+            for id in SetId::all().filter(|id| id.version == version) {
+                let mut found = match self.socket()?.glance(&table(), &id.set(), |element| element) {
+                    Err(error) if error.is_absent() => continue,
+                    found => found?.0.into_iter(),
+                };
+                if id.is_map() {
+                    let leads_there =
+                        |data: &ElementData| target_of(data, version).is_some_and(|other| other == target);
+                    if found.any(|element| element.data.as_ref().is_some_and(leads_there)) {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                let about: Vec<Element> = found
+                    .filter(|element| match id.kind {
+                        Kind::Home => element.key.as_slice().ends_with(target),
+                        _ => element.key.as_slice().starts_with(target),
+                    })
+                    .collect();
+                if !about.is_empty() {
+                    batch.delete_elements(&table(), &id.set(), &about);
+                }
+            }
+            match self.socket()?.commit(batch) {
+                Err(CommitError::Refused { first, .. }) if first.errno == Errno::ERESTART => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+
     /// Takes away an element that nobody stands behind, if it is still the same: it may have another owner by now.
     ///
     /// # Errors
@@ -242,6 +305,15 @@ impl PortTable {
         if all.is_empty() {
             return Ok(None);
         }
+        self.lost()
+    }
+
+    /// What is missing of the table beside elements, in words.
+    fn lost(&mut self) -> Result<Option<String>, Error> {
+        let is_ours = |found: &TableInfo| (found.table.family, &found.table.name) == (table().family, &table().name);
+        if self.socket()?.tables()?.iter().any(|found| is_ours(found) && found.dormant) {
+            return Ok(Some(format!("table {}, which is dormant,", table())));
+        }
         let found = self.socket()?.rules(&table(), None)?;
         let lost = rules().into_iter().find(|rule| {
             !found.iter().any(|found| found.chain == rule.chain && found.comment.as_deref() == rule.comment.as_deref())
@@ -269,10 +341,22 @@ impl PortTable {
     }
 }
 
-/// Whether a refused removal means that there is nothing of ours to remove: the key is another's, there is no such set, or
-/// no nf_tables at all.
+/// Whether a refused removal means that there is nothing of ours to remove: the key is another's, there is no such set, one
+/// of somebody else's that cannot have such a key, or no nf_tables at all.
 fn is_settled(errno: Errno) -> bool {
-    matches!(errno, Errno::EEXIST | Errno::ENOENT | Errno::EOPNOTSUPP)
+    matches!(errno, Errno::EEXIST | Errno::ENOENT | Errno::EINVAL | Errno::EOPNOTSUPP)
+}
+
+/// The address in the data of a map's element.
+fn target_of(data: &ElementData, version: IpVersion) -> Option<&[u8]> {
+    let length = match version {
+        IpVersion::V4 => 4,
+        IpVersion::V6 => 16,
+    };
+    match data {
+        ElementData::Value(value) => value.as_slice().get(..length),
+        ElementData::Verdict(_) => None,
+    }
 }
 
 /// The part of a key that stands behind an address of this family.
