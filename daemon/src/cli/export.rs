@@ -21,7 +21,8 @@ use crate::overlay::attachments::recorded;
 /// For the way back: without it, they would give the addresses of running pods a second time. Writes for each live pod its
 /// reservation in host-local's store, and flannel's note, without which nothing of the pod would be deleted. Changes nothing
 /// of weft's; run it when the agent has stopped, before the other network's conflist is put in the place of weft's. Exit code
-/// 1 if an address is another container's there.
+/// 1 if an address is another container's there. Host ports and limits of traffic cannot be handed over: it names the pods that
+/// have some.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  weft export\n  rm /etc/cni/net.d/10-weft.conflist")]
 pub(super) struct ExportArgs {
@@ -48,7 +49,37 @@ pub(super) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
         }
     }
     println!("exported {} of {} attachments to {}", live.len() - refused, live.len(), args.data_dir.display());
+    if let Some(reminder) = reminder(&live) {
+        println!("{reminder}");
+    }
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the other plugins will leave behind: they know nothing of host ports and limits.
+fn reminder(live: &[Attachment]) -> Option<String> {
+    let names = |wanted: fn(&Attachment) -> bool| -> Vec<String> {
+        let name = |found: &Attachment| found.pod.clone().unwrap_or_else(|| found.identity.container.clone());
+        live.iter().filter(|found| wanted(found)).map(name).collect()
+    };
+    let with_ports = names(|found| !found.host_ports.is_empty());
+    let with_limits = names(|found| found.limits.is_some());
+    if with_ports.is_empty() && with_limits.is_empty() {
+        return None;
+    }
+    let mut lines = vec![
+        "not handed over, as the other plugins cannot remove it; let weft delete these pods first if you can:"
+            .to_owned(),
+    ];
+    if !with_ports.is_empty() {
+        let ports = with_ports.join(", ");
+        lines.push(format!(
+            "  host ports of {ports}: once they are gone, `nft delete table inet weft-cni`, or the ports stay theirs"
+        ));
+    }
+    if !with_limits.is_empty() {
+        lines.push(format!("  limits of traffic of {}: their ifb devices (wifb...) stay", with_limits.join(", ")));
+    }
+    Some(lines.join("\n"))
 }
 
 /// The attachments of all networks whose interface on the host is there.
@@ -94,4 +125,29 @@ fn export(attachment: &Attachment, args: &ExportArgs) -> anyhow::Result<()> {
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     write_atomically(path, text.as_bytes(), host_local::MODE, Durability::Durable)
         .with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_handed_over_is_named() {
+        let mut pods: Vec<Attachment> = ["plain", "web"]
+            .into_iter()
+            .map(|name| {
+                let text = format!(
+                    r#"{{"network":"cbr0","container":"{name}","interface":"eth0","pid":1,"created":1,
+                        "sandbox":{{"path":"","device":1,"inode":1}},"hostInterface":"veth0","hostMac":"","containerMac":"",
+                        "bridge":"cni0","ips":[],"pod":"default/{name}"}}"#
+                );
+                serde_json::from_str(&text).unwrap()
+            })
+            .collect();
+        assert_eq!(reminder(&pods), None);
+        let mapping = r#"{"mappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"}],"snat":true,"masqAll":false}"#;
+        pods[1].host_ports = serde_json::from_str(mapping).unwrap();
+        let told = reminder(&pods).unwrap();
+        assert!(told.contains("default/web") && !told.contains("default/plain"), "{told}");
+    }
 }
