@@ -145,7 +145,8 @@ mod tests {
             })
             .collect();
         assert_eq!(reminder(&pods), None);
-        let mapping = r#"{"mappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"}],"snat":true,"masqAll":false}"#;
+        let mapping =
+            r#"{"mappings":[{"hostPort":80,"containerPort":80,"protocol":"tcp"}],"snat":true,"masqAll":false}"#;
         pods[1].host_ports = serde_json::from_str(mapping).unwrap();
         let told = reminder(&pods).unwrap();
         assert!(told.contains("default/web") && !told.contains("default/plain"), "{told}");
