@@ -7,6 +7,7 @@
 pub mod allocator;
 mod bitmap;
 mod boot;
+mod error;
 pub mod foreign;
 pub(crate) mod lock;
 pub mod pool;
