@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_tests::cni::{Added, Conf, Host, Pod};
@@ -76,15 +76,17 @@ fn t121_no_list_is_not_an_empty_list_and_the_older_key_is_known() {
     host.assert_nothing_left();
 }
 
+/// Nearly all of it is the kernel's work, which takes one second or two on two processors, and grows with the square of the
+/// ports; so what is asserted is what the plugin adds.
 #[test]
-fn t122_a_thousand_stale_attachments_go_within_a_second() {
+fn t122_a_thousand_stale_attachments_go_as_fast_as_the_kernel_lets_links_go() {
     let host = Host::new();
     let conf = host.conf("1.1.0").with_subnets(&["10.88.0.0/20"]).with("isDefaultGateway", false);
     // Ten interfaces each: a thousand namespaces would take longer than all the rest.
     let pods: Vec<Pod> = (0..100).map(|_| host.pod()).collect();
     let (kept, result) = add(&host, &conf);
     let list = conf.clone().with("cni.dev/valid-attachments", names(&[&kept]));
-    let round = || {
+    let attach = || {
         std::thread::scope(|scope| {
             for half in pods.chunks(50) {
                 let (host, conf) = (&host, &conf);
@@ -96,25 +98,31 @@ fn t122_a_thousand_stale_attachments_go_within_a_second() {
             }
         });
         host.assert_attachments(1001);
+    };
+    let collect = || {
         let outcome = host.make(&host.bare_call("GC", &list));
         outcome.done();
         host.assert_attachments(1);
         host.check(&conf, &kept, &result.0).done();
         outcome.took()
     };
-    // Nearly all of it is the kernel's work, which takes longer when others want the processors too.
-    let limit = Duration::from_secs(1).mul_f64(crowd());
-    let mut times = Vec::new();
-    while times.len() < 3 && !times.iter().any(|took| *took < limit) {
-        times.push(round());
+    let kernel_alone = || {
+        let stale: Vec<String> = host.veths().into_iter().filter(|name| name != result.host_end()).collect();
+        let batch: String = stale.iter().map(|name| format!("link set {name} group 99\n")).collect();
+        let file = host.scratch.join("batch");
+        std::fs::write(&file, batch + "link del group 99\n").unwrap();
+        let begin = Instant::now();
+        host.netns.tool("ip", &["-batch", file.to_str().unwrap()]).unwrap();
+        begin.elapsed()
+    };
+    let (mut ours, mut floor) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        attach();
+        ours.push(collect());
+        attach();
+        floor.push(kernel_alone());
+        collect();
     }
-    assert!(times.last().is_some_and(|took| *took < limit), "{times:?}, limit {limit:?}");
-}
-
-/// How many want a processor for each that there is, at least 1.
-fn crowd() -> f64 {
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap();
-    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
-    let processors = std::thread::available_parallelism().unwrap().get();
-    (load / processors as f64).max(1.0)
+    let least = |times: &[Duration]| times.iter().min().copied().unwrap_or_default();
+    assert!(least(&ours) < least(&floor) * 2, "GC {ours:?}, the kernel alone {floor:?}");
 }
