@@ -13,7 +13,7 @@ use crate::protocol::config::{Base, valid_attachments};
 use crate::protocol::json::Json;
 use crate::protocol::{CniError, Result};
 use crate::wiring::limits;
-use crate::wiring::teardown::delete_all_soon;
+use crate::wiring::teardown::delete_all;
 
 /// Removes what is not listed: interfaces first, addresses last. What cannot be removed is told at the end.
 ///
@@ -62,8 +62,7 @@ fn remove(mut stale: Vec<Record>, store: &Store, host: &mut Host, failures: &mut
     // Where it cannot be seen it is taken to be there.
     let is_there = |name: &String| probe.index(name).map_or(true, |index| index.is_some());
     let links: Vec<String> = stale.iter().flat_map(Record::links).filter(is_there).collect();
-    // The last batch's afterwork is nobody's to wait for.
-    if let Err(error) = delete_all_soon(&links, socket, probe, None) {
+    if let Err(error) = delete_all(&links, socket) {
         failures.push(error.to_string());
         // Whoever still has an interface keeps its address.
         stale.retain(|record| !record.links().iter().any(is_there));

@@ -34,7 +34,7 @@ pub fn delete_now(name: &str, socket: &mut RouteSocket) -> Result<(), weft_netli
     }
 }
 
-/// Deletes links: when this returns, they are closed and unlisted. The kernel's afterwork is left to
+/// Deletes the links of one attachment: when this returns, they are closed and unlisted. The kernel's afterwork is left to
 /// a child, and so is the closing of a socket in `held`.
 ///
 /// # Errors
@@ -66,7 +66,11 @@ fn await_gone<N: AsRef<str>>(
     loop {
         // Asked first: it may end between the two questions.
         let ended = child.has_ended();
-        if !is_any_left(names, probe)? {
+        let mut left = false;
+        for name in names {
+            left |= probe.index(name.as_ref())?.is_some();
+        }
+        if !left {
             return Ok(());
         }
         if ended {
@@ -75,16 +79,6 @@ fn await_gone<N: AsRef<str>>(
         pause_for(pause);
         pause = (pause * 2).min(Duration::from_millis(1));
     }
-}
-
-/// Whether any link is still there; asks no further once one is.
-fn is_any_left<N: AsRef<str>>(names: &[N], probe: &LinkProbe) -> Result<bool, weft_netlink::Error> {
-    for name in names {
-        if probe.index(name.as_ref())?.is_some() {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Deletes many links at the price of one. Those that are not there are no error.
