@@ -1,6 +1,7 @@
 //! Waiting on conditions, never on time.
 
 use std::fmt::Display;
+use std::io;
 use std::time::{Duration, Instant};
 
 /// The condition did not come true within its limit.
@@ -30,6 +31,20 @@ pub fn patience(limit: Duration) -> Duration {
 #[must_use]
 pub fn in_guest() -> bool {
     std::env::var_os("WEFT_GUEST_KERNEL").is_some()
+}
+
+/// Asks the kernel again as long as it was interrupted: reading from a socket with a time limit ends with `EINTR` when the
+/// process is stopped and goes on, or its cgroup is frozen for a moment, handler or not (signal(7)).
+///
+/// # Errors
+/// Every other error of `call`.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
 }
 
 /// Polls until `condition` holds.

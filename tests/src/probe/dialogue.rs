@@ -10,6 +10,7 @@ use socket2::Socket;
 
 use super::transport::Transport;
 use crate::netns::Netns;
+use crate::wait;
 
 /// Where to, and how.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,7 @@ impl Dialogue {
         let exchanged = || {
             (&self.socket).write_all(b"?\n")?;
             let mut line = [0u8; 256];
-            let length = (&self.socket).read(&mut line)?;
+            let length = wait::uninterrupted(|| (&self.socket).read(&mut line))?;
             Ok(String::from_utf8_lossy(line.get(..length).unwrap_or_default()).into_owned())
         };
         match exchanged() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::netns::Netns;
+use crate::wait;
 
 /// Longer than any exchange here takes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -46,14 +47,15 @@ pub fn tcp_transfer(client: &Netns, server: &Netns, address: IpAddr, bytes: u64)
             stream.set_read_timeout(Some(LIMIT))?;
             let (mut block, mut count) = ([0u8; 1 << 16], 0);
             loop {
-                match stream.read(&mut block).context("the stream broke")? {
+                match wait::uninterrupted(|| stream.read(&mut block)).context("the stream broke")? {
                     0 => return Ok(Transfer { client: from.ip(), bytes: count }),
                     length => count += u64::try_from(length)?,
                 }
             }
         });
         match sending.join() {
-            Ok(sent) => sent.and(received),
+            // When both failed, who received knows why: that the other side hung up is all that the sender sees.
+            Ok(sent) => received.and_then(|transfer| sent.map(|()| transfer)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     })
@@ -62,7 +64,7 @@ pub fn tcp_transfer(client: &Netns, server: &Netns, address: IpAddr, bytes: u64)
 /// Accepts one connection, unless the client has given up.
 fn accept(listener: &TcpListener, gave_up: impl Fn() -> bool) -> Result<(TcpStream, SocketAddr)> {
     listener.set_nonblocking(true)?;
-    let accepted = crate::wait::until_ok(LIMIT, "a connection", || match listener.accept() {
+    let accepted = wait::until_ok(LIMIT, "a connection", || match listener.accept() {
         Err(error) if error.kind() == ErrorKind::WouldBlock && !gave_up() => Err(error),
         other => Ok(other),
     })?;
@@ -89,9 +91,9 @@ pub fn udp_echo(client: &Netns, server: &Netns, address: IpAddr) -> Result<IpAdd
         if asking.send_to(b"weft", target).is_err() {
             continue;
         }
-        let Ok((length, from)) = served.recv_from(&mut block) else { continue };
+        let Ok((length, from)) = wait::uninterrupted(|| served.recv_from(&mut block)) else { continue };
         served.send_to(block.get(..length).unwrap_or_default(), from)?;
-        if asking.recv_from(&mut block).is_ok() {
+        if wait::uninterrupted(|| asking.recv_from(&mut block)).is_ok() {
             return Ok(from.ip());
         }
     }
