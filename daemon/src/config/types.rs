@@ -8,18 +8,24 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::value::Scalar;
 
-/// Where leases come from (`source`).
+/// Where leases and Services come from (`source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// flannel's keys in etcd.
     Etcd,
+    /// The Nodes of Kubernetes, with flannel's annotations.
+    Kube,
 }
 
 impl Scalar for SourceKind {
-    const EXPECTED: &'static str = "one of: etcd";
+    const EXPECTED: &'static str = "one of: etcd, kube";
 
     fn read(text: &str) -> Option<Self> {
-        (text == "etcd").then_some(Self::Etcd)
+        match text {
+            "etcd" => Some(Self::Etcd),
+            "kube" => Some(Self::Kube),
+            _ => None,
+        }
     }
 }
 
