@@ -250,6 +250,7 @@ impl Watcher {
                     }
                     continue;
                 }
+                WatchEvent::Error(status) if is_list && streams_no_lists(&status) => return Err(End::NoStreams),
                 WatchEvent::Error(status) => return Err(refused("the watch ended", &status)),
             };
             if let Told::Changed(object) | Told::Deleted(object) = &told
@@ -269,8 +270,7 @@ impl Watcher {
         let opened = timeout(ANSWER_TIMEOUT, self.client.request_events::<Box<RawValue>>(request)).await;
         match opened {
             Ok(Ok(stream)) => Ok(stream.boxed()),
-            // A server without the feature refuses the parameter.
-            Ok(Err(kube::Error::Api(status))) if is_list && matches!(status.code, 400 | 422) => Err(End::NoStreams),
+            Ok(Err(kube::Error::Api(status))) if is_list && streams_no_lists(&status) => Err(End::NoStreams),
             Ok(Err(error)) => Err(failed("cannot watch", &error)),
             Err(_) => Err(End::Failed("cannot watch: no answer in time".to_owned())),
         }
@@ -348,6 +348,12 @@ fn refused(what: &str, status: &Status) -> End {
     End::Failed(text)
 }
 
+/// Whether a server says that it cannot stream a list: one without the feature refuses the parameter, one whose etcd is
+/// older than 3.4.25 misses what it needs for it, which it says when the watch is open already.
+fn streams_no_lists(status: &Status) -> bool {
+    matches!(status.code, 400 | 422) || status.message.contains("RequestWatchProgress")
+}
+
 /// A value in a query.
 pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -372,6 +378,15 @@ mod tests {
         assert!(matches!(of(410, "too old resource version"), End::Gone(_)));
         assert!(matches!(of(504, "Timeout: Too large resource version: 9, current: 5"), End::Gone(_)));
         assert!(matches!(of(500, "etcd is slow"), End::Failed(_)));
+    }
+
+    #[test]
+    fn a_server_that_cannot_stream_lists_is_told_from_one_that_fails() {
+        let of =
+            |code, message: &str| streams_no_lists(&Status { code, message: message.to_owned(), ..Status::default() });
+        assert!(of(422, "sendInitialEvents is forbidden"));
+        assert!(of(500, "the required storage feature RequestWatchProgress is disabled"));
+        assert!(!of(500, "etcdserver: leader changed") && !of(403, "forbidden") && !of(410, "gone"));
     }
 
     #[test]
