@@ -13,9 +13,9 @@ use etcd_client::{Client, GetOptions, PutOptions, Txn, TxnOp};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use weft::cluster::etcd::{SourceHandle, source};
+use weft::cluster::etcd::source;
 use weft::cluster::lease_value::LeaseValue;
-use weft::cluster::{BackendData, Layout, NetConf, PerFamily, Snapshot, SubnetKey, VxlanData};
+use weft::cluster::{BackendData, Layout, NetConf, PerFamily, Snapshot, SourceHandle, SubnetKey, VxlanData};
 use weft::lease::{Held, LeaseHandle, LeaseRequest, LeaseState, acquire_once, release, spawn};
 
 const PREFIX: &str = "/coreos.com/network";

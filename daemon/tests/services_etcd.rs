@@ -11,8 +11,8 @@ use etcd_client::{Client, Txn, TxnOp};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weft::cluster::Layout;
-use weft::cluster::etcd::{ServicesHandle, ServicesStatus, services};
-use weft::cluster::services::{Changed, ObjectName};
+use weft::cluster::etcd::services;
+use weft::cluster::services::{Changed, ObjectName, ServicesHandle, ServicesStatus};
 use weft::service::model::{NodeView, PlanOptions, ServiceTable};
 
 fn name(text: &str) -> ObjectName {

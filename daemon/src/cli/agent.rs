@@ -18,12 +18,9 @@ use weft_netlink::agent::{Connection, Monitor};
 use super::logging;
 use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
-use crate::cluster::etcd::connect;
-use crate::cluster::etcd::source::{RELIST_INTERVAL, spawn as spawn_source};
+use super::source::Leases;
 use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
-use crate::lease::subnet_file::subnets_in;
-use crate::lease::{LeaseRequest, spawn as spawn_lease};
 use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
 use crate::overlay::uplink::{self, Uplink};
 use crate::serve::{Component, Health, Metrics, serve};
@@ -37,7 +34,8 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// exit for it. SIGTERM leaves the data plane as it is: pods go on talking. `weft cleanup` takes it down.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  weft agent --etcd-endpoints http://192.0.2.10:2379 --cni-bin-source /usr/local/bin/weft-cni"
+    after_help = "Examples:\n  weft agent --etcd-endpoints http://192.0.2.10:2379 --cni-bin-source /usr/local/bin/weft-cni\n  \
+                  weft agent --source kube --kube-api-server https://192.0.2.10:6443 --kubeconfig /etc/weft/kubeconfig"
 )]
 pub(super) struct AgentArgs {
     #[command(flatten)]
@@ -84,39 +82,25 @@ async fn keep_node(
     let monitor = Monitor::open()?;
     let kernel = Connection::open()?;
     let uplink = until_good(health, Component::Uplink, async || select_uplink(settings)).await;
-    let client = until_good(health, Component::Store, async || connect(&config.etcd).await).await;
-
-    let source = spawn_source(client.clone(), settings.etcd_prefix.clone(), RELIST_INTERVAL, stop.clone());
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
-    let lease = spawn_lease(
-        client,
-        LeaseRequest {
-            layout: settings.etcd_prefix.clone(),
-            node: settings.node_name.clone(),
-            network: config.network.clone(),
-            previous: subnets_in(&settings.subnet_file).map(|(_, key)| key),
-            renew_margin: settings.subnet_lease_renew_margin.duration(),
-            value: values,
-            snapshots: Some(source.snapshots()),
-        },
-    );
+    let leases = Leases::start(config, values, health, stop).await;
 
     let (facts, node_facts) = watch::channel(None);
     let services = Services::spawn(config, node_facts, health, metrics, stop)?;
     let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics))
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
-        lease: lease.state(),
-        snapshots: source.snapshots(),
-        source: source.status(),
+        lease: leases.own.state(),
+        snapshots: leases.source.snapshots(),
+        source: leases.source.status(),
         monitor,
         tables: TablesWatch::open()?,
         repair_interval: settings.repair_interval,
     };
     run_node(node, inputs, Arc::clone(health), Arc::clone(metrics), stop.clone()).await;
-    lease.stop().await;
+    leases.own.stop().await;
     services.join().await;
     Ok(())
 }

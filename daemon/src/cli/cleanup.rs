@@ -17,7 +17,7 @@ use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
 use crate::cluster::etcd::connect;
-use crate::config::{AgentConfig, AgentFlags};
+use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
 use crate::node::{NODE_RECORD, Owned};
@@ -48,7 +48,8 @@ pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     logging::start(&config.settings);
     let mut problems = Problems::default();
     clean_node(&config, &mut problems);
-    if !args.keep_lease {
+    // In Kubernetes the subnet is the Node's, and its annotations tell no peer more than it knows.
+    if !args.keep_lease && config.settings.source == SourceKind::Etcd {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
         runtime.block_on(give_lease_back(&config, &mut problems));
     }

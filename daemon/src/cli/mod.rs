@@ -7,6 +7,7 @@ mod lease;
 mod logging;
 mod services;
 mod settings;
+mod source;
 
 use std::process::ExitCode;
 

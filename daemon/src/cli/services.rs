@@ -11,9 +11,10 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use weft_netlink::sysctl::Sysctl;
 
-use crate::cluster::etcd::connect;
-use crate::cluster::etcd::services::{RELIST_INTERVAL, spawn as spawn_source};
-use crate::config::{AgentConfig, ProxyMode, Settings};
+use super::agent::until_good;
+use crate::cluster::services::ServicesHandle;
+use crate::cluster::{etcd, kube};
+use crate::config::{AgentConfig, ProxyMode, Settings, SourceKind};
 use crate::node::{NodeFacts, Owned};
 use crate::serve::proxy::{Moment, ProxyHealth, ProxyMetrics, ProxySurface, ServingMode};
 use crate::serve::{Component, Health, Metrics};
@@ -100,14 +101,28 @@ async fn serve(
     };
     tokio::spawn(surface.serve(stop.clone()));
     set_conntrack(settings);
-    let client = tokio::select! {
+    let source = tokio::select! {
         () = stop.cancelled() => return,
-        client = super::agent::until_good(&teller.health, Component::Services, async || connect(&config.etcd).await) => client,
+        source = start_source(config, &teller.health, &stop) => source,
     };
-    let (layout, node) = (settings.etcd_prefix.clone(), &settings.node_name);
-    let source = spawn_source(client, layout, node, RELIST_INTERVAL, stop.clone());
     let inputs = Inputs { store: Arc::clone(source.store()), source: source.status(), facts };
     run(options, inputs, teller, stop).await;
+}
+
+/// Starts the source that the configuration names, once there is a client.
+async fn start_source(config: &AgentConfig, health: &Health, stop: &CancellationToken) -> ServicesHandle {
+    let settings = &config.settings;
+    match settings.source {
+        SourceKind::Etcd => {
+            let client = until_good(health, Component::Services, async || etcd::connect(&config.etcd).await).await;
+            let (layout, relist) = (settings.etcd_prefix.clone(), etcd::services::RELIST_INTERVAL);
+            etcd::services::spawn(client, layout, &settings.node_name, relist, stop.clone())
+        }
+        SourceKind::Kube => {
+            let client = until_good(health, Component::Services, async || kube::connect(&config.kube).await).await;
+            kube::services::spawn(&client, &settings.node_name, stop.clone())
+        }
+    }
 }
 
 /// Sets up the connection table as kube-proxy does. Services work without: the size of the table, for one, is the machine's,

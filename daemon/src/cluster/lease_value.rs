@@ -42,6 +42,15 @@ pub struct VxlanData {
     pub vtep_mac: MacAddr,
 }
 
+impl VxlanData {
+    /// The JSON that flannel would write, such as `{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}`.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        // As for the whole value.
+        serde_json::to_string(&WireVxlan::from(*self)).unwrap_or_default()
+    }
+}
+
 /// Why a lease's value cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseValueError {
@@ -84,6 +93,12 @@ struct WireVxlan {
     vtep_mac: String,
 }
 
+impl From<VxlanData> for WireVxlan {
+    fn from(data: VxlanData) -> Self {
+        Self { vni: data.vni, vtep_mac: data.vtep_mac.to_string() }
+    }
+}
+
 impl LeaseValue {
     /// The JSON that flannel would write for the same facts.
     #[must_use]
@@ -93,7 +108,6 @@ impl LeaseValue {
             BackendData::Vxlan(data) => ("vxlan", *data),
             BackendData::Other(name) => (name.as_str(), PerFamily::default()),
         };
-        let data = |data: VxlanData| WireVxlan { vni: data.vni, vtep_mac: data.vtep_mac.to_string() };
         let wire = Wire {
             public_ip: match self.public_ips.v4 {
                 Some(IpAddr::V4(v4)) => v4,
@@ -104,8 +118,8 @@ impl LeaseValue {
                 _ => None,
             },
             backend_type,
-            backend_data: vxlan.v4.map(data),
-            backend_v6_data: vxlan.v6.map(data),
+            backend_data: vxlan.v4.map(WireVxlan::from),
+            backend_v6_data: vxlan.v6.map(WireVxlan::from),
         };
         // A struct of strings and numbers has no way to fail; the fallback is what an unreadable value would be anyway.
         serde_json::to_string(&wire).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What the cluster says: the sources (etcd), and the model they yield.
+//! What the cluster says: the sources (etcd, Kubernetes), and the model they yield.
 //!
 //! A source publishes [`model::Snapshot`]s: all leases at one revision, never an edge alone. Formats (keys, values, the
 //! network configuration) are flannel's and are read and written here only. Nothing here knows the kernel; a new source
@@ -9,13 +9,16 @@ pub mod etcd;
 pub mod family;
 pub(crate) mod json;
 pub mod key;
+pub mod kube;
 pub mod layout;
 pub mod lease_value;
 pub mod model;
 pub mod netconf;
 pub mod node;
+mod outage;
 pub mod pool;
 pub mod services;
+pub mod source;
 pub mod view;
 
 pub use family::{Family, PerFamily};
@@ -25,3 +28,4 @@ pub use lease_value::{BackendData, VxlanData};
 pub use model::{Lease, Rejected, Snapshot};
 pub use netconf::{Backend, NetConf, Vxlan};
 pub use node::NodeName;
+pub use source::{SourceHandle, SourceStatus};

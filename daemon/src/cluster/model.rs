@@ -68,18 +68,8 @@ impl Snapshot {
                 Err(reason) => rejected.push(Rejected { key: text.clone(), reason }),
             }
         }
-        usable.sort_by_key(|lease| (lease.create_revision, lease.key));
-        let mut taken = Taken::default();
-        let mut leases = BTreeMap::new();
-        for lease in usable {
-            match taken.conflict(&lease.key) {
-                Some(older) => rejected.push(overlap_of(&lease, &older)),
-                None => {
-                    taken.add(lease.key);
-                    leases.insert(lease.key, lease);
-                }
-            }
-        }
+        let (leases, overlapping) = without_overlaps(usable, |lease| lease.key.to_string());
+        rejected.extend(overlapping);
         rejected.sort_by(|a, b| a.key.cmp(&b.key));
         Self {
             revision: view.revision,
@@ -105,21 +95,48 @@ impl Snapshot {
     }
 }
 
-fn lease(text: &str, entry: &Entry, owners: &BTreeMap<SubnetKey, NodeName>) -> Result<Lease, String> {
-    let key: SubnetKey = text.parse().map_err(|e: super::key::KeyError| e.to_string())?;
-    let value = LeaseValue::parse(&entry.value).map_err(|e| e.to_string())?;
-    if let BackendData::Vxlan(data) = &value.backend {
-        for family in key.subnets().families() {
-            if data.get(family).is_none() {
-                return Err(format!("has an {family} subnet, but no back-end data for it"));
+/// Of leases that overlap the oldest one stands, of those of one age that of the first node and key. `label` names those
+/// that are refused.
+pub(super) fn without_overlaps(
+    mut usable: Vec<Lease>,
+    label: impl Fn(&Lease) -> String,
+) -> (BTreeMap<SubnetKey, Lease>, Vec<Rejected>) {
+    usable.sort_by(|a, b| (a.create_revision, a.key, &a.node).cmp(&(b.create_revision, b.key, &b.node)));
+    let mut taken = Taken::default();
+    let (mut leases, mut rejected) = (BTreeMap::new(), Vec::new());
+    for lease in usable {
+        match taken.conflict(&lease.key) {
+            Some(older) => {
+                let reason = format!("overlaps {older}, which was leased first");
+                rejected.push(Rejected { key: label(&lease), reason });
             }
-            if value.public_ips.get(family).is_none() {
-                return Err(format!(
-                    "has an {family} subnet, but its public {family} address is absent or unspecified"
-                ));
+            None => {
+                taken.add(lease.key);
+                leases.insert(lease.key, lease);
             }
         }
     }
+    (leases, rejected)
+}
+
+/// Checks that what a node publishes suits its subnets.
+pub(super) fn check_value(key: &SubnetKey, value: &LeaseValue) -> Result<(), String> {
+    let BackendData::Vxlan(data) = &value.backend else { return Ok(()) };
+    for family in key.subnets().families() {
+        if data.get(family).is_none() {
+            return Err(format!("has an {family} subnet, but no back-end data for it"));
+        }
+        if value.public_ips.get(family).is_none() {
+            return Err(format!("has an {family} subnet, but its public {family} address is absent or unspecified"));
+        }
+    }
+    Ok(())
+}
+
+fn lease(text: &str, entry: &Entry, owners: &BTreeMap<SubnetKey, NodeName>) -> Result<Lease, String> {
+    let key: SubnetKey = text.parse().map_err(|e: super::key::KeyError| e.to_string())?;
+    let value = LeaseValue::parse(&entry.value).map_err(|e| e.to_string())?;
+    check_value(&key, &value)?;
     Ok(Lease {
         key,
         public_ips: value.public_ips,
@@ -128,10 +145,6 @@ fn lease(text: &str, entry: &Entry, owners: &BTreeMap<SubnetKey, NodeName>) -> R
         create_revision: entry.create_revision,
         mod_revision: entry.mod_revision,
     })
-}
-
-fn overlap_of(lease: &Lease, older: &SubnetKey) -> Rejected {
-    Rejected { key: lease.key.to_string(), reason: format!("overlaps {older}, which was leased first") }
 }
 
 /// The subnets accepted so far, findable by overlap. They never overlap each other, so the one that a new subnet

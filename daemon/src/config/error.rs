@@ -31,6 +31,14 @@ pub enum ConfigError {
         /// Where and what.
         message: String,
     },
+    /// The file is not a network configuration of flannel's.
+    #[error("the network configuration {path}: {message}", path = path.display())]
+    NetConf {
+        /// The file.
+        path: PathBuf,
+        /// The field and what is wrong with it.
+        message: String,
+    },
     /// A key that does not exist.
     #[error("{path}: there is no key {key:?}{hint}", path = path.display(), hint = hint(nearest.as_deref()))]
     UnknownKey {

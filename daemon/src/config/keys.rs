@@ -15,6 +15,7 @@ use super::rule::{self, Rule};
 use super::service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
 use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
 use super::value::{Endpoint, Value};
+use crate::cluster::kube::Annotations;
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
 
@@ -106,7 +107,17 @@ settings! {
     "node-name" any node_name: NodeName = host_name(),
         "Name of this node in the store; the host name if not given.";
     "source" agent source: SourceKind = "etcd",
-        "Where the leases of the cluster come from: etcd.";
+        "Where leases and Services come from: etcd, or kube (Nodes, Services and EndpointSlices of the Kubernetes API).";
+    "kube-api-server" agent kube_api_server: Option<Endpoint> where API_SERVER = "",
+        "URL of the API server itself, for source kube; without it a pod asks at the cluster's Service address, which nobody serves before weft does.";
+    "kubeconfig" agent kubeconfig: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
+        "File with the credentials for the API server; those of the pod's ServiceAccount if not given.";
+    "kube-annotation-prefix" agent kube_annotation_prefix: Annotations = "flannel.alpha.coreos.com",
+        "What the names of the annotations on Nodes begin with, shared with flannel.";
+    "net-config-path" agent net_config_path: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
+        "File with the network configuration, as flannel's net-conf.json, for source kube; made of network and the keys after it if not given.";
+    "set-node-network-unavailable" agent set_node_network_unavailable: bool = "true",
+        "Set the Node's condition NetworkUnavailable to False once the node is ready for pods.";
     "etcd-endpoints" any etcd_endpoints: Vec<Endpoint> = "http://127.0.0.1:2379",
         "URLs of the etcd servers.";
     "etcd-prefix" any etcd_prefix: Layout = "/coreos.com/network",

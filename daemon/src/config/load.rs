@@ -14,6 +14,7 @@ use super::kube_proxy;
 use super::rule::Rule;
 use super::value::Value;
 use crate::cluster::etcd::EtcdOptions;
+use crate::cluster::kube::KubeOptions;
 use crate::cluster::netconf::{NetConf, NetConfError};
 
 /// The file that is read if it is there and no other is named.
@@ -64,7 +65,10 @@ pub struct AgentConfig {
     pub settings: Settings,
     /// How to reach the store, from the `etcd-` keys.
     pub etcd: EtcdOptions,
-    /// The network configuration for a store that has none, from `network` and the keys beside it.
+    /// How to reach the API server.
+    pub kube: KubeOptions,
+    /// The network configuration for a store that has none, from `network` and the keys beside it, or from
+    /// `net-config-path`.
     pub network: NetConf,
     /// What is to be logged once there is a log: keys of kube-proxy's that weft has no use for, and differences to it.
     pub warnings: Vec<String>,
@@ -125,8 +129,16 @@ impl AgentConfig {
         let texts = Texts(KEYS.iter().map(text).collect());
         let settings = Settings::read(&texts)?;
         let etcd = etcd(&settings, &texts)?;
-        let network = network(&settings, &texts)?;
-        Ok(Self { settings, etcd, network, warnings: layer.warnings, texts })
+        let kube = KubeOptions {
+            kube_api_server: settings.kube_api_server.as_ref().map(|endpoint| endpoint.0.clone()),
+            kubeconfig: settings.kubeconfig.clone(),
+        };
+        let mut warnings = layer.warnings;
+        let network = match &settings.net_config_path {
+            Some(path) => network_in(path, &mut warnings)?,
+            None => network(&settings, &texts)?,
+        };
+        Ok(Self { settings, etcd, kube, network, warnings, texts })
     }
 
     /// Each key with its value and where that came from, in the order of the table; no secrets.
@@ -201,6 +213,15 @@ fn password_in(path: &Path) -> Result<String, ConfigError> {
     let text =
         std::fs::read_to_string(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// The network configuration in a file of flannel's.
+fn network_in(path: &Path, warnings: &mut Vec<String>) -> Result<NetConf, ConfigError> {
+    let text = std::fs::read(path).map_err(|cause| ConfigError::Unreadable { path: path.to_owned(), cause })?;
+    let (network, odd) = NetConf::parse(&text)
+        .map_err(|fault| ConfigError::NetConf { path: path.to_owned(), message: fault.to_string() })?;
+    warnings.extend(odd.into_iter().map(|warning| format!("{}: {warning}", path.display())));
+    Ok(network)
 }
 
 /// Keys of a net-conf and those of the configuration that they are made of; no name comes before a longer one that has

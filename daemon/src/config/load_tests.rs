@@ -85,7 +85,11 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
         ("subnet-lease-renew-margin", "0", "minutes from 1 to 1439"),
         ("subnet-lease-renew-margin", "1440", "minutes from 1 to 1439"),
         ("ip-masq", "yes", "true or false"),
-        ("source", "kube", "one of: etcd"),
+        ("source", "consul", "one of: etcd, kube"),
+        ("kube-api-server", "192.0.2.10:6443", "https://192.0.2.10:6443"),
+        ("kubeconfig", "admin.conf", "an absolute path"),
+        ("kube-annotation-prefix", "org/prefix", "flannel.alpha.coreos.com"),
+        ("net-config-path", "net-conf.json", "an absolute path"),
         ("bridge", "a-name-that-is-too-long", "1 to 15"),
         ("etcd-endpoints", "127.0.0.1:2379", "http://127.0.0.1:2379"),
         ("etcd-endpoints", "", "http://127.0.0.1:2379"),
@@ -187,4 +191,20 @@ fn a_password_comes_from_its_file_and_is_not_shown() {
     let config = load(&[("etcd-username", "u"), ("etcd-password", "secret")], &[], "").unwrap();
     assert_eq!(origin(&config, "etcd-password").0, "***");
     assert!(!format!("{:?}", config.etcd).contains("secret"));
+}
+
+#[test]
+fn flannels_file_gives_the_network() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, r#"{"network": "10.9.0.0/16", "Netwrok": 1, "Backend": {"Type": "vxlan", "VNI": 7}}"#)
+        .unwrap();
+    let config = load(&[("net-config-path", path)], &[], "").unwrap();
+    assert_eq!(config.network.pools.v4.unwrap().network(), "10.9.0.0/16".parse().unwrap());
+    assert!(config.warnings.iter().any(|warning| warning.contains(path) && warning.contains("Netwrok")));
+    std::fs::write(path, r#"{"Network": "10.9.0.0"}"#).unwrap();
+    let error = load(&[("net-config-path", path)], &[], "").unwrap_err();
+    assert!(error.contains(path) && error.contains("Network"), "{error}");
+    let error = load(&[("net-config-path", "/nonexistent/net-conf.json")], &[], "").unwrap_err();
+    assert!(error.contains("/nonexistent/net-conf.json"), "{error}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use super::service_types::TimeOrZero;
-use super::value::Value;
+use super::value::{Endpoint, Value};
 
 /// A condition, and the words for it in error messages.
 pub(super) struct Rule<T> {
@@ -38,6 +38,10 @@ pub(super) const PUBLIC_V6: Rule<Option<Ipv6Addr>> = Rule {
         ip.is_none_or(|ip| is_public(ip.into()) && !wrong(ip))
     },
 };
+
+/// `kube-api-server`: one server.
+pub(super) const API_SERVER: Rule<Option<Endpoint>> =
+    Rule { expected: "a URL such as https://192.0.2.10:6443", holds: |_| true };
 
 /// Paths of a service, whose working directory is nobody's choice.
 pub(super) const ABSOLUTE: Rule<PathBuf> =

@@ -8,18 +8,24 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::value::Scalar;
 
-/// Where leases come from (`source`).
+/// Where leases and Services come from (`source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SourceKind {
     /// flannel's keys in etcd.
     Etcd,
+    /// The Nodes of Kubernetes, with flannel's annotations.
+    Kube,
 }
 
 impl Scalar for SourceKind {
-    const EXPECTED: &'static str = "one of: etcd";
+    const EXPECTED: &'static str = "one of: etcd, kube";
 
     fn read(text: &str) -> Option<Self> {
-        (text == "etcd").then_some(Self::Etcd)
+        match text {
+            "etcd" => Some(Self::Etcd),
+            "kube" => Some(Self::Kube),
+            _ => None,
+        }
     }
 }
 
@@ -49,10 +55,15 @@ impl Scalar for LogFormat {
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter as tracing takes it.
+    /// The filter as tracing takes it. The Kubernetes client logs every try that fails as an error, where weft logs that an
+    /// outage began and that it is over; it is heard only if it is asked for.
     #[must_use]
     pub fn to_filter(&self) -> EnvFilter {
-        EnvFilter::new(&self.0)
+        let filter = EnvFilter::new(&self.0);
+        match "kube_client=off".parse() {
+            Ok(quiet) if !self.0.contains("kube_client") => filter.add_directive(quiet),
+            _ => filter,
+        }
     }
 }
 

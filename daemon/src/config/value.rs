@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 
+use crate::cluster::kube::Annotations;
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
 
@@ -96,6 +97,7 @@ scalars! {
     Ipv6Addr: "an IPv6 address such as 2001:db8::1";
     SocketAddr: "an address and a port such as 0.0.0.0:8081 or [::]:8081";
     NodeName: "1 to 253 characters without spaces or slashes, such as node-1.example.org";
+    Annotations: "a domain in lower case, and a word after a slash if wanted, such as flannel.alpha.coreos.com";
     Layout: "an absolute path such as /coreos.com/network";
 }
 
@@ -168,7 +170,7 @@ impl Scalar for Duration {
     }
 }
 
-/// The URL of an etcd server.
+/// The URL of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(pub String);
 

@@ -69,6 +69,15 @@ pub struct LeaseHandle {
 }
 
 impl LeaseHandle {
+    /// The handle of a task that ends when `stop` is cancelled.
+    pub(super) const fn new(
+        state: watch::Receiver<LeaseState>,
+        stop: CancellationToken,
+        task: tokio::task::JoinHandle<()>,
+    ) -> Self {
+        Self { state, stop, task }
+    }
+
     /// How the lease is, now and whenever that changes.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<LeaseState> {
@@ -130,7 +139,7 @@ pub fn spawn(client: Client, request: LeaseRequest) -> LeaseHandle {
             next = driver.step(input);
         }
     });
-    LeaseHandle { state, stop, task }
+    LeaseHandle::new(state, stop, task)
 }
 
 /// Gets a lease and returns; the lease stays until it expires.
@@ -356,7 +365,7 @@ fn reason(state: &LeaseState) -> String {
 }
 
 /// Logs what is news; how full the network is changes with every node that comes, and stands in the metrics.
-fn log(before: &LeaseState, now: &LeaseState) {
+pub(super) fn log(before: &LeaseState, now: &LeaseState) {
     let news = |held: &Held| match before {
         LeaseState::Held(old) => (old.key != held.key, old.notice != held.notice),
         LeaseState::Acquiring { .. } | LeaseState::Lost { .. } => (true, true),

@@ -10,7 +10,7 @@ use weft_netlink::agent::{Event, Monitor};
 
 use super::pass::{Node, Passed};
 use super::tables::TablesWatch;
-use crate::cluster::etcd::SourceStatus;
+use crate::cluster::SourceStatus;
 use crate::cluster::model::Snapshot;
 use crate::lease::LeaseState;
 use crate::serve::{Component, Health, Metrics};

@@ -16,8 +16,7 @@ use super::nft;
 use super::options::ProxyOptions;
 use super::outcome::Outcome;
 use super::tell::Teller;
-use crate::cluster::etcd::services::ServicesStatus;
-use crate::cluster::services::{NodeObject, ObjectName, ServiceStore};
+use crate::cluster::services::{NodeObject, ObjectName, ServiceStore, ServicesStatus};
 use crate::config::{NodePortAddresses, ProxyMode};
 use crate::node::NodeFacts;
 

@@ -5,7 +5,6 @@
 pub mod connect;
 pub mod explain;
 mod objects;
-mod outage;
 mod pages;
 pub mod read;
 pub mod services;
@@ -14,5 +13,3 @@ mod watching;
 
 pub use connect::{ConnectError, EtcdOptions, connect};
 pub use explain::explain;
-pub use services::{ServicesHandle, ServicesStatus};
-pub use source::{SourceHandle, SourceStatus};

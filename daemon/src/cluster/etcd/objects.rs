@@ -1,18 +1,14 @@
-//! Keys and values to Services, slices and the own Node: what of them is new, what cannot be used, and what has been said of it.
+//! Keys and values to Services, slices and the own Node.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
-use crate::cluster::services::{Batch, Interner, ObjectName, parse};
+use crate::cluster::services::reader::{self, Kind, Reader, Version};
+use crate::cluster::services::{Batch, ObjectName};
 
-/// What a key holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
-    Service,
-    Slice,
-    Node,
-}
+/// All there is in the store.
+const ALL: &[Kind] = &[Kind::Service, Kind::Slice, Kind::Node];
 
 /// Which key holds what.
 #[derive(Debug)]
@@ -42,37 +38,19 @@ impl Keys {
     }
 }
 
-/// What is known of a key.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    /// The revision that was last looked at.
-    revision: i64,
-    /// Whether that one or one before it could be used.
-    was_good: bool,
-}
-
 /// The objects in the store.
 #[derive(Debug)]
 pub(super) struct Objects {
     keys: Keys,
-    strings: Interner,
-    seen: HashMap<(Kind, ObjectName), Seen>,
-    complaints: HashMap<String, Complaint>,
-}
-
-/// What has been said of a key, so that it is said once.
-#[derive(Debug, Clone, Copy)]
-struct Complaint {
-    revision: i64,
-    is_rejected: bool,
+    reader: Reader,
+    /// Keys that name no object, with the revision at which that was said.
+    nameless: HashMap<String, i64>,
 }
 
 /// A list in the making: nothing of it counts before it is whole.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    batch: Batch,
-    seen: HashMap<(Kind, ObjectName), Seen>,
-    /// Keys that name no object.
+    objects: reader::Listing,
     nameless: HashSet<String>,
 }
 
@@ -84,123 +62,58 @@ impl Objects {
                 slices: layout.endpoint_slices(),
                 node: layout.node_object(node),
             },
-            strings: Interner::default(),
-            seen: HashMap::new(),
-            complaints: HashMap::new(),
+            reader: Reader::default(),
+            nameless: HashMap::new(),
         }
     }
 
     /// How many keys hold something that cannot be used.
     pub(super) fn rejected(&self) -> usize {
-        self.complaints.values().filter(|complaint| complaint.is_rejected).count()
+        self.reader.rejected() + self.nameless.len()
     }
 
     /// Takes one key of a list. If `is_same_store`, a revision that is known need not be looked at again.
-    pub(super) fn list(&mut self, listing: &mut Listing, key: &[u8], value: &[u8], revision: i64, is_same_store: bool) {
-        let Some(id) = self.identify(key, revision) else {
-            listing.nameless.insert(String::from_utf8_lossy(key).into_owned());
-            return;
-        };
-        let known = self.seen.get(&id).copied().filter(|known| is_same_store && known.revision == revision);
-        let seen = known.unwrap_or_else(|| self.read(&mut listing.batch, key, &id, value, revision));
-        listing.seen.insert(id, seen);
+    pub(super) fn list(&mut self, listing: &mut Listing, key: &[u8], json: &[u8], revision: i64, is_same_store: bool) {
+        let label = &*String::from_utf8_lossy(key);
+        match self.identify(label, revision) {
+            Some(id) => {
+                let version = Version { label, json, revision };
+                self.reader.list(&mut listing.objects, id, version, is_same_store);
+            }
+            None => drop(listing.nameless.insert(label.to_owned())),
+        }
     }
 
     /// A list is whole: what has changed, and what is not there any more.
     pub(super) fn listed(&mut self, listing: Listing) -> Batch {
-        let Listing { mut batch, seen, nameless } = listing;
-        for (kind, name) in self.seen.keys().filter(|id| !seen.contains_key(id)) {
-            take_out(&mut batch, *kind, name.clone());
-        }
-        self.complaints.retain(|key, _| match self.keys.split(key) {
-            Some((kind, namespace, name)) => seen.contains_key(&(kind, ObjectName::new(namespace, name))),
-            None => nameless.contains(key),
-        });
-        self.seen = seen;
-        batch
+        self.nameless.retain(|key, _| listing.nameless.contains(key));
+        self.reader.listed(listing.objects, ALL)
     }
 
     /// Takes one change: a new value, or that the key was deleted.
     pub(super) fn change(&mut self, batch: &mut Batch, key: &[u8], value: Option<&[u8]>, revision: i64) {
-        let Some(value) = value else {
-            let key = String::from_utf8_lossy(key);
-            self.complaints.remove(&*key);
-            if let Some((kind, namespace, name)) = self.keys.split(&key) {
-                let id = (kind, ObjectName::new(namespace, name));
-                self.seen.remove(&id);
-                take_out(batch, kind, id.1);
+        let label = &*String::from_utf8_lossy(key);
+        if value.is_none() {
+            self.nameless.remove(label);
+            if let Some((kind, namespace, name)) = self.keys.split(label) {
+                self.reader.delete(batch, (kind, ObjectName::new(namespace, name)));
             }
-            return;
-        };
-        let Some(id) = self.identify(key, revision) else { return };
-        let seen = self.read(batch, key, &id, value, revision);
-        self.seen.insert(id, seen);
+        } else if let (Some(json), Some(id)) = (value, self.identify(label, revision)) {
+            self.reader.change(batch, id, Version { label, json, revision });
+        }
     }
 
-    fn identify(&mut self, key: &[u8], revision: i64) -> Option<(Kind, ObjectName)> {
-        let text = String::from_utf8_lossy(key);
-        if let Some((kind, namespace, name)) = self.keys.split(&text) {
-            return Some((kind, ObjectName::new(self.strings.get(namespace), self.strings.get(name))));
+    fn identify(&mut self, key: &str, revision: i64) -> Option<(Kind, ObjectName)> {
+        if let Some((kind, namespace, name)) = self.keys.split(key) {
+            return Some((kind, self.reader.name(namespace, name)));
         }
-        if text.starts_with(&self.keys.services) || text.starts_with(&self.keys.slices) {
-            self.complain(&text, revision, true, "the key does not end in <namespace>/<name>; ignored");
+        if key.starts_with(&self.keys.services) || key.starts_with(&self.keys.slices) {
+            let said = self.nameless.insert(key.to_owned(), revision);
+            if said != Some(revision) {
+                tracing::warn!(key, revision, "the key does not end in <namespace>/<name>; ignored");
+            }
         }
         None
-    }
-
-    /// Reads a value. One that cannot be used changes nothing: what was good before it goes on being served, because an
-    /// object of which nothing is known any more is no reason to break what depends on it.
-    fn read(&mut self, batch: &mut Batch, key: &[u8], id: &(Kind, ObjectName), value: &[u8], revision: i64) -> Seen {
-        let (kind, name) = id;
-        let was_good = self.seen.get(id).is_some_and(|seen| seen.was_good);
-        let result = match kind {
-            Kind::Service => parse::service(value, Some(name), &mut self.strings).map(|parsed| {
-                batch.services.push((name.clone(), parsed.object));
-                parsed.warnings
-            }),
-            Kind::Slice => parse::slice(value, Some(name), &mut self.strings).map(|parsed| {
-                batch.slices.push((name.clone(), parsed.object));
-                parsed.warnings
-            }),
-            Kind::Node => parse::node(value, Some(name), &mut self.strings).map(|parsed| {
-                batch.node.push(parsed.object);
-                parsed.warnings
-            }),
-        };
-        let key = String::from_utf8_lossy(key);
-        let warnings = match result {
-            Ok(warnings) => warnings,
-            Err(error) => {
-                let outcome = if was_good { "what was known of it before stays" } else { "ignored" };
-                self.complain(&key, revision, true, &format!("{error}; {outcome}"));
-                return Seen { revision, was_good };
-            }
-        };
-        match warnings.as_slice() {
-            [] => drop(self.complaints.remove(&*key)),
-            [only] => self.complain(&key, revision, false, only),
-            [first, more @ ..] => {
-                self.complain(&key, revision, false, &format!("{first} (and {} more)", more.len()));
-            }
-        }
-        Seen { revision, was_good: true }
-    }
-
-    /// Says, once for each revision, what is wrong with a key.
-    fn complain(&mut self, key: &str, revision: i64, is_rejected: bool, message: &str) {
-        let complaint = Complaint { revision, is_rejected };
-        let said = self.complaints.insert(key.to_owned(), complaint);
-        if said.is_none_or(|said| said.revision != revision) {
-            tracing::warn!(key, revision, "{message}");
-        }
-    }
-}
-
-fn take_out(batch: &mut Batch, kind: Kind, name: ObjectName) {
-    match kind {
-        Kind::Service => batch.services.push((name, None)),
-        Kind::Slice => batch.slices.push((name, None)),
-        Kind::Node => batch.node.push(None),
     }
 }
 

@@ -13,52 +13,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::explain::explain;
 use super::objects::{Listing, Objects};
-use super::outage::Outage;
 use super::pages::{self, MAX_MESSAGE};
 use super::watching::{OLDER, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
-use crate::cluster::services::{Batch, ServiceStore};
+use crate::cluster::outage::Outage;
+use crate::cluster::services::{Batch, ServiceStore, ServicesHandle, ServicesStatus};
 
 /// How often everything is listed again although the watch works. Services can be a hundred times what leases are.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(600);
-
-/// How the source is doing, for readiness and metrics.
-#[derive(Debug, Clone, Default)]
-pub struct ServicesStatus {
-    /// When everything was last read without an error.
-    pub last_list: Option<Instant>,
-    /// Whether a watch is open.
-    pub watching: bool,
-    /// What went wrong last; `None` once a list has succeeded again.
-    pub error: Option<String>,
-    /// The store's revision up to which changes have been taken in.
-    pub revision: i64,
-    /// How many keys hold something that cannot be used; each has been logged.
-    pub rejected: usize,
-}
-
-/// The running source. It stops when its token is cancelled or every handle is gone.
-#[derive(Debug, Clone)]
-pub struct ServicesHandle {
-    store: Arc<ServiceStore>,
-    status: watch::Receiver<ServicesStatus>,
-}
-
-impl ServicesHandle {
-    /// What has been read.
-    #[must_use]
-    pub const fn store(&self) -> &Arc<ServiceStore> {
-        &self.store
-    }
-
-    /// How the source is doing.
-    #[must_use]
-    pub fn status(&self) -> watch::Receiver<ServicesStatus> {
-        self.status.clone()
-    }
-}
 
 /// Starts a source on the current runtime of a node. `relist` is [`RELIST_INTERVAL`] but in tests.
 #[must_use]
@@ -79,7 +43,7 @@ pub fn spawn(
             () = source.run() => {}
         }
     });
-    ServicesHandle { store, status: status_out }
+    ServicesHandle::new(store, status_out)
 }
 
 struct Source {

@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::explain::explain;
-use super::outage::Outage;
 use super::read::{entry, read_view};
 use super::watching::{OLDER, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::model::Snapshot;
+use crate::cluster::outage::Outage;
+use crate::cluster::source::{SourceHandle, SourceStatus};
 use crate::cluster::view::StoreView;
 
 /// How often everything is listed again although the watch works.
@@ -27,38 +28,6 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(60);
 /// How long changes are gathered before they are published: when all nodes of a large cluster start at once, a snapshot
 /// for each single change would cost more than all the rest.
 const GATHER: Duration = Duration::from_millis(10);
-
-/// How the source is doing, for readiness and metrics.
-#[derive(Debug, Clone, Default)]
-pub struct SourceStatus {
-    /// When everything was last read without an error.
-    pub last_list: Option<Instant>,
-    /// Whether a watch is open.
-    pub watching: bool,
-    /// What went wrong last; `None` once a list has succeeded again.
-    pub error: Option<String>,
-}
-
-/// The running source. It stops when its token is cancelled or every handle is gone.
-#[derive(Debug, Clone)]
-pub struct SourceHandle {
-    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
-    status: watch::Receiver<SourceStatus>,
-}
-
-impl SourceHandle {
-    /// The snapshots; `None` until the first list has succeeded.
-    #[must_use]
-    pub fn snapshots(&self) -> watch::Receiver<Option<Arc<Snapshot>>> {
-        self.snapshots.clone()
-    }
-
-    /// How the source is doing.
-    #[must_use]
-    pub fn status(&self) -> watch::Receiver<SourceStatus> {
-        self.status.clone()
-    }
-}
 
 /// Starts a source on the current runtime. `relist` is [`RELIST_INTERVAL`] but in tests.
 #[must_use]
@@ -72,7 +41,7 @@ pub fn spawn(client: Client, layout: Layout, relist: Duration, stop: Cancellatio
             () = source.run() => {}
         }
     });
-    SourceHandle { snapshots: snapshots_out, status: status_out }
+    SourceHandle::new(snapshots_out, status_out)
 }
 
 struct Source {

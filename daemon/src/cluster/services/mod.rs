@@ -5,11 +5,14 @@
 //! takes from it the Services that have changed, each whole, never an edge alone. Nothing here decides what a Service
 //! means: that is the room `service`.
 
+mod handle;
 mod intern;
 mod object;
 pub mod parse;
+pub(in crate::cluster) mod reader;
 mod store;
 
+pub use handle::{ServicesHandle, ServicesStatus};
 pub use intern::Interner;
 pub use object::{
     EndpointSlice, NodeObject, ObjectName, Protocol, Service, ServicePort, SliceEndpoint, SlicePort, TrafficPolicy,

@@ -106,9 +106,14 @@ impl ServiceStore {
         for slice in slices {
             inner.set_slice(&slice.name.clone(), Some(slice));
         }
-        inner.synced = true;
-        // Also when nothing is there at all: somebody waits to know just that.
         drop(inner);
+        self.set_synced();
+    }
+
+    /// Says that all lists have been read in whole once: from now on changes are given out.
+    pub fn set_synced(&self) {
+        self.lock().synced = true;
+        // Also when nothing is there at all: somebody waits to know just that.
         self.changed.notify_one();
     }
 

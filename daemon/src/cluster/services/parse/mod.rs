@@ -16,7 +16,7 @@ mod service_tests;
 mod slice;
 #[cfg(test)]
 mod slice_tests;
-mod time;
+pub(in crate::cluster) mod time;
 
 pub use address::{address, network};
 pub use fault::ParseError;

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 const DAY: u64 = 24 * 60 * 60;
 
 /// Reads such as `2026-01-31T12:00:00.123456Z` or `2026-01-31T13:00:00+01:00`; nothing before 1970.
-pub(super) fn rfc3339(text: &str) -> Option<SystemTime> {
+pub(in crate::cluster) fn rfc3339(text: &str) -> Option<SystemTime> {
     let fixed = text.get(..19)?.as_bytes();
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     if separators.iter().any(|(at, separator)| fixed[*at] != *separator) {

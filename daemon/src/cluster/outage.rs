@@ -11,7 +11,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// Failures in a row, and the watch that ended them.
 #[derive(Debug)]
-pub(super) struct Outage {
+pub(in crate::cluster) struct Outage {
     /// What is not watched meanwhile, in the plural.
     what: &'static str,
     backoff: Backoff,
@@ -23,13 +23,13 @@ pub(super) struct Outage {
 
 impl Outage {
     /// No watch yet, and no failure.
-    pub(super) const fn of(what: &'static str) -> Self {
+    pub(in crate::cluster) const fn of(what: &'static str) -> Self {
         Self { what, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), watching_since: None, began: None }
     }
 
     /// A try failed, or a watch ended, for this reason; `known` says whether there is anything to go on with. Returns how
     /// long to wait.
-    pub(super) fn failed(&mut self, reason: &str, known: bool) -> Duration {
+    pub(in crate::cluster) fn failed(&mut self, reason: &str, known: bool) -> Duration {
         // A watch that lasted was no failure to back off from; one that ends as soon as it is open is, and so is a try
         // that takes long to fail.
         if self.watching_since.take().is_some_and(|since| since.elapsed() > BACKOFF.1) {
@@ -47,7 +47,7 @@ impl Outage {
     }
 
     /// A watch is open.
-    pub(super) fn over(&mut self) {
+    pub(in crate::cluster) fn over(&mut self) {
         self.watching_since = Some(Instant::now());
         if let Some(began) = self.began.take() {
             tracing::info!(after = ?began.elapsed(), "the {} are watched again", self.what);

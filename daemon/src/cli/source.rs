@@ -1,0 +1,107 @@
+//! Where the agent's leases come from: starting the source that the configuration names, and the lease that goes with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::agent::until_good;
+use crate::cluster::SourceHandle;
+use crate::cluster::kube::nodes::{self, NodesRequest};
+use crate::cluster::lease_value::LeaseValue;
+use crate::cluster::{etcd, kube};
+use crate::config::{AgentConfig, SourceKind};
+use crate::lease::kube::{KubeLeaseRequest, spawn as spawn_kube_lease};
+use crate::lease::subnet_file::subnets_in;
+use crate::lease::{LeaseHandle, LeaseRequest, spawn as spawn_lease};
+use crate::serve::{Component, Health};
+
+/// How often it is looked whether the node has become ready.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// All leases, and the own one.
+pub(super) struct Leases {
+    pub(super) source: SourceHandle,
+    pub(super) own: LeaseHandle,
+}
+
+impl Leases {
+    /// Starts them, once there is a client. `value` is what the own lease is to say.
+    pub(super) async fn start(
+        config: &AgentConfig,
+        value: watch::Receiver<LeaseValue>,
+        health: &Arc<Health>,
+        stop: &CancellationToken,
+    ) -> Self {
+        match config.settings.source {
+            SourceKind::Etcd => from_etcd(config, value, health, stop).await,
+            SourceKind::Kube => from_kube(config, value, health, stop).await,
+        }
+    }
+}
+
+async fn from_etcd(
+    config: &AgentConfig,
+    value: watch::Receiver<LeaseValue>,
+    health: &Arc<Health>,
+    stop: &CancellationToken,
+) -> Leases {
+    let settings = &config.settings;
+    let client = until_good(health, Component::Store, async || etcd::connect(&config.etcd).await).await;
+    let layout = settings.etcd_prefix.clone();
+    let source = etcd::source::spawn(client.clone(), layout, etcd::source::RELIST_INTERVAL, stop.clone());
+    let request = LeaseRequest {
+        layout: settings.etcd_prefix.clone(),
+        node: settings.node_name.clone(),
+        network: config.network.clone(),
+        previous: subnets_in(&settings.subnet_file).map(|(_, key)| key),
+        renew_margin: settings.subnet_lease_renew_margin.duration(),
+        value,
+        snapshots: Some(source.snapshots()),
+    };
+    Leases { own: spawn_lease(client, request), source }
+}
+
+async fn from_kube(
+    config: &AgentConfig,
+    value: watch::Receiver<LeaseValue>,
+    health: &Arc<Health>,
+    stop: &CancellationToken,
+) -> Leases {
+    let settings = &config.settings;
+    let client = until_good(health, Component::Store, async || kube::connect(&config.kube).await).await;
+    let network = Arc::new(config.network.clone());
+    let request = NodesRequest {
+        node: settings.node_name.clone(),
+        annotations: settings.kube_annotation_prefix.clone(),
+        network: Arc::clone(&network),
+    };
+    let source = nodes::spawn(client.clone(), request, stop.clone());
+    let request = KubeLeaseRequest {
+        node: settings.node_name.clone(),
+        annotations: settings.kube_annotation_prefix.clone(),
+        network,
+        value,
+        own: source.own,
+        snapshots: source.leases.snapshots(),
+        ready: settings.set_node_network_unavailable.then(|| when_ready(Arc::clone(health))),
+    };
+    Leases { own: spawn_kube_lease(client, request), source: source.leases }
+}
+
+/// Becomes true when the node is ready for pods for the first time.
+fn when_ready(health: Arc<Health>) -> watch::Receiver<bool> {
+    let (ready, told) = watch::channel(false);
+    tokio::spawn(async move {
+        while !health.good_before(Component::Services) {
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = ready.closed() => return,
+            }
+        }
+        ready.send_replace(true);
+    });
+    told
+}

@@ -1,0 +1,131 @@
+//! A real kube-apiserver for one test, over a real etcd: its own port and directory, gone when dropped.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use http::Request;
+use kube::Client;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, timeout};
+use weft::cluster::kube::{KubeOptions, connect};
+
+use crate::etcd::{Etcd, free_port};
+
+/// How long the server may take to start, on a busy machine.
+const START: Duration = Duration::from_secs(240);
+
+/// A server process.
+pub(crate) struct ApiServer {
+    binary: PathBuf,
+    directory: tempfile::TempDir,
+    etcd: String,
+    port: u16,
+    process: Option<Child>,
+}
+
+impl ApiServer {
+    /// Starts a server over an empty etcd, and waits until it is ready; `None` if there is none in `WEFT_PEERS`.
+    pub(crate) async fn start(etcd: &Etcd) -> Option<Self> {
+        let binary = PathBuf::from(std::env::var_os("WEFT_PEERS")?).join("kube-apiserver");
+        if !binary.is_file() {
+            return None;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let etcd = format!("http://127.0.0.1:{}", etcd.port());
+        let mut server = Self { binary, directory, etcd, port: free_port(), process: None };
+        server.prepare();
+        server.resume().await;
+        Some(server)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    /// The files that a server starts from, and the credentials for a client.
+    fn prepare(&self) {
+        #[expect(clippy::disallowed_methods, reason = "a test makes a key with the usual tool")]
+        let made = Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA", "-out", &self.path("account.key")])
+            .stderr(Stdio::null())
+            .status();
+        assert!(made.expect("openssl is installed").success());
+        std::fs::write(self.path("tokens"), "secret,admin,1,\"system:masters\"\n").unwrap();
+        let kubeconfig = json!({
+            "clusters": [{"name": "c", "cluster": {
+                "server": format!("https://127.0.0.1:{}", self.port),
+                "certificate-authority": self.path("certificates/apiserver.crt")}}],
+            "users": [{"name": "u", "user": {"token": "secret"}}],
+            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+            "current-context": "x",
+        });
+        std::fs::write(self.path("kubeconfig"), kubeconfig.to_string()).unwrap();
+    }
+
+    /// Starts the server again with all that it had.
+    pub(crate) async fn resume(&mut self) {
+        let port = self.port.to_string();
+        #[expect(clippy::disallowed_methods, reason = "a test starts the real server")]
+        let mut command = Command::new(&self.binary);
+        command
+            .args(["--etcd-servers", &self.etcd, "--bind-address", "127.0.0.1", "--secure-port", &port])
+            .args(["--cert-dir", &self.path("certificates"), "--token-auth-file", &self.path("tokens")])
+            .args(["--service-account-key-file", &self.path("account.key")])
+            .args(["--service-account-signing-key-file", &self.path("account.key")])
+            .args(["--service-account-issuer", "https://kubernetes.default.svc"])
+            .args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16"])
+            .args(["--endpoint-reconciler-type", "none", "--profiling=false"])
+            // Its log is only of use when it does not start.
+            .stderr(std::fs::File::create(self.path("log")).unwrap())
+            .stdout(Stdio::null());
+        self.process = Some(command.spawn().unwrap());
+        let deadline = Instant::now() + START;
+        while !self.is_ready().await {
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(Instant::now() < deadline, "the API server does not start: {}", log());
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn is_ready(&self) -> bool {
+        let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
+        // Before it has made its certificate there is nothing to make a client of.
+        let Ok(client) = connect(&options).await else { return false };
+        for path in ["/readyz", "/api/v1/namespaces/default/services/kubernetes"] {
+            let asked = timeout(Duration::from_secs(5), client.request_text(Request::get(path).body(vec![]).unwrap()));
+            if !matches!(asked.await, Ok(Ok(_))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Kills the server.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// A client as the agent makes it.
+    pub(crate) async fn client(&self) -> Client {
+        let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
+        connect(&options).await.unwrap()
+    }
+
+    /// Asks the server for something as an administrator would. A patch is a merge patch.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
+        self.client().await.request(request).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

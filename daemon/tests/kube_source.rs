@@ -1,0 +1,289 @@
+//! The kube source against a real API server, from the folder that `WEFT_PEERS` names.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+mod apiserver;
+#[expect(dead_code, reason = "these tests take less of it than others do")]
+mod etcd;
+
+use std::sync::Arc;
+
+use apiserver::ApiServer;
+use etcd::{Etcd, LIMIT};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use weft::cluster::kube::annotations::Annotations;
+use weft::cluster::kube::nodes::{self, NodesHandle, NodesRequest};
+use weft::cluster::kube::services;
+use weft::cluster::lease_value::LeaseValue;
+use weft::cluster::services::{ObjectName, ServiceStore, ServicesHandle};
+use weft::cluster::{BackendData, NetConf, PerFamily, VxlanData};
+use weft::lease::kube::{KubeLeaseRequest, spawn as spawn_lease};
+use weft::lease::{LeaseHandle, LeaseState};
+
+/// Skips aloud if there is no API server to be had.
+macro_rules! server {
+    ($etcd:ident) => {{
+        $etcd = Etcd::start().await;
+        match ApiServer::start(&$etcd).await {
+            Some(server) => server,
+            None => {
+                eprintln!("SKIP: {}: WEFT_PEERS names no folder with a kube-apiserver", module_path!());
+                return;
+            }
+        }
+    }};
+}
+
+async fn service(server: &ApiServer, name: &str, address: &str, labels: Value) {
+    let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},
+        "spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+    server.ask("POST", "/api/v1/namespaces/default/services", Some(&body)).await;
+}
+
+async fn slice(server: &ApiServer, name: &str, of: &str, address: &str) {
+    let body = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": of}}, "addressType": "IPv4",
+        "ports": [{"name": "", "port": 8080}], "endpoints": [{"addresses": [address]}]});
+    server.ask("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", Some(&body)).await;
+}
+
+async fn node(server: &ApiServer, name: &str, cidr: Option<&str>, annotations: Value) {
+    let spec = cidr.map_or_else(|| json!({}), |cidr| json!({"podCIDR": cidr, "podCIDRs": [cidr]}));
+    let labels = json!({"topology.kubernetes.io/zone": "a"});
+    let body = json!({"apiVersion": "v1", "kind": "Node", "spec": spec,
+        "metadata": {"name": name, "annotations": annotations, "labels": labels}});
+    server.ask("POST", "/api/v1/nodes", Some(&body)).await;
+}
+
+/// The annotations of a node that runs flannel.
+fn flannel(n: u8) -> Value {
+    json!({
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+        "flannel.alpha.coreos.com/backend-type": "vxlan",
+        "flannel.alpha.coreos.com/backend-data": format!(r#"{{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:{n:02x}"}}"#),
+        "flannel.alpha.coreos.com/public-ip": format!("192.0.2.{n}"),
+    })
+}
+
+/// Waits until `holds` is true of a store.
+async fn reaches(handle: &ServicesHandle, holds: impl Fn(&ServiceStore) -> bool) {
+    let mut status = handle.status();
+    let wait = async {
+        while !holds(handle.store()) {
+            status.changed().await.unwrap();
+        }
+    };
+    timeout(LIMIT, wait).await.unwrap_or_else(|_| panic!("{:?}", handle.status().borrow()));
+}
+
+/// The endpoints' addresses of a Service; `None` if there is no such Service.
+fn endpoints(store: &ServiceStore, name: &str) -> Option<Vec<String>> {
+    let (all, _) = store.take_all();
+    let found = all.into_iter().find(|changed| changed.name == ObjectName::new("default", name))?;
+    found.service?;
+    let slices = found.slices.iter().flat_map(|slice| &slice.endpoints);
+    Some(slices.map(|endpoint| endpoint.address.to_string()).collect())
+}
+
+async fn start_services(server: &ApiServer) -> (ServicesHandle, DropGuard) {
+    let stop = CancellationToken::new();
+    let handle = services::spawn(&server.client().await, &"n1".parse().unwrap(), stop.clone());
+    let mut status = handle.status();
+    let watching = status.wait_for(|status| status.watching);
+    timeout(LIMIT, watching).await.unwrap_or_else(|_| panic!("{:?}", handle.status().borrow())).unwrap();
+    (handle, stop.drop_guard())
+}
+
+#[tokio::test]
+async fn t10_services_follow_the_api_server_and_survive_its_loss() {
+    let etcd;
+    let mut server = server!(etcd);
+    service(&server, "first", "10.96.0.41", json!({})).await;
+    service(&server, "headless", "None", json!({})).await;
+    service(&server, "elsewhere", "10.96.0.42", json!({"service.kubernetes.io/service-proxy-name": "x"})).await;
+    slice(&server, "first-1", "first", "10.244.1.2").await;
+    node(&server, "n1", None, json!({})).await;
+    let (handle, _stop) = start_services(&server).await;
+    let store = handle.store();
+    // The API server's own Service is there, too.
+    assert_eq!((store.synced(), store.len()), (true, 2));
+    assert_eq!(endpoints(store, "first").unwrap(), ["10.244.1.2"]);
+    assert_eq!(store.node().unwrap().zone.as_deref(), Some("a"));
+
+    service(&server, "second", "10.96.0.43", json!({})).await;
+    slice(&server, "first-2", "first", "10.244.1.3").await;
+    reaches(&handle, |store| store.len() == 3 && endpoints(store, "first").unwrap().len() == 2).await;
+
+    // A label that hands a Service to another proxy takes it away, and back.
+    let path = "/api/v1/namespaces/default/services/second";
+    for (label, count) in [(json!("x"), 2), (Value::Null, 3)] {
+        let patch = json!({"metadata": {"labels": {"service.kubernetes.io/service-proxy-name": label}}});
+        server.ask("PATCH", path, Some(&patch)).await;
+        reaches(&handle, |store| store.len() == count).await;
+    }
+
+    server.stop();
+    let mut status = handle.status();
+    timeout(LIMIT, status.wait_for(|status| !status.watching && status.error.is_some())).await.unwrap().unwrap();
+    assert_eq!(store.len(), 3, "a lost API server takes nothing out");
+
+    server.resume().await;
+    server.ask("DELETE", path, None).await;
+    reaches(&handle, |store| store.len() == 2).await;
+    timeout(LIMIT, status.wait_for(|status| status.watching && status.error.is_none())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_deleted_while_nobody_watched_is_gone_after_a_new_list() {
+    let etcd;
+    let server = server!(etcd);
+    for n in 1..=20 {
+        service(&server, &format!("s{n}"), &format!("10.96.1.{n}"), json!({})).await;
+    }
+    let (first, stop) = start_services(&server).await;
+    assert_eq!(first.store().len(), 21);
+    drop(stop);
+    server.ask("DELETE", "/api/v1/namespaces/default/services/s7", None).await;
+    // A list equals what a watch would have told.
+    let (second, _stop) = start_services(&server).await;
+    assert_eq!(second.store().len(), 20);
+    assert_eq!(endpoints(second.store(), "s7"), None);
+}
+
+/// A node's source and lease, as the agent runs them.
+struct Node {
+    source: NodesHandle,
+    lease: LeaseHandle,
+    value: watch::Sender<LeaseValue>,
+    ready: watch::Sender<bool>,
+    _stop: DropGuard,
+}
+
+impl Node {
+    async fn start(server: &ApiServer) -> Self {
+        let annotations: Annotations = "flannel.alpha.coreos.com".parse().unwrap();
+        let network = Arc::new(NetConf::parse(br#"{"Network": "10.244.0.0/16"}"#).unwrap().0);
+        let (client, stop) = (server.client().await, CancellationToken::new());
+        let name: weft::cluster::NodeName = "n1".parse().unwrap();
+        let request =
+            NodesRequest { node: name.clone(), annotations: annotations.clone(), network: Arc::clone(&network) };
+        let source = nodes::spawn(client.clone(), request, stop.clone());
+        let public_ips = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None };
+        let (value, values) = watch::channel(LeaseValue { public_ips, backend: BackendData::None });
+        let (ready, told) = watch::channel(false);
+        let lease = spawn_lease(
+            client,
+            KubeLeaseRequest {
+                node: name,
+                annotations,
+                network,
+                value: values,
+                own: source.own.clone(),
+                snapshots: source.leases.snapshots(),
+                ready: Some(told),
+            },
+        );
+        Self { source, lease, value, ready, _stop: stop.drop_guard() }
+    }
+
+    async fn state(&self, holds: impl Fn(&LeaseState) -> bool) -> LeaseState {
+        let mut state = self.lease.state();
+        let found = timeout(LIMIT, state.wait_for(holds)).await;
+        found.unwrap_or_else(|_| panic!("still {:?}", *self.lease.state().borrow())).unwrap().clone()
+    }
+
+    async fn peers(&self, count: usize) {
+        let mut snapshots = self.source.leases.snapshots();
+        let reached = snapshots.wait_for(|now| now.as_ref().is_some_and(|now| now.leases.len() == count));
+        let found = timeout(LIMIT, reached).await.map(drop);
+        found.unwrap_or_else(|_| panic!("{:?}", *self.source.leases.snapshots().borrow()));
+    }
+}
+
+/// What the API server knows of our Node, once `holds` is true of it.
+async fn own_node(server: &ApiServer, holds: impl Fn(&Value) -> bool) -> Value {
+    let wait = async {
+        loop {
+            let node = server.ask("GET", "/api/v1/nodes/n1", None).await;
+            if holds(&node) {
+                return node;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, wait).await.expect("the Node never got there")
+}
+
+#[tokio::test]
+async fn h87_h91_a_node_takes_its_pod_network_and_announces_itself() {
+    let etcd;
+    let server = server!(etcd);
+    node(&server, "flannel", Some("10.244.5.0/24"), flannel(5)).await;
+    node(&server, "stranger", Some("10.244.6.0/24"), json!({})).await;
+    let n1 = Node::start(&server).await;
+    n1.peers(1).await;
+    let state = n1
+        .state(|state| matches!(state, LeaseState::Acquiring { reason } if reason.contains("there is no Node")))
+        .await;
+    assert!(matches!(state, LeaseState::Acquiring { .. }));
+
+    // kubelet makes the Node, the controller gives it a network.
+    let note = json!({"flannel.alpha.coreos.com/public-ip-overwrite": "203.0.113.1", "note": "mine"});
+    node(&server, "n1", None, note).await;
+    n1.state(|state| matches!(state, LeaseState::Acquiring { reason } if reason.contains("--allocate-node-cidrs")))
+        .await;
+    let cidr = json!({"spec": {"podCIDR": "10.244.1.0/24", "podCIDRs": ["10.244.1.0/24"]}});
+    server.ask("PATCH", "/api/v1/nodes/n1", Some(&cidr)).await;
+    let LeaseState::Held(held) = n1.state(|state| matches!(state, LeaseState::Held(_))).await else { panic!() };
+    assert_eq!(held.key, "10.244.1.0-24".parse().unwrap());
+
+    let data = VxlanData { vni: Some(1), vtep_mac: "c6:d2:32:6f:8f:01".parse().unwrap() };
+    n1.value.send_modify(|value| value.backend = BackendData::Vxlan(PerFamily { v4: Some(data), v6: None }));
+    n1.peers(2).await;
+    n1.ready.send_replace(true);
+    let is_up = |node: &Value| {
+        let conditions = node["status"]["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|c| c["type"] == "NetworkUnavailable" && c["status"] == "False"))
+    };
+    let node = own_node(&server, is_up).await;
+    let said = &node["metadata"]["annotations"];
+    assert_eq!(said["flannel.alpha.coreos.com/backend-data"], r#"{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:01"}"#);
+    assert_eq!(said["flannel.alpha.coreos.com/public-ip"], "203.0.113.1");
+    assert_eq!(said["note"], "mine");
+    let fields = node["metadata"]["managedFields"].as_array().unwrap();
+    assert!(fields.iter().any(|by| by["manager"] == "weft"), "{fields:?}");
+
+    // Somebody else writes over it.
+    let other = json!({"metadata": {"annotations": {"flannel.alpha.coreos.com/public-ip": "192.0.2.99"}}});
+    server.ask("PATCH", "/api/v1/nodes/n1", Some(&other)).await;
+    own_node(&server, |node| node["metadata"]["annotations"]["flannel.alpha.coreos.com/public-ip"] == "203.0.113.1")
+        .await;
+
+    // A Node that goes leaves the subnet that the node runs.
+    server.ask("DELETE", "/api/v1/nodes/flannel", None).await;
+    n1.peers(1).await;
+    server.ask("DELETE", "/api/v1/nodes/n1", None).await;
+    let gone = n1.state(|state| matches!(state, LeaseState::Held(held) if held.notice.is_some())).await;
+    assert!(matches!(gone, LeaseState::Held(held) if held.key == "10.244.1.0-24".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn bad_annotations_and_overlaps_cost_only_their_node() {
+    let etcd;
+    let server = server!(etcd);
+    node(&server, "good", Some("10.244.2.0/24"), flannel(2)).await;
+    let mut bad = flannel(3);
+    bad["flannel.alpha.coreos.com/backend-data"] = json!("notjson");
+    node(&server, "bad", Some("10.244.3.0/24"), bad).await;
+    node(&server, "without", None, flannel(4)).await;
+    let n1 = Node::start(&server).await;
+    n1.peers(1).await;
+    let snapshot = n1.source.leases.snapshots().borrow().clone().unwrap();
+    let refused: Vec<String> = snapshot.rejected.iter().map(|r| format!("{}: {}", r.key, r.reason)).collect();
+    assert_eq!(refused.len(), 2, "{refused:?}");
+    assert!(refused[0].starts_with("node bad: annotation backend-data"), "{refused:?}");
+    assert!(refused[1].starts_with("node without: has no IPv4 network"), "{refused:?}");
+}
