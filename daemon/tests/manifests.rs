@@ -300,7 +300,7 @@ fn the_overlays_change_what_they_are_for_and_nothing_else() {
         let nodes = &only(&resources, "DaemonSet")["spec"]["template"]["spec"]["nodeSelector"];
         assert_eq!(nodes["weft/agent"].as_str(), selector, "{overlay}");
         if families == 2 {
-            assert!(config.settings.service_cidr.iter().any(|network| network.is_ipv6()));
+            assert!(config.settings.service_cidr.iter().any(ipnetwork::IpNetwork::is_ipv6));
             let pod_networks = network.pools.v6.unwrap().network();
             assert!(config.settings.service_cidr.iter().all(|it| it.ip() != pod_networks.ip()));
         }
