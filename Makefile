@@ -8,6 +8,7 @@ LAB    ?= lab
 OUTPUT ?= table
 MODE   ?= auto
 KERNEL ?= 6.1
+REPOSITORY ?= localhost
 
 TARGET ?= $(shell uname -m)-unknown-linux-musl
 OUT    ?= $(or $(CARGO_TARGET_DIR),target)
@@ -18,7 +19,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down test guest lint bench clean setup-%
+.PHONY: help build image lab lab-down test guest lint bench clean setup-%
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -34,6 +35,13 @@ build: setup-build ## the two binaries (static, stripped) and weft-lab
 	@$(SMALL) cargo build --locked --release --target $(TARGET) --package weft-cni --bin weft-cni
 	@cargo build --locked --release --target $(TARGET) --package weft --bin weft
 	@cargo build --locked --package weft-tests --bin weft-lab
+
+# arm64 comes along if its binaries are there, from `make build TARGET=aarch64-unknown-linux-musl` (CONTRIBUTING.md).
+image: setup-build build ## the container image, without an engine, into target/image: REPOSITORY=localhost
+	@cargo build --locked --package weft-image
+	@$(OUT)/debug/weft-image --repository $(REPOSITORY) --out $(OUT)/image --date $$(git log -1 --format=%ct) \
+		--revision $$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo -dirty) \
+		$$(for weft in $(OUT)/*-unknown-linux-musl/release/weft; do echo --binaries $${weft%/weft}; done)
 
 lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
 	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --proxy-mode $(MODE)

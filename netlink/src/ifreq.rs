@@ -111,7 +111,7 @@ fn named(name: &str) -> Result<libc::ifreq> {
         return Err(Error::io(format!("look up link {name:?}"), Errno::EINVAL));
     }
     for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte.cast_signed();
+        *slot = libc::c_char::from_ne_bytes([byte]);
     }
     Ok(request)
 }

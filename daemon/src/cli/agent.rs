@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use weft_cni::formats::conflist::Conflist;
 use weft_netlink::RouteSocket;
 use weft_netlink::agent::{Connection, Monitor};
+use weft_netlink::sysctl::Sysctl;
 
 use super::logging;
 use super::services::Services;
@@ -122,6 +123,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         },
         cni_state_dir: settings.cni_state_dir.clone(),
         run_dir: settings.run_dir.clone(),
+        sysctl: Sysctl::at(&settings.sysctl_dir),
     }
 }
 

@@ -90,7 +90,7 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     problems.note_all(cleanup_ipvs(&settings.run_dir));
     problems.note(remove_tables());
     if let Some(owned) = problems.note(Owned::load(&settings.run_dir, SERVICES_RECORD)) {
-        problems.note_all(owned.restore(&Sysctl::default()));
+        problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }
     let owned = problems.note(Owned::load(&settings.run_dir, NODE_RECORD));
     let devices: Vec<String> = owned.iter().flat_map(Owned::devices).map(str::to_owned).collect();
@@ -98,7 +98,7 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     problems.note(remove_attachments(&settings.cni_state_dir));
     problems.note(remove_file(&settings.run_dir.join(LEASE_LOCK)));
     if let Some(owned) = owned {
-        problems.note_all(owned.restore(&Sysctl::default()));
+        problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }
     for directory in [&settings.cni_state_dir, &settings.run_dir, &settings.state_dir] {
         // Whoever else keeps something there keeps the directory.

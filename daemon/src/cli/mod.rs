@@ -5,6 +5,7 @@ mod cleanup;
 mod export;
 mod lease;
 mod logging;
+mod pause;
 mod services;
 mod settings;
 mod source;
@@ -30,6 +31,7 @@ enum Command {
     Lease(lease::LeaseArgs),
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
+    Pause(pause::PauseArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -42,6 +44,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Lease(args) => lease::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }
 

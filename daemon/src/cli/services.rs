@@ -140,7 +140,7 @@ fn set_conntrack(settings: &Settings) {
     let wanted = conntrack_sysctls::plan(&options, conntrack_sysctls::cores());
     match Owned::load(&settings.run_dir, SERVICES_RECORD) {
         Ok(mut owned) => {
-            for problem in conntrack_sysctls::apply(&wanted, &mut owned, &Sysctl::default()) {
+            for problem in conntrack_sysctls::apply(&wanted, &mut owned, &Sysctl::at(&settings.sysctl_dir)) {
                 tracing::warn!("{problem}");
             }
         }
@@ -187,5 +187,6 @@ fn proxy_options(settings: &Settings) -> anyhow::Result<ProxyOptions> {
         min_sync_period: settings.min_sync_period.duration(),
         repair_interval: settings.repair_interval,
         run_dir: settings.run_dir.clone(),
+        sysctl: Sysctl::at(&settings.sysctl_dir),
     })
 }

@@ -168,6 +168,8 @@ settings! {
         "Directory for locks and for what is void after a reboot.";
     "state-dir" agent state_dir: PathBuf where ABSOLUTE = "/var/lib/weft",
         "Directory for what outlasts a reboot.";
+    "sysctl-dir" agent sysctl_dir: PathBuf where ABSOLUTE = "/proc/sys",
+        "Directory whose net/ has the kernel settings; another one where /proc/sys is read-only, as in a container.";
     "subnet-lease-renew-margin" any subnet_lease_renew_margin: RenewMargin = "60",
         "Minutes before its end at which the node's lease is renewed.";
     "healthz-bind" agent healthz_bind: SocketAddr = "0.0.0.0:8081",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use weft_cni::formats::conflist::Conflist;
+use weft_netlink::sysctl::Sysctl;
 
 use crate::overlay::uplink::UplinkSpec;
 use crate::publish::Places;
@@ -28,4 +29,6 @@ pub struct NodeOptions {
     pub cni_state_dir: PathBuf,
     /// Where the record of changed settings is.
     pub run_dir: PathBuf,
+    /// The kernel settings.
+    pub sysctl: Sysctl,
 }

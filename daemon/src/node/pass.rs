@@ -96,7 +96,7 @@ impl Node {
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
             route: RouteSocket::open()?,
-            sysctl: Sysctl::default(),
+            sysctl: options.sysctl.clone(),
             kernel,
             value,
             facts,

@@ -24,6 +24,7 @@ pub(super) struct Ground {
     routes: LocalRoutes,
     arp: ArpGuard,
     ranges: Vec<IpNetwork>,
+    sysctl: Sysctl,
 }
 
 /// Why IPVS cannot be had or used.
@@ -35,9 +36,12 @@ impl Ground {
     /// # Errors
     /// [`ipvs::Error::is_unsupported`] where the kernel has none.
     pub(super) fn probe(config: IpvsConfig) -> Result<Result<Self, ipvs::Error>, GroundError> {
-        let ranges = config.ranges.clone();
+        let (ranges, sysctl) = (config.ranges.clone(), config.sysctl.clone());
         match IpvsServices::open(config) {
-            Ok(services) => Ok(Ok(Self { services, routes: LocalRoutes::open()?, arp: ArpGuard::open()?, ranges })),
+            Ok(services) => {
+                let (routes, arp) = (LocalRoutes::open()?, ArpGuard::open()?);
+                Ok(Ok(Self { services, routes, arp, ranges, sysctl }))
+            }
             Err(error) => Ok(Err(error)),
         }
     }
@@ -52,7 +56,7 @@ impl Ground {
         settings: IpvsSysctls,
         facts: &NodeFacts,
     ) -> Result<usize, GroundError> {
-        let mut written = ipvs::ensure_sysctls(owned, &Sysctl::default(), settings)?.len();
+        let mut written = ipvs::ensure_sysctls(owned, &self.sysctl, settings)?.len();
         written += self.keep(facts)?;
         Ok(written)
     }

@@ -57,6 +57,8 @@ pub struct ProxyOptions {
     pub repair_interval: Duration,
     /// Where the record of what is ours lies.
     pub run_dir: PathBuf,
+    /// The kernel settings.
+    pub sysctl: Sysctl,
 }
 
 impl ProxyOptions {
@@ -71,7 +73,7 @@ impl ProxyOptions {
             scheduler: self.scheduler.clone(),
             drain: self.drain,
             timeouts: self.timeouts,
-            sysctl: Sysctl::default(),
+            sysctl: self.sysctl.clone(),
         }
     }
 
@@ -102,7 +104,7 @@ impl ProxyOptions {
             service_cidrs: self.service_cidrs.clone(),
             pod_networks: facts.pod_networks.clone(),
             node_subnets: facts.subnets.clone(),
-            bridge_bypass: bridge_bypass(&Sysctl::default()),
+            bridge_bypass: bridge_bypass(&self.sysctl),
             drop_invalid: !self.be_liberal,
         }
     }
