@@ -161,6 +161,32 @@ async fn a_forgotten_place_is_answered_by_a_list_that_takes_out_what_is_gone() {
 }
 
 #[tokio::test]
+async fn what_is_deleted_before_a_list_is_whole_is_not_of_it() {
+    // As a server tells it whose cache is behind: the list as it was, what happened since, and then that it is whole.
+    let list = vec![event("ADDED", &service("s1", 5)), event("ADDED", &service("s2", 7)), bookmark(7, true)];
+    let expired = refusal(410, "Expired", "too old resource version: 7 (20)");
+    let late = vec![
+        event("ADDED", &service("s1", 5)),
+        event("ADDED", &service("s2", 7)),
+        event("ADDED", &service("s3", 18)),
+        event("DELETED", &service("s2", 19)),
+        event("DELETED", &service("s3", 20)),
+    ];
+    let mut whole = late.clone();
+    whole.push(bookmark(21, true));
+    let source = Source::start(&[
+        Answer::Ends(list),
+        Answer::Lines(vec![event("ERROR", &expired)]),
+        // It breaks off, and counts for nothing: the next one is a list again.
+        Answer::Ends(late),
+        Answer::Lines(whole),
+    ])
+    .await;
+    source.reaches(21, 1).await;
+    assert_eq!(source.asked(), [LIST, "watch=true resourceVersion=7", LIST, LIST]);
+}
+
+#[tokio::test]
 async fn a_list_that_breaks_off_takes_nothing_out() {
     let source = Source::start(&[
         Answer::Ends(vec![event("ADDED", &service("s1", 5)), event("ADDED", &service("s2", 7)), bookmark(9, true)]),

@@ -152,6 +152,13 @@ impl Source {
                     listing.peers.insert(object.name, judged);
                 }
             }
+            Told::Unlisted(object) => {
+                let Some(listing) = &mut self.listing else { return false };
+                listing.peers.remove(&object.name);
+                if object.name == self.request.node.as_str() {
+                    listing.own = None;
+                }
+            }
             Told::ListEnds(revision) => {
                 let Listing { peers, own } = self.listing.take().unwrap_or_default();
                 self.peers = peers;

@@ -117,6 +117,12 @@ impl Source {
                     reader.list(listing, id, version(&label, &object), true);
                 }
             }
+            Told::Unlisted(object) => {
+                let id = (kind, reader.name(&object.namespace, &object.name));
+                if let Some(listing) = &mut feed.listing {
+                    listing.forget(id);
+                }
+            }
             Told::ListEnds(revision) => {
                 append(batch, reader.listed(feed.listing.take().unwrap_or_default(), &[kind]));
                 feed.is_whole = true;

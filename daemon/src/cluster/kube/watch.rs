@@ -83,6 +83,8 @@ pub(super) enum Told {
     ListBegins,
     /// An object of the list.
     Listed(Object),
+    /// An object that the list may have had was deleted before the list was whole.
+    Unlisted(Object),
     /// The list is whole, and true at this revision.
     ListEnds(i64),
     /// An object is new or different.
@@ -238,6 +240,8 @@ impl Watcher {
             let told = match event {
                 WatchEvent::Added(json) | WatchEvent::Modified(json) if is_list => Told::Listed(object(json)?),
                 WatchEvent::Added(json) | WatchEvent::Modified(json) => Told::Changed(object(json)?),
+                // A server that has to catch up tells changes between the objects of the list and its end, too.
+                WatchEvent::Deleted(json) if is_list => Told::Unlisted(object(json)?),
                 WatchEvent::Deleted(json) => Told::Deleted(object(json)?),
                 WatchEvent::Bookmark(bookmark) => {
                     let place = bookmark.metadata.resource_version;

@@ -62,6 +62,14 @@ pub(in crate::cluster) struct Listing {
     seen: HashMap<Id, Seen>,
 }
 
+impl Listing {
+    /// Takes back an object that was deleted while the list was being told.
+    pub(in crate::cluster) fn forget(&mut self, id: Id) {
+        self.seen.remove(&id);
+        take_out(&mut self.batch, id.0, id.1);
+    }
+}
+
 impl Reader {
     /// How many objects cannot be used.
     pub(in crate::cluster) fn rejected(&self) -> usize {
