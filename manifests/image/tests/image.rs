@@ -41,7 +41,7 @@ fn build(folders: &[&Path], out: &Path) {
     // The path of root, whom tests run as, does not lead to a user's cargo.
     command.env("CARGO", env!("CARGO"));
     command.args(["--tag", "0.1.0", "--revision", "abc", "--date", DATE]);
-    command.args(["--manifest", concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"), "--out"]).arg(out);
+    command.args(["--manifest", concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.toml"), "--out"]).arg(out);
     for folder in folders {
         command.arg("--binaries").arg(folder);
     }
