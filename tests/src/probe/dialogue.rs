@@ -21,7 +21,7 @@ pub struct Question {
     pub transport: Transport,
     /// The client's address, if it has several.
     pub source: Option<IpAddr>,
-    /// The client's port; 0 for any, over UDP for one that no question had before.
+    /// The client's port; 0 for any, over UDP and for a named client for one that no question had before.
     pub source_port: u16,
     /// After how long without an answer it counts as lost.
     pub limit: Duration,
@@ -72,10 +72,10 @@ impl Dialogue {
     pub fn open(question: &Question) -> Result<Self, Answer> {
         let connected = || {
             let socket = question.transport.socket(question.target.is_ipv6())?;
-            let source_port = match (question.source_port, question.transport) {
-                (0, Transport::Udp) => unused_port(),
-                (port, _) => port,
-            };
+            // Over TCP the kernel's choice may be one of a client's last ports, too, if the client is told which it is.
+            let is_at_risk = question.transport == Transport::Udp || question.source.is_some();
+            let source_port =
+                if question.source_port == 0 && is_at_risk { unused_port() } else { question.source_port };
             if question.source.is_some() || source_port != 0 {
                 let any: IpAddr = match question.target {
                     SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
@@ -125,8 +125,9 @@ impl Dialogue {
     }
 }
 
-/// A port that this process did not ask from yet: over UDP one that the kernel chooses twice finds the flow of its
-/// predecessor, and what that was led to.
+/// A port that this process did not ask from yet: one that the kernel chooses twice finds the flow of its predecessor, and
+/// what that was led to. UDP has nothing to tell two flows by; a TCP connection that was reset is kept by IPVS for ten
+/// seconds, and only one in TIME-WAIT gives way to a new one (`is_new_conn_expected` in net/netfilter/ipvs/ip_vs_core.c).
 fn unused_port() -> u16 {
     static ASKED: AtomicU16 = AtomicU16::new(0);
     20_000 + ASKED.fetch_add(1, Ordering::Relaxed) % 40_000
