@@ -10,6 +10,7 @@ pub mod node;
 pub mod nodes;
 pub mod patch;
 pub mod services;
+mod transport;
 mod watch;
 
 pub use annotations::Annotations;
