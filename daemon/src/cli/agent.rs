@@ -16,6 +16,8 @@ use weft_netlink::RouteSocket;
 use weft_netlink::agent::{Connection, Monitor};
 use weft_netlink::sysctl::Sysctl;
 
+use super::cluster::Cluster;
+use super::known::keep;
 use super::logging;
 use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
@@ -78,23 +80,26 @@ async fn keep_node(
     metrics: &Arc<Metrics>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let settings = &config.settings;
     // Before the first look at the kernel, so that nothing that happens after it is missed.
     let monitor = Monitor::open()?;
     let kernel = Connection::open()?;
+    let cluster = Cluster::start(config, health, metrics).await;
+    let config = &cluster.chosen(config).await;
+    let settings = &config.settings;
     let uplink = until_good(health, Component::Uplink, async || select_uplink(settings)).await;
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
-    let leases = Leases::start(config, values, health, stop).await;
+    let leases = Leases::start(config, values, &cluster, health, stop).await;
+    let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
-    let services = Services::spawn(config, node_facts, health, metrics, stop)?;
+    let services = Services::spawn(config, node_facts, &cluster.events, health, metrics, stop)?;
     let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics))
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
-        lease: leases.own.state(),
-        snapshots: leases.source.snapshots(),
+        lease: known.lease,
+        snapshots: known.snapshots,
         source: leases.source.status(),
         monitor,
         tables: TablesWatch::open()?,

@@ -2,9 +2,12 @@
 
 mod agent;
 mod cleanup;
+mod cluster;
 mod export;
+mod known;
 mod lease;
 mod logging;
+mod network;
 mod pause;
 mod services;
 mod settings;

@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use weft_netlink::sysctl::Sysctl;
 
 use super::agent::until_good;
+use crate::cluster::kube::{Api, ApiMetrics};
 use crate::cluster::services::ServicesHandle;
-use crate::cluster::{etcd, kube};
+use crate::cluster::{Events, etcd, kube};
 use crate::config::{AgentConfig, ProxyMode, Settings, SourceKind};
 use crate::node::{NodeFacts, Owned};
 use crate::serve::proxy::{Moment, ProxyHealth, ProxyMetrics, ProxySurface, ServingMode};
@@ -37,6 +38,7 @@ impl Services {
     pub(super) fn spawn(
         config: &AgentConfig,
         facts: watch::Receiver<Option<NodeFacts>>,
+        events: &Events,
         health: &Arc<Health>,
         metrics: &Metrics,
         stop: &CancellationToken,
@@ -54,6 +56,7 @@ impl Services {
             return Ok(Self { thread: None, ended });
         }
         let (config, health, services) = (config.clone(), Arc::clone(health), metrics.services.clone());
+        let (events, api) = (events.clone(), metrics.api.clone());
         let stop = stop.clone();
         // A thread is born in the network namespace of the one that makes it.
         let work = move || {
@@ -64,8 +67,8 @@ impl Services {
                     return;
                 }
             };
-            let teller = teller(&config.settings, health, services);
-            runtime.block_on(serve(&config, options, facts, teller, stop));
+            let teller = teller(&config.settings, health, services, events);
+            runtime.block_on(serve(&config, options, facts, teller, api, stop));
             runtime.shutdown_background();
             // The agent that has stopped waiting does not care.
             let _ = end.send(());
@@ -89,6 +92,7 @@ async fn serve(
     options: ProxyOptions,
     facts: watch::Receiver<Option<NodeFacts>>,
     teller: Teller,
+    api: ApiMetrics,
     stop: CancellationToken,
 ) {
     let settings = &config.settings;
@@ -103,14 +107,19 @@ async fn serve(
     set_conntrack(settings);
     let source = tokio::select! {
         () = stop.cancelled() => return,
-        source = start_source(config, &teller.health, &stop) => source,
+        source = start_source(config, &teller.health, api, &stop) => source,
     };
-    let inputs = Inputs { store: Arc::clone(source.store()), source: source.status(), facts };
+    let inputs = Inputs { store: Arc::clone(source.store()), source: source.status(), cidrs: source.cidrs(), facts };
     run(options, inputs, teller, stop).await;
 }
 
 /// Starts the source that the configuration names, once there is a client.
-async fn start_source(config: &AgentConfig, health: &Health, stop: &CancellationToken) -> ServicesHandle {
+async fn start_source(
+    config: &AgentConfig,
+    health: &Health,
+    metrics: ApiMetrics,
+    stop: &CancellationToken,
+) -> ServicesHandle {
     let settings = &config.settings;
     match settings.source {
         SourceKind::Etcd => {
@@ -120,7 +129,7 @@ async fn start_source(config: &AgentConfig, health: &Health, stop: &Cancellation
         }
         SourceKind::Kube => {
             let client = until_good(health, Component::Services, async || kube::connect(&config.kube).await).await;
-            kube::services::spawn(&client, &settings.node_name, stop.clone())
+            kube::services::spawn(&Api { client, metrics }, &settings.node_name, stop.clone())
         }
     }
 }
@@ -148,7 +157,7 @@ fn set_conntrack(settings: &Settings) {
     }
 }
 
-fn teller(settings: &Settings, health: Arc<Health>, services: crate::serve::ServiceMetrics) -> Teller {
+fn teller(settings: &Settings, health: Arc<Health>, services: crate::serve::ServiceMetrics, events: Events) -> Teller {
     let families: Vec<_> = families().families().collect();
     // Until the kernel has been asked, `auto` is what it most often comes to.
     let mode = if settings.proxy_mode == ProxyMode::Ipvs { ServingMode::Ipvs } else { ServingMode::Nftables };
@@ -158,6 +167,7 @@ fn teller(settings: &Settings, health: Arc<Health>, services: crate::serve::Serv
         proxy: Arc::new(ProxyHealth::new(mode, families.iter().copied(), now)),
         metrics: Arc::new(ProxyMetrics::new(&services, now.wall)),
         services,
+        events,
         families,
     }
 }

@@ -8,11 +8,14 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::agent::until_good;
+use super::cluster::Cluster;
+use super::network::follow;
 use crate::cluster::SourceHandle;
+use crate::cluster::kube::Api;
 use crate::cluster::kube::nodes::{self, NodesRequest};
 use crate::cluster::lease_value::LeaseValue;
-use crate::cluster::{etcd, kube};
-use crate::config::{AgentConfig, SourceKind};
+use crate::cluster::{Events, etcd};
+use crate::config::AgentConfig;
 use crate::lease::kube::{KubeLeaseRequest, spawn as spawn_kube_lease};
 use crate::lease::subnet_file::subnets_in;
 use crate::lease::{LeaseHandle, LeaseRequest, spawn as spawn_lease};
@@ -32,12 +35,13 @@ impl Leases {
     pub(super) async fn start(
         config: &AgentConfig,
         value: watch::Receiver<LeaseValue>,
+        cluster: &Cluster,
         health: &Arc<Health>,
         stop: &CancellationToken,
     ) -> Self {
-        match config.settings.source {
-            SourceKind::Etcd => from_etcd(config, value, health, stop).await,
-            SourceKind::Kube => from_kube(config, value, health, stop).await,
+        match &cluster.api {
+            None => from_etcd(config, value, health, stop).await,
+            Some(api) => from_kube(config, value, api, &cluster.events, health, stop),
         }
     }
 }
@@ -64,21 +68,23 @@ async fn from_etcd(
     Leases { own: spawn_lease(client, request), source }
 }
 
-async fn from_kube(
+fn from_kube(
     config: &AgentConfig,
     value: watch::Receiver<LeaseValue>,
+    api: &Api,
+    events: &Events,
     health: &Arc<Health>,
     stop: &CancellationToken,
 ) -> Leases {
     let settings = &config.settings;
-    let client = until_good(health, Component::Store, async || kube::connect(&config.kube).await).await;
-    let network = Arc::new(config.network.clone());
+    let network = follow(config);
     let request = NodesRequest {
         node: settings.node_name.clone(),
         annotations: settings.kube_annotation_prefix.clone(),
-        network: Arc::clone(&network),
+        network: Arc::clone(&network.borrow()),
+        events: events.clone(),
     };
-    let source = nodes::spawn(client.clone(), request, stop.clone());
+    let source = nodes::spawn(api, request, stop.clone());
     let request = KubeLeaseRequest {
         node: settings.node_name.clone(),
         annotations: settings.kube_annotation_prefix.clone(),
@@ -87,8 +93,9 @@ async fn from_kube(
         own: source.own,
         snapshots: source.leases.snapshots(),
         ready: settings.set_node_network_unavailable.then(|| when_ready(Arc::clone(health))),
+        events: events.clone(),
     };
-    Leases { own: spawn_kube_lease(client, request), source: source.leases }
+    Leases { own: spawn_kube_lease(api.clone(), request), source: source.leases }
 }
 
 /// Becomes true when the node is ready for pods for the first time.

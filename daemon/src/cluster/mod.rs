@@ -6,10 +6,12 @@
 
 pub mod backoff;
 pub mod etcd;
+pub mod events;
 pub mod family;
 pub(crate) mod json;
 pub mod key;
 pub mod kube;
+pub mod last_known;
 pub mod layout;
 pub mod lease_value;
 pub mod model;
@@ -21,6 +23,7 @@ pub mod services;
 pub mod source;
 pub mod view;
 
+pub use events::Events;
 pub use family::{Family, PerFamily};
 pub use key::SubnetKey;
 pub use layout::Layout;

@@ -107,7 +107,9 @@ pub(super) fn without_overlaps(
     for lease in usable {
         match taken.conflict(&lease.key) {
             Some(older) => {
-                let reason = format!("overlaps {older}, which was leased first");
+                let owner = leases.get(&older).and_then(|lease: &Lease| lease.node.as_ref());
+                let owner = owner.map(|node| format!(" of node {node}")).unwrap_or_default();
+                let reason = format!("overlaps {older}{owner}, which was leased first");
                 rejected.push(Rejected { key: label(&lease), reason });
             }
             None => {

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -15,7 +14,9 @@ use super::driver::{LeaseHandle, log};
 use super::kube_plan::{Known, state, value};
 use super::machine::LeaseState;
 use crate::cluster::backoff::Backoff;
+use crate::cluster::events::{Events, Happening};
 use crate::cluster::kube::annotations::Annotations;
+use crate::cluster::kube::api::Api;
 use crate::cluster::kube::nodes::OwnNode;
 use crate::cluster::kube::patch::{self, Patch, apply};
 use crate::cluster::lease_value::LeaseValue;
@@ -30,6 +31,9 @@ const GAP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(6
 /// After so long without a write the waits start over.
 const CALM: Duration = Duration::from_secs(300);
 
+/// A Node without a pod network for so long is worth an event.
+const LONG: Duration = Duration::from_secs(60);
+
 /// Writes in a row that are no accident any more.
 const QUARREL: u32 = 4;
 
@@ -40,8 +44,8 @@ pub struct KubeLeaseRequest {
     pub node: NodeName,
     /// The names of the annotations.
     pub annotations: Annotations,
-    /// The network configuration.
-    pub network: Arc<NetConf>,
+    /// The network configuration, now and whenever it changes.
+    pub network: watch::Receiver<Arc<NetConf>>,
     /// What the Node is to say; each change is published. `BackendData::None` leaves what it says.
     pub value: watch::Receiver<LeaseValue>,
     /// What the Node says.
@@ -50,17 +54,28 @@ pub struct KubeLeaseRequest {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Whether the node's network is there, so that its condition may say so; `None` if the condition is left to others.
     pub ready: Option<watch::Receiver<bool>>,
+    /// Where it is told what somebody should mend.
+    pub events: Events,
 }
 
 /// Keeps the lease from now on, on the current runtime.
 #[must_use]
-pub fn spawn(client: Client, request: KubeLeaseRequest) -> LeaseHandle {
+pub fn spawn(api: Api, request: KubeLeaseRequest) -> LeaseHandle {
     let acquiring = LeaseState::Acquiring { reason: "the Node has not been read yet".to_owned() };
     let state = watch::Sender::new(acquiring);
     let handle = state.subscribe();
     let stop = CancellationToken::new();
     let stopped = stop.clone();
-    let keeper = Keeper { client, request, state, failure: None, writes: Writes::default() };
+    let keeper = Keeper {
+        api,
+        request,
+        state,
+        failure: None,
+        quarrel: None,
+        writes: Writes::default(),
+        waits: None,
+        refused: Vec::new(),
+    };
     let task = tokio::spawn(async move {
         tokio::select! {
             () = stopped.cancelled() => {}
@@ -71,12 +86,18 @@ pub fn spawn(client: Client, request: KubeLeaseRequest) -> LeaseHandle {
 }
 
 struct Keeper {
-    client: Client,
+    api: Api,
     request: KubeLeaseRequest,
     state: watch::Sender<LeaseState>,
     /// Why the last write failed.
     failure: Option<String>,
+    /// What it looks like when others keep writing to the Node.
+    quarrel: Option<String>,
     writes: Writes,
+    /// Since when the Node has no pod network.
+    waits: Option<Instant>,
+    /// The user's addresses that are none, as they were told.
+    refused: Vec<String>,
 }
 
 impl Keeper {
@@ -86,6 +107,9 @@ impl Keeper {
             let due = match self.needed() {
                 // All is said; a failure that is left is one of the past.
                 None => {
+                    if self.writes.is_calm() {
+                        self.quarrel = None;
+                    }
                     if self.failure.take().is_some() {
                         self.tell();
                     }
@@ -99,8 +123,11 @@ impl Keeper {
                     due => Some(due),
                 },
             };
-            let KubeLeaseRequest { value, own, snapshots, ready, .. } = &mut self.request;
+            let long = self.waits.map(|since| since + LONG);
+            let KubeLeaseRequest { value, own, snapshots, ready, network, .. } = &mut self.request;
             tokio::select! {
+                () = changed(network) => {}
+                () = sleep_until(long.unwrap_or_else(Instant::now)), if long.is_some() => self.waits_long(),
                 () = changed(value) => {}
                 () = changed(own) => {}
                 () = changed(snapshots) => {}
@@ -114,19 +141,42 @@ impl Keeper {
     fn tell(&mut self) {
         let nodes = self.request.snapshots.borrow_and_update().as_ref().map_or(0, |snapshot| snapshot.leases.len());
         let own = self.request.own.borrow_and_update().clone();
+        let network = Arc::clone(&self.request.network.borrow_and_update());
+        self.look_at(&own);
         let before = self.state.borrow().clone();
         let running = if let LeaseState::Held(held) = &before { Some(held) } else { None };
         let now = state(&Known {
             name: &self.request.node,
             own: &own,
             running,
-            network: &self.request.network,
+            network: &network,
             nodes,
-            failure: self.failure.as_deref(),
+            failure: self.failure.as_deref().or(self.quarrel.as_deref()),
         });
         if before != now {
             log(&before, &now);
             self.state.send_replace(now);
+        }
+    }
+
+    /// What somebody should see to, of what the Node says: that there is no pod network, and addresses that are none.
+    fn look_at(&mut self, own: &OwnNode) {
+        let OwnNode::Known(node) = own else { return self.waits = None };
+        self.waits = node.subnets.is_err().then(|| self.waits.unwrap_or_else(Instant::now));
+        let refused = node.refused_overwrites(&self.request.annotations);
+        for words in refused.iter().filter(|words| !self.refused.contains(words)) {
+            tracing::warn!(node = %node.name, "{words}");
+            self.request.events.tell(Happening::warning("BadAnnotation", "ReadNode", words.clone()));
+        }
+        self.refused = refused;
+    }
+
+    /// The Node has had no pod network for long.
+    fn waits_long(&mut self) {
+        // The next time is as far away.
+        self.waits = Some(Instant::now());
+        if let LeaseState::Acquiring { reason } = &*self.state.borrow() {
+            self.request.events.tell(Happening::warning("NoPodCIDR", "WaitForPodCIDR", reason.clone()));
         }
     }
 
@@ -143,15 +193,26 @@ impl Keeper {
     async fn write(&mut self, patch: &Patch) {
         let node = &self.request.node;
         self.writes.begin();
-        match apply(&self.client, node, patch).await {
+        match apply(&self.api, node, patch).await {
             Ok(()) => {
                 self.failure = None;
                 tracing::debug!(%node, ?patch, "wrote to the Node");
                 if self.writes.done() == QUARREL {
-                    tracing::warn!(%node, "the Node is changed back again and again: does another machine have its name?");
+                    let words =
+                        format!("Node {node} is changed back again and again: does another machine have its name?");
+                    tracing::warn!("{words}");
+                    self.request.events.tell(Happening::warning("LeaseConflict", "WriteNode", words.clone()));
+                    self.quarrel = Some(words);
                 }
             }
-            Err(reason) => self.failure = Some(format!("cannot write to Node {node}: {reason}")),
+            Err(reason) => {
+                let words = format!("cannot write to Node {node}: {reason}");
+                if self.failure.as_ref() != Some(&words) {
+                    tracing::warn!("{words}");
+                    self.request.events.tell(Happening::warning("NodeNotWritten", "WriteNode", words.clone()));
+                }
+                self.failure = Some(words);
+            }
         }
     }
 }
@@ -176,10 +237,15 @@ impl Writes {
         self.next.unwrap_or_else(Instant::now)
     }
 
+    /// Whether the last write is long ago.
+    fn is_calm(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() > CALM)
+    }
+
     /// A write begins.
     fn begin(&mut self) {
         let now = Instant::now();
-        if self.last.is_none_or(|last| now.duration_since(last) > CALM) {
+        if self.is_calm() {
             self.gap.reset();
             self.in_a_row = 0;
         }

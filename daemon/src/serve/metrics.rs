@@ -12,6 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::ServiceMetrics;
+use crate::cluster::kube::ApiMetrics;
 
 /// Which table a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -41,6 +42,8 @@ pub struct Metrics {
     pub pass_seconds: Histogram,
     /// What is counted of Services.
     pub services: ServiceMetrics,
+    /// What is counted of the API server.
+    pub api: ApiMetrics,
     writes: Family<TableLabel, Counter>,
     repairs: Family<TableLabel, Counter>,
     failures: Family<TableLabel, Gauge>,
@@ -62,6 +65,7 @@ impl Default for Metrics {
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
             ]),
             services: ServiceMetrics::default(),
+            api: ApiMetrics::default(),
             writes: Family::default(),
             repairs: Family::default(),
             failures: Family::default(),
@@ -96,6 +100,7 @@ impl Default for Metrics {
         );
         registry.register("objects_failed", "Kernel objects that are not as they should be", metrics.failures.clone());
         metrics.services.register(registry.sub_registry_with_prefix("service"));
+        metrics.api.register(registry.sub_registry_with_prefix("api"));
         Self { registry, ..metrics }
     }
 }

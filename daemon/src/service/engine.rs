@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
+
 use super::SERVICES_RECORD;
 use super::flows::Flows;
 use super::ground::{self, Ground, GroundError};
@@ -179,6 +181,23 @@ impl Engine {
         outcome
     }
 
+    /// Takes the networks that cluster IPs are taken from.
+    pub(super) fn set_ranges(&mut self, ranges: &[IpNetwork], now: Instant) -> Outcome {
+        let mut outcome = Outcome::default();
+        if self.options.service_cidrs == ranges {
+            return outcome;
+        }
+        tracing::info!(before = ?Shown(&self.options.service_cidrs), now = ?Shown(ranges), "service networks");
+        self.options.service_cidrs = ranges.to_vec();
+        // The guard comes before the way in, as at the start.
+        outcome += self.refresh_rules();
+        if let Some(ground) = &mut self.ipvs {
+            outcome.keep(ground.set_ranges(ranges, &self.facts));
+            outcome += ground.sync(&mut self.nft, &self.table.plans(), &[], now);
+        }
+        outcome
+    }
+
     /// Takes the zone that the Node object says. Only ports whose endpoints are others for it are written.
     pub(super) fn set_zone(&mut self, zone: Option<Arc<str>>, now: Instant) -> Outcome {
         if self.zone == zone {
@@ -294,6 +313,16 @@ impl Engine {
 
     fn tell_refused(&self, outcome: &mut Outcome) {
         outcome.errors.extend(self.nft.failures().map(|(port, reason)| format!("{port}: {reason}")));
+    }
+}
+
+/// Networks as they are written, for the log.
+struct Shown<'a>(&'a [IpNetwork]);
+
+impl std::fmt::Debug for Shown<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        out.write_str(&words.join(","))
     }
 }
 

@@ -61,6 +61,16 @@ impl Ground {
         Ok(written)
     }
 
+    /// Takes other service networks: from now on they lead here, and those before them do not.
+    ///
+    /// # Errors
+    /// In words.
+    pub(super) fn set_ranges(&mut self, ranges: &[IpNetwork], facts: &NodeFacts) -> Result<usize, GroundError> {
+        self.ranges = ranges.to_vec();
+        self.services.set_ranges(ranges.to_vec());
+        self.keep(facts)
+    }
+
     /// Keeps what leads packets here; says how much had to be written.
     ///
     /// # Errors

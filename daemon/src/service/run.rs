@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
-use tokio::time::sleep_until;
+use tokio::time::{sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
@@ -25,6 +26,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// How often the kernel is asked whether anybody has changed its nf_tables. It is one message, but if somebody has, everything
 /// is read.
 const GLANCE: Duration = Duration::from_secs(1);
+/// How long the start waits to be told the service networks.
+const FIRST_CIDRS: Duration = Duration::from_secs(2);
 /// Looking takes at most this part of the time, however often others write to nf_tables.
 const LOOKING: u32 = 20;
 
@@ -35,6 +38,8 @@ pub struct Inputs {
     pub store: Arc<ServiceStore>,
     /// How their source is doing.
     pub source: watch::Receiver<ServicesStatus>,
+    /// The networks that cluster IPs are taken from, as the cluster says; while it says none, those of the options are.
+    pub cidrs: watch::Receiver<Option<Vec<IpNetwork>>>,
     /// The node; `None` until it has a subnet.
     pub facts: watch::Receiver<Option<NodeFacts>>,
 }
@@ -52,10 +57,15 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
     // Behind the node's own rules, which hold what is asked for already where it is there.
     kernel_is_able(options, teller).await;
     first_services(inputs, teller).await;
+    // They come with the Services, if they come at all; later ones are taken, too.
+    let _ = timeout(FIRST_CIDRS, inputs.cidrs.wait_for(Option::is_some)).await;
+    let configured = options.service_cidrs.clone();
+    let options = &with_cidrs(options, inputs);
     let (engine, mut outcome, revision) = begin(options, &facts, &inputs.store, teller).await;
     let now = Instant::now();
     let mut this = Loop {
         options,
+        configured,
         inputs,
         teller,
         engine,
@@ -132,6 +142,8 @@ async fn begin(
 
 struct Loop<'a> {
     options: &'a ProxyOptions,
+    /// The service networks where the cluster says none.
+    configured: Vec<IpNetwork>,
     inputs: &'a mut Inputs,
     teller: &'a Teller,
     engine: Engine,
@@ -178,6 +190,7 @@ impl Loop<'_> {
                 self.teller.queued();
             }
             () = changed(&mut self.inputs.facts) => {}
+            () = changed(&mut self.inputs.cidrs) => {}
             () = sleep_until(due.into()) => {}
         }
     }
@@ -209,6 +222,8 @@ impl Loop<'_> {
         if let Some(facts) = facts {
             outcome += self.engine.set_facts(&facts, now);
         }
+        let cidrs = self.inputs.cidrs.borrow_and_update().clone();
+        outcome += self.engine.set_ranges(cidrs.as_ref().unwrap_or(&self.configured), now);
         // The first change after a pause is served at once; those that come close behind it share a pass.
         if let Some(arrived) = self.pending.take_if(|_| now >= self.not_before) {
             self.unserved.get_or_insert(arrived);
@@ -254,6 +269,12 @@ fn listen_at(options: &ProxyOptions, facts: &NodeFacts) -> Vec<IpAddr> {
         NodePortAddresses::Primary => facts.addresses.values().copied().collect(),
         NodePortAddresses::In(_) => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
     }
+}
+
+/// The options with the service networks that the cluster says.
+fn with_cidrs(options: &ProxyOptions, inputs: &Inputs) -> ProxyOptions {
+    let cidrs = inputs.cidrs.borrow().clone().unwrap_or_else(|| options.service_cidrs.clone());
+    ProxyOptions { service_cidrs: cidrs, ..options.clone() }
 }
 
 /// The zone that the Node object says.

@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use super::engine::Engine;
 use super::outcome::Outcome;
-use crate::cluster::Family;
+use crate::cluster::events::{About, Happening};
 use crate::cluster::services::NodeObject;
+use crate::cluster::{Events, Family};
 use crate::serve::proxy::{Moment, NodeState, Pass, ProxyHealth, ProxyMetrics};
 use crate::serve::{Component, Health, ServiceMetrics, gauge};
 
@@ -24,6 +25,8 @@ pub struct Teller {
     pub metrics: Arc<ProxyMetrics>,
     /// weft's own.
     pub services: ServiceMetrics,
+    /// Where the cluster is told.
+    pub events: Events,
     /// The families that Services have on this node.
     pub families: Vec<Family>,
 }
@@ -67,6 +70,9 @@ impl Teller {
     /// The back ends stand for the first time.
     pub(super) fn started(&self, engine: &Engine, outcome: &Outcome, revision: i64, took: Duration) {
         tracing::info!(mode = engine.mode().name(), because = engine.because(), "serving Services");
+        let note = format!("weft serves Services in {} mode: {}", engine.mode().name(), engine.because());
+        let about = About::Node;
+        self.events.tell(Happening { about, is_warning: false, reason: "Starting", action: "ServeServices", note });
         self.proxy.set_mode(engine.mode());
         self.services.set_mode(engine.mode());
         self.tell(engine, outcome, Pass::Full, revision, true, took);

@@ -1,11 +1,13 @@
 //! A real kube-apiserver for one test, over a real etcd: its own port and directory, gone when dropped.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use http::Request;
 use kube::Client;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 use weft::cluster::kube::{KubeOptions, connect};
@@ -51,7 +53,10 @@ impl ApiServer {
             .stderr(Stdio::null())
             .status();
         assert!(made.expect("openssl is installed").success());
-        std::fs::write(self.path("tokens"), "secret,admin,1,\"system:masters\"\n").unwrap();
+        // The second is weft's account with a token of no node, which RBAC lets do anything here.
+        let tokens = [("secret", "admin"), ("weft", "system:serviceaccount:kube-system:weft")];
+        let line = |(token, name)| format!("{token},{name},{name},\"system:masters\"\n");
+        std::fs::write(self.path("tokens"), tokens.map(line).concat()).unwrap();
         let kubeconfig = json!({
             "clusters": [{"name": "c", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
@@ -109,6 +114,40 @@ impl ApiServer {
         }
     }
 
+    /// Tells the server to end, as kubelet does, and waits until it has.
+    pub(crate) async fn terminate(&mut self) {
+        let Some(mut process) = self.process.take() else { return };
+        signal(&process, Signal::SIGTERM);
+        let ended = timeout(START, async {
+            while process.try_wait().unwrap().is_none() {
+                sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if ended.await.is_err() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Lets the server stand still: its connections stay, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        signal(self.process.as_ref().unwrap(), Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        signal(self.process.as_ref().unwrap(), Signal::SIGCONT);
+    }
+
+    /// A client that reads its token from a file.
+    pub(crate) async fn client_with_token_in(&self, file: &Path) -> Client {
+        let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(self.path("kubeconfig")).unwrap()).unwrap();
+        kubeconfig["users"][0]["user"] = json!({"tokenFile": file});
+        let path = file.with_extension("kubeconfig");
+        std::fs::write(&path, kubeconfig.to_string()).unwrap();
+        connect(&KubeOptions { kubeconfig: Some(path), kube_api_server: None }).await.unwrap()
+    }
+
     /// A client as the agent makes it.
     pub(crate) async fn client(&self) -> Client {
         let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
@@ -122,6 +161,10 @@ impl ApiServer {
         let request = Request::builder().method(method).uri(path).header("content-type", kind).body(body).unwrap();
         self.client().await.request(request).await.unwrap_or_else(|error| panic!("{method} {path}: {error}"))
     }
+}
+
+fn signal(process: &Child, signal: Signal) {
+    kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
 }
 
 impl Drop for ApiServer {

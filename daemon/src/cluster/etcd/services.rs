@@ -43,7 +43,8 @@ pub fn spawn(
             () = source.run() => {}
         }
     });
-    ServicesHandle::new(store, status_out)
+    // The store does not say which networks cluster IPs are taken from.
+    ServicesHandle::new(store, status_out, watch::channel(None).1)
 }
 
 struct Source {

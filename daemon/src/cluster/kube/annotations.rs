@@ -22,11 +22,15 @@ pub enum Field {
     PublicIpOverwrite,
     /// The same, IPv6.
     PublicIpv6Overwrite,
+    /// The address of the interface that the user wants under the overlay, IPv4.
+    NodePublicIp,
+    /// The same, IPv6.
+    NodePublicIpv6,
 }
 
 impl Field {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::SubnetManager,
         Self::BackendType,
         Self::BackendData,
@@ -35,6 +39,8 @@ impl Field {
         Self::PublicIpv6,
         Self::PublicIpOverwrite,
         Self::PublicIpv6Overwrite,
+        Self::NodePublicIp,
+        Self::NodePublicIpv6,
     ];
 
     /// The last part of the annotation's name.
@@ -49,6 +55,8 @@ impl Field {
             Self::PublicIpv6 => "public-ipv6",
             Self::PublicIpOverwrite => "public-ip-overwrite",
             Self::PublicIpv6Overwrite => "public-ipv6-overwrite",
+            Self::NodePublicIp => "node-public-ip",
+            Self::NodePublicIpv6 => "node-public-ipv6",
         }
     }
 }

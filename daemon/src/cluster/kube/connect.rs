@@ -1,18 +1,12 @@
-//! How the API server is reached: which address, which credentials, and the time-outs of every request.
+//! How the API server is reached: which address, and which credentials.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::explain::chain;
-
-/// Longest time that a TCP and TLS connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Longest time that sending may take.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+use super::transport;
 
 /// How to reach the API server. The names are those of the configuration keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +46,7 @@ pub enum ConnectError {
 }
 
 /// Makes a client. This does not wait for the API server: connections are made on use, and made again after each outage.
-/// A token in a file is read again before it expires.
+/// A token in a file is read again each time.
 ///
 /// # Errors
 /// Files that cannot be read, or that say what cannot be.
@@ -70,12 +64,8 @@ pub async fn connect(options: &KubeOptions) -> Result<Client, ConnectError> {
     if let Some(address) = &options.kube_api_server {
         config.cluster_url = address.parse().map_err(|_| ConnectError::Address(address.clone()))?;
     }
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.write_timeout = Some(WRITE_TIMEOUT);
-    // Those who call wait and try again by themselves, with jitter, and say so.
-    config.default_retry = false;
     let url = config.cluster_url.to_string();
-    Client::try_from(config).map_err(|error| ConnectError::Client { url, message: chain(&error) })
+    transport::client(config).map_err(|error| ConnectError::Client { url, message: chain(error.as_ref()) })
 }
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectError> {

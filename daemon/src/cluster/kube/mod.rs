@@ -4,14 +4,22 @@
 //! kept. As everywhere, every removal rests on a whole list or on a deletion; an API server that is lost removes nothing.
 
 pub mod annotations;
+pub mod api;
 pub mod connect;
+pub mod events;
 pub mod explain;
+pub mod metrics;
 pub mod node;
 pub mod nodes;
 pub mod patch;
+pub mod service_cidrs;
 pub mod services;
+mod transport;
 mod watch;
 
 pub use annotations::Annotations;
+pub use api::Api;
 pub use connect::{ConnectError, KubeOptions, connect};
 pub use explain::explain;
+pub use metrics::ApiMetrics;
+pub use patch::node_path;

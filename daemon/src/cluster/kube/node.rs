@@ -130,14 +130,34 @@ impl KubeNode {
     /// What the user wants to have published instead of the node's own addresses; what is no address of its family is passed over.
     #[must_use]
     pub fn overwrites(&self) -> PerFamily<IpAddr> {
+        self.addresses(Field::PublicIpOverwrite, Field::PublicIpv6Overwrite)
+    }
+
+    /// The user's addresses that are none of their family, one line each.
+    #[must_use]
+    pub fn refused_overwrites(&self, names: &Annotations) -> Vec<String> {
+        let refused = |(field, family)| {
+            let text = self.annotations.get(&field).filter(|_| self.overwrites().get(family).is_none())?;
+            Some(format!("annotation {} is {text:?}; expected an {family} address", names.name(field)))
+        };
+        [(Field::PublicIpOverwrite, Family::V4), (Field::PublicIpv6Overwrite, Family::V6)]
+            .into_iter()
+            .filter_map(refused)
+            .collect()
+    }
+
+    /// The addresses that the user says this node's interface has, by which it is found.
+    #[must_use]
+    pub fn chosen_addresses(&self) -> PerFamily<IpAddr> {
+        self.addresses(Field::NodePublicIp, Field::NodePublicIpv6)
+    }
+
+    fn addresses(&self, v4: Field, v6: Field) -> PerFamily<IpAddr> {
         let address = |field, family| {
             let address: IpAddr = self.annotations.get(&field)?.parse().ok()?;
             (Family::of(address) == family).then_some(address)
         };
-        PerFamily {
-            v4: address(Field::PublicIpOverwrite, Family::V4),
-            v6: address(Field::PublicIpv6Overwrite, Family::V6),
-        }
+        PerFamily { v4: address(v4, Family::V4), v6: address(v6, Family::V6) }
     }
 
     /// The node as a lease; `None` if it takes no part.

@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::annotations::Annotations;
+use super::api::Api;
 use super::node::KubeNode;
 use super::watch::{Object, Target, Told, run as run_watch};
+use crate::cluster::events::{Events, Happening};
 use crate::cluster::model::{Lease, Rejected, Snapshot, without_overlaps};
 use crate::cluster::netconf::NetConf;
 use crate::cluster::node::NodeName;
@@ -48,6 +49,8 @@ pub struct NodesRequest {
     pub annotations: Annotations,
     /// The network configuration, which decides which families there are.
     pub network: Arc<NetConf>,
+    /// Where it is told what is wrong with the own Node.
+    pub events: Events,
 }
 
 /// The running source. It stops when its token is cancelled or every handle is gone.
@@ -61,13 +64,13 @@ pub struct NodesHandle {
 
 /// Starts a source on the current runtime.
 #[must_use]
-pub fn spawn(client: Client, request: NodesRequest, stop: CancellationToken) -> NodesHandle {
+pub fn spawn(api: &Api, request: NodesRequest, stop: CancellationToken) -> NodesHandle {
     let (snapshots, snapshots_out) = watch::channel(None);
     let (status, status_out) = watch::channel(SourceStatus::default());
     let (own, own_out) = watch::channel(OwnNode::Unread);
     let (sender, told) = mpsc::channel(QUEUE);
-    let target = Target { what: "Nodes", path: "/api/v1/nodes", selector: String::new() };
-    tokio::spawn(run_watch(client, target, sender));
+    let target = Target { what: "Nodes", resource: "nodes", path: "/api/v1/nodes", selector: String::new() };
+    tokio::spawn(run_watch(api.clone(), target, sender));
     let config = request.network.to_json().into_bytes();
     let source = Source {
         told,
@@ -244,6 +247,11 @@ impl Source {
             }
             for rejected in rejected.iter().filter(|rejected| !before.is_some_and(|b| b.rejected.contains(rejected))) {
                 tracing::warn!(key = rejected.key, reason = rejected.reason, "ignored a lease");
+                // What is wrong with another node its own agent tells, or nobody: as many events as nodes would help no one.
+                if rejected.key == format!("node {}", self.request.node) {
+                    let note = format!("other nodes do not reach the pods of this one: it {}", rejected.reason);
+                    self.request.events.tell(Happening::warning("NotAPeer", "ReadNode", note));
+                }
             }
             let config = Some(self.config.clone());
             *current = Some(Arc::new(Snapshot { revision: self.revision, config, leases, rejected }));

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use http::Request;
-use kube::Client;
-use serde::de::IgnoredAny;
+use http::Method;
 use serde_json::{Map, Value, json};
-use tokio::time::timeout;
 
 use super::annotations::{Annotations, Field};
-use super::explain::explain;
+use super::api::{Api, Write};
 use super::node::{CONDITION, KubeNode};
 use super::watch::encoded;
 use crate::cluster::lease_value::{BackendData, LeaseValue, VxlanData};
@@ -82,21 +79,24 @@ pub fn now() -> String {
     k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
+/// Where a Node is.
+#[must_use]
+pub fn node_path(node: &NodeName) -> String {
+    format!("/api/v1/nodes/{}", encoded(node.as_str()))
+}
+
 /// Changes a Node, by its status subresource, which is all that the rules for weft's account need to allow.
 ///
 /// # Errors
 /// What the API server said, in words.
-pub async fn apply(client: &Client, node: &NodeName, patch: &Patch) -> Result<(), String> {
-    let uri = format!("/api/v1/nodes/{}/status?fieldManager={FIELD_MANAGER}", encoded(node.as_str()));
-    let request = Request::patch(uri)
-        .header(http::header::CONTENT_TYPE, patch.content_type)
-        .body(patch.body.to_string().into_bytes())
-        .map_err(|error| error.to_string())?;
-    match timeout(TIMEOUT, client.request::<IgnoredAny>(request)).await {
-        Ok(Ok(IgnoredAny)) => Ok(()),
-        Ok(Err(error)) => Err(explain(&error)),
-        Err(_) => Err("no answer in time".to_owned()),
-    }
+pub async fn apply(api: &Api, node: &NodeName, patch: &Patch) -> Result<(), String> {
+    let write = Write {
+        method: Method::PATCH,
+        path: format!("{}/status?fieldManager={FIELD_MANAGER}", node_path(node)),
+        content_type: patch.content_type,
+        body: patch.body.clone(),
+    };
+    api.write("nodes/status", &write, TIMEOUT).await.map_err(|refusal| refusal.words)
 }
 
 #[cfg(test)]

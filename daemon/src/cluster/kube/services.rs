@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
-use kube::Client;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::api::Api;
+use super::service_cidrs;
 use super::watch::{Object, Target, Told, encoded, run as run_watch};
 use crate::cluster::node::NodeName;
 use crate::cluster::services::reader::{Kind, Listing, Reader, Version};
@@ -25,16 +26,20 @@ const OURS: &str = "!service.kubernetes.io/service-proxy-name,!service.kubernete
 /// Headless Services need not have the label.
 const WITH_ADDRESS: &str = "spec.clusterIP!=None";
 
+/// Where EndpointSlices are.
+const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+
 /// Starts a source on the current runtime of a node.
 #[must_use]
-pub fn spawn(client: &Client, node: &NodeName, stop: CancellationToken) -> ServicesHandle {
+pub fn spawn(api: &Api, node: &NodeName, stop: CancellationToken) -> ServicesHandle {
     let store = Arc::new(ServiceStore::default());
     let (status, status_out) = watch::channel(ServicesStatus::default());
     let feeds = targets(node).map(|(kind, target)| {
         let (sender, told) = mpsc::channel(QUEUE);
-        tokio::spawn(run_watch(client.clone(), target, sender));
+        tokio::spawn(run_watch(api.clone(), target, sender));
         Feed { kind, told, listing: None, is_whole: false, watching: false, error: None }
     });
+    let cidrs = service_cidrs::spawn(api, stop.clone());
     let source =
         Source { feeds, reader: Reader::default(), store: Arc::clone(&store), status, first: Batch::default() };
     tokio::spawn(async move {
@@ -43,19 +48,19 @@ pub fn spawn(client: &Client, node: &NodeName, stop: CancellationToken) -> Servi
             () = source.run() => {}
         }
     });
-    ServicesHandle::new(store, status_out)
+    ServicesHandle::new(store, status_out, cidrs)
 }
 
 fn targets(node: &NodeName) -> [(Kind, Target); 3] {
-    let target = |what, path, selector| Target { what, path, selector };
+    let target = |what, resource, path, selector| Target { what, resource, path, selector };
     let labels = format!("&labelSelector={}", encoded(OURS));
     let fields = |selector: &str| format!("&fieldSelector={}", encoded(selector));
     let services = labels.clone() + &fields(WITH_ADDRESS);
     let own = fields(&format!("metadata.name={node}"));
     [
-        (Kind::Service, target("Services", "/api/v1/services", services)),
-        (Kind::Slice, target("EndpointSlices", "/apis/discovery.k8s.io/v1/endpointslices", labels)),
-        (Kind::Node, target("own Node's changes", "/api/v1/nodes", own)),
+        (Kind::Service, target("Services", "services", "/api/v1/services", services)),
+        (Kind::Slice, target("EndpointSlices", "endpointslices", SLICES, labels)),
+        (Kind::Node, target("own Node's changes", "node", "/api/v1/nodes", own)),
     ]
 }
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use http::Request;
-use kube::Client;
 use kube::core::{Status, WatchEvent};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::api::{Api, code};
 use super::explain::{explain, refusal};
 use crate::cluster::backoff::jittered;
 use crate::cluster::outage::Outage;
@@ -50,6 +50,8 @@ const LIST_ENDS: &str = "k8s.io/initial-events-end";
 pub(super) struct Target {
     /// What they are called in the log, in the plural.
     pub(super) what: &'static str,
+    /// What they are called in metrics.
+    pub(super) resource: &'static str,
     /// The path of their collection.
     pub(super) path: &'static str,
     /// Parameters that select among them, encoded.
@@ -112,9 +114,9 @@ enum End {
 }
 
 /// Watches the objects of a target until nobody listens any more.
-pub(super) async fn run(client: Client, target: Target, told: mpsc::Sender<Told>) {
+pub(super) async fn run(api: Api, target: Target, told: mpsc::Sender<Told>) {
     let outage = Outage::of(target.what);
-    let mut watcher = Watcher { client, target, told, outage, place: None, listed: None, streams: true };
+    let mut watcher = Watcher { api, target, told, outage, place: None, listed: None, streams: true };
     loop {
         let began = Instant::now();
         let reason = match watcher.once().await {
@@ -138,6 +140,7 @@ pub(super) async fn run(client: Client, target: Target, told: mpsc::Sender<Told>
             }
             End::Failed(reason) => reason,
         };
+        watcher.api.metrics.lost(watcher.target.resource);
         if watcher.tell(Told::Lost(reason.clone())).await.is_err() {
             return;
         }
@@ -150,7 +153,7 @@ pub(super) async fn run(client: Client, target: Target, told: mpsc::Sender<Told>
 }
 
 struct Watcher {
-    client: Client,
+    api: Api,
     target: Target,
     told: mpsc::Sender<Told>,
     outage: Outage,
@@ -182,6 +185,9 @@ impl Watcher {
     }
 
     async fn tell(&self, what: Told) -> Result<(), End> {
+        if matches!(what, Told::Listed(_) | Told::Changed(_) | Told::Deleted(_)) {
+            self.api.metrics.came(self.target.resource);
+        }
         self.told.send(what).await.map_err(|_| End::Unheard)
     }
 
@@ -189,6 +195,7 @@ impl Watcher {
         self.tell(Told::ListEnds(number(&place))).await?;
         self.place = Some(place);
         self.listed = Some(Instant::now());
+        self.api.metrics.listed(self.target.resource);
         Ok(())
     }
 
@@ -197,7 +204,10 @@ impl Watcher {
         let mut token = String::new();
         loop {
             let parameters = format!("limit={PAGE}&continue={}", encoded(&token));
-            let page: Page = match timeout(PAGE_TIMEOUT, self.client.request(self.request(&parameters)?)).await {
+            let asked = Instant::now();
+            let answer = timeout(PAGE_TIMEOUT, self.api.client.request::<Page>(self.request(&parameters)?)).await;
+            self.api.metrics.asked(self.target.resource, code(answer.as_ref().map(Result::as_ref)), asked.elapsed());
+            let page = match answer {
                 Ok(page) => page.map_err(|error| failed("cannot list", &error))?,
                 Err(_) => return Err(End::Failed("cannot list: no answer in time".to_owned())),
             };
@@ -271,7 +281,10 @@ impl Watcher {
         request: Request<Vec<u8>>,
         is_list: bool,
     ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Box<RawValue>>>>, End> {
-        let opened = timeout(ANSWER_TIMEOUT, self.client.request_events::<Box<RawValue>>(request)).await;
+        let asked = Instant::now();
+        let opened = timeout(ANSWER_TIMEOUT, self.api.client.request_events::<Box<RawValue>>(request)).await;
+        let code = code(opened.as_ref().map(Result::as_ref));
+        self.api.metrics.asked(self.target.resource, code, asked.elapsed());
         match opened {
             Ok(Ok(stream)) => Ok(stream.boxed()),
             Ok(Err(kube::Error::Api(status))) if is_list && streams_no_lists(&status) => Err(End::NoStreams),
@@ -282,6 +295,7 @@ impl Watcher {
 
     async fn is_open(&mut self) -> Result<(), End> {
         self.outage.over();
+        self.api.metrics.watched(self.target.resource);
         self.tell(Told::Watching).await
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -27,12 +28,17 @@ pub struct ServicesStatus {
 pub struct ServicesHandle {
     store: Arc<ServiceStore>,
     status: watch::Receiver<ServicesStatus>,
+    cidrs: watch::Receiver<Option<Vec<IpNetwork>>>,
 }
 
 impl ServicesHandle {
     /// The handle of a source that writes to these.
-    pub(in crate::cluster) const fn new(store: Arc<ServiceStore>, status: watch::Receiver<ServicesStatus>) -> Self {
-        Self { store, status }
+    pub(in crate::cluster) const fn new(
+        store: Arc<ServiceStore>,
+        status: watch::Receiver<ServicesStatus>,
+        cidrs: watch::Receiver<Option<Vec<IpNetwork>>>,
+    ) -> Self {
+        Self { store, status, cidrs }
     }
 
     /// What has been read.
@@ -45,5 +51,11 @@ impl ServicesHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<ServicesStatus> {
         self.status.clone()
+    }
+
+    /// The networks that cluster IPs are taken from, as the cluster says; `None` where it says none.
+    #[must_use]
+    pub fn cidrs(&self) -> watch::Receiver<Option<Vec<IpNetwork>>> {
+        self.cidrs.clone()
     }
 }

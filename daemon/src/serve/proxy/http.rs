@@ -25,7 +25,7 @@ use crate::serve::listen::openmetrics;
 pub struct ProxySurface {
     /// Address of `/healthz` and `/livez` (`proxy-healthz-bind`); `None`: they are not served.
     pub healthz_bind: Option<SocketAddr>,
-    /// Address of `/metrics`, `/healthz`, `/proxyMode` and `/configz` (`proxy-metrics-bind`); `None`: they are not served.
+    /// Address of `/metrics`, `/metrics/slis`, `/healthz`, `/proxyMode` and `/configz` (`proxy-metrics-bind`); `None`: they are not served.
     pub metrics_bind: Option<SocketAddr>,
     /// The configuration in effect, without secrets.
     pub configz: Value,
@@ -40,8 +40,12 @@ impl ProxySurface {
     pub async fn serve(self, stop: CancellationToken) {
         let health = Router::new().route("/healthz", get(healthz)).route("/livez", get(livez)).with_state(self.clone());
         let metrics = Router::new()
-            .route("/healthz", get(|| async { ([NO_SNIFF], "ok") }))
+            .route("/healthz", get(ping))
             .route("/metrics", get(|State(this): State<Self>| async move { openmetrics(this.metrics.render()) }))
+            .route(
+                "/metrics/slis",
+                get(|State(this): State<Self>| async move { openmetrics(this.metrics.slis().render()) }),
+            )
             .route("/proxyMode", get(|State(this): State<Self>| async move { ([NO_SNIFF], this.health.mode().name()) }))
             .route("/configz", get(|State(this): State<Self>| async move { json_answer(&this.configz) }))
             .with_state(self.clone());
@@ -62,6 +66,11 @@ impl ProxySurface {
 }
 
 const NO_SNIFF: (HeaderName, &str) = (X_CONTENT_TYPE_OPTIONS, "nosniff");
+
+async fn ping(State(this): State<ProxySurface>) -> impl IntoResponse {
+    this.metrics.slis().pinged();
+    ([NO_SNIFF], "ok")
+}
 
 async fn healthz(State(this): State<ProxySurface>) -> impl IntoResponse {
     let report = this.health.report(Moment::now());

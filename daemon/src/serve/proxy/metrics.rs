@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets, linear_buckets};
 use prometheus_client::registry::Registry;
 
+use super::slis::Slis;
 use crate::cluster::Family;
 use crate::serve::{ServiceMetrics, gauge};
 
@@ -77,6 +78,7 @@ pub enum Pass {
 #[derive(Debug)]
 pub struct ProxyMetrics {
     registry: Registry,
+    slis: Slis,
     started: SystemTime,
     /// Endpoint slices that have changed and are not in the kernel yet.
     pub endpoint_changes_pending: Gauge,
@@ -108,6 +110,7 @@ impl ProxyMetrics {
         let times = |buckets| Times::new_with_constructor(buckets);
         let metrics = Self {
             registry: Registry::default(),
+            slis: Slis::default(),
             started,
             endpoint_changes_pending: Gauge::default(),
             endpoint_changes: Counter::default(),
@@ -131,6 +134,12 @@ impl ProxyMetrics {
         metrics.register(registry.sub_registry_with_prefix("kubeproxy"));
         services.register(registry.sub_registry_with_prefix("weft_service"));
         Self { registry, ..metrics }
+    }
+
+    /// The health checks.
+    #[must_use]
+    pub const fn slis(&self) -> &Slis {
+        &self.slis
     }
 
     /// Of a counter's name `_total` is left out: the text format adds it.

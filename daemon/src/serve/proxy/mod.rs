@@ -5,6 +5,7 @@
 mod health;
 mod http;
 mod metrics;
+mod slis;
 mod time;
 
 pub use health::{FamilyReport, Moment, NodeState, ProxyHealth, Report, ServingMode};

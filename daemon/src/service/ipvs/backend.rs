@@ -303,6 +303,11 @@ impl IpvsServices {
         remove(self.kernel.as_mut(), &mut self.journal)
     }
 
+    /// Takes other service networks. Ports are judged by them the next time that they are given.
+    pub fn set_ranges(&mut self, ranges: Vec<IpNetwork>) {
+        self.config.ranges = ranges;
+    }
+
     fn take(&mut self, port: &Arc<PortPlan>) {
         let found = target(port);
         let inside = found.filter(|target| self.is_in_range(target));

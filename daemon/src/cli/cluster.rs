@@ -1,0 +1,76 @@
+//! The way to the Kubernetes API, for an agent that has one: its client, its events, and what its own Node asks for.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+
+use super::agent::until_good;
+use crate::cluster::kube::node::KubeNode;
+use crate::cluster::kube::{self, Api, node_path};
+use crate::cluster::{Events, PerFamily};
+use crate::config::{AgentConfig, SourceKind};
+use crate::serve::{Component, Health, Metrics};
+
+/// How long the start waits for the own Node, which most often asks for nothing.
+const OWN_NODE: Duration = Duration::from_secs(3);
+
+/// The Kubernetes API, if the agent's source is that.
+pub(super) struct Cluster {
+    /// `None` for another source.
+    pub(super) api: Option<Api>,
+    /// Where events go.
+    pub(super) events: Events,
+}
+
+impl Cluster {
+    /// Makes a client, as soon as that is possible.
+    pub(super) async fn start(config: &AgentConfig, health: &Arc<Health>, metrics: &Metrics) -> Self {
+        if config.settings.source != SourceKind::Kube {
+            return Self { api: None, events: Events::default() };
+        }
+        let client = until_good(health, Component::Store, async || kube::connect(&config.kube).await).await;
+        let api = Api { client, metrics: metrics.api.clone() };
+        let (events, told) = Events::channel();
+        tokio::spawn(kube::events::run(api.clone(), config.settings.node_name.clone(), told));
+        Self { api: Some(api), events }
+    }
+
+    /// The configuration, with the interface that the own Node's annotations ask for, if they do: they win over everything
+    /// else, as they are this node's alone.
+    pub(super) async fn chosen(&self, config: &AgentConfig) -> AgentConfig {
+        let mut config = config.clone();
+        let Some(api) = &self.api else { return config };
+        let chosen = own_addresses(api, &config).await;
+        let settings = &mut config.settings;
+        if !chosen.is_empty() {
+            let words: Vec<String> = chosen.values().map(ToString::to_string).collect();
+            tracing::info!(addresses = words.join(","), "the own Node's annotations choose the underlay's addresses");
+            settings.iface = words;
+        }
+        for address in chosen.values() {
+            match address {
+                IpAddr::V4(v4) => settings.public_ip = Some(*v4),
+                IpAddr::V6(v6) => settings.public_ipv6 = Some(*v6),
+            }
+        }
+        config
+    }
+}
+
+async fn own_addresses(api: &Api, config: &AgentConfig) -> PerFamily<IpAddr> {
+    let settings = &config.settings;
+    let node = match api.read::<Box<RawValue>>("node", &node_path(&settings.node_name), OWN_NODE).await {
+        Ok(node) => node,
+        // kubelet may make it later, and then it asks for nothing yet.
+        Err(refusal) if refusal.code == Some(404) => return PerFamily::default(),
+        Err(refusal) => {
+            let reason = refusal.words;
+            tracing::warn!(reason, "the own Node is not asked for the underlay's addresses; the next start does it");
+            return PerFamily::default();
+        }
+    };
+    let node = KubeNode::parse(node.get().as_bytes(), &settings.kube_annotation_prefix, &config.network.pools);
+    node.map(|node| node.chosen_addresses()).unwrap_or_default()
+}

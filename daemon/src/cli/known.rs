@@ -1,0 +1,209 @@
+//! Between the sources and the node: what the cluster last said stands in for a store that cannot be reached at the start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::source::Leases;
+use crate::cluster::last_known::{FILE, LastKnown, LastKnownError, now};
+use crate::cluster::{NodeName, Snapshot};
+use crate::config::{AgentConfig, SourceKind};
+use crate::lease::plan::Usage;
+use crate::lease::{Held, LeaseState};
+
+/// How long a store may take to answer before what was last known stands in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is new is written after so long: with many nodes starting, one write does for all.
+const GATHER: Duration = Duration::from_secs(10);
+
+/// How often it is written again that what is there is still true.
+const REFRESH: Duration = Duration::from_secs(300);
+
+/// What the node goes by.
+pub(super) struct Known {
+    pub(super) lease: watch::Receiver<LeaseState>,
+    pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+/// Starts to keep what is known, and to give it out until the source has something to say.
+pub(super) fn keep(config: &AgentConfig, leases: &Leases, stop: CancellationToken) -> Known {
+    let settings = &config.settings;
+    let (lease_in, snapshots_in) = (leases.own.state(), leases.source.snapshots());
+    let (lease, lease_out) = watch::channel(lease_in.borrow().clone());
+    let (snapshots, snapshots_out) = watch::channel(None);
+    // A podCIDR is the node's for as long as its Node is there. A lease in etcd ends if nobody renews it, which is done
+    // this long before its end at the latest.
+    let lasts = (settings.source == SourceKind::Etcd).then(|| settings.subnet_lease_renew_margin.duration());
+    let keeper = Keeper {
+        node: settings.node_name.clone(),
+        path: settings.state_dir.join(FILE),
+        lasts,
+        lease_in,
+        snapshots_in,
+        status: leases.source.status(),
+        lease,
+        snapshots,
+        written: None,
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = keeper.run() => {}
+        }
+    });
+    Known { lease: lease_out, snapshots: snapshots_out }
+}
+
+struct Keeper {
+    node: NodeName,
+    path: PathBuf,
+    /// For how long the own subnet is this node's without a word from the store.
+    lasts: Option<Duration>,
+    lease_in: watch::Receiver<LeaseState>,
+    snapshots_in: watch::Receiver<Option<Arc<Snapshot>>>,
+    status: watch::Receiver<crate::cluster::SourceStatus>,
+    lease: watch::Sender<LeaseState>,
+    snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    /// What the file says, and since when.
+    written: Option<Written>,
+}
+
+struct Written {
+    held: Held,
+    snapshot: Arc<Snapshot>,
+    at: Instant,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut stand_in = Some(Instant::now() + PATIENCE);
+        let mut write_at = None;
+        loop {
+            self.pass_on();
+            if self.snapshots_in.borrow().is_some() {
+                stand_in = None;
+            }
+            write_at = write_at.or_else(|| self.is_news().then(|| Instant::now() + GATHER));
+            let refresh = self.written.as_ref().map(|written| written.at + REFRESH);
+            let write = write_at.or(refresh);
+            tokio::select! {
+                changed = self.lease_in.changed() => if changed.is_err() { return },
+                changed = self.snapshots_in.changed() => if changed.is_err() { return },
+                () = due(stand_in) => {
+                    stand_in = None;
+                    self.stand_in();
+                }
+                () = due(write) => {
+                    write_at = None;
+                    self.write();
+                }
+            }
+        }
+    }
+
+    /// Gives out what the source says. Nothing is no word: what stands in for it stays.
+    fn pass_on(&mut self) {
+        let lease = self.lease_in.borrow_and_update().clone();
+        let snapshot = self.snapshots_in.borrow_and_update().clone();
+        let stands_in = snapshot.is_none() && self.snapshots.borrow().is_some();
+        if !(stands_in && matches!(lease, LeaseState::Acquiring { .. })) {
+            self.lease.send_if_modified(|known| {
+                let is_news = *known != lease;
+                *known = lease;
+                is_news
+            });
+        }
+        if let Some(snapshot) = snapshot {
+            self.snapshots.send_if_modified(|known| {
+                let is_news = !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &snapshot));
+                *known = Some(snapshot);
+                is_news
+            });
+        }
+    }
+
+    /// Gives out what was last known.
+    fn stand_in(&self) {
+        let known = match LastKnown::read(&self.path, &self.node) {
+            Ok(known) => known,
+            Err(LastKnownError::Unreadable(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(error) => {
+                tracing::warn!("{} is of no use: {error}", self.path.display());
+                return;
+            }
+        };
+        let age = Duration::from_secs(known.age().as_secs());
+        if self.lasts.is_some_and(|lasts| age > lasts) {
+            tracing::warn!(?age, "what was last known is too old: the subnet may be another node's by now");
+            return;
+        }
+        tracing::warn!(
+            ?age,
+            peers = known.leases.len(),
+            "the store has not been reached; going by what was last known"
+        );
+        let held = Held {
+            key: known.key,
+            published: known.published.clone(),
+            config: Arc::new(known.config.clone()),
+            usage: Usage { used: known.leases.len() as u128, total: 0 },
+            notice: Some(format!("as known {age:?} ago: the store has not been reached since the start")),
+        };
+        self.snapshots.send_replace(Some(Arc::new(known.snapshot())));
+        if matches!(*self.lease_in.borrow(), LeaseState::Acquiring { .. }) {
+            self.lease.send_replace(LeaseState::Held(held));
+        }
+    }
+
+    /// What is known now; `None` unless the source itself says all of it.
+    fn known(&self) -> Option<(Held, Arc<Snapshot>)> {
+        let LeaseState::Held(held) = &*self.lease_in.borrow() else { return None };
+        Some((held.clone(), self.snapshots_in.borrow().clone()?))
+    }
+
+    /// Whether the file says something else.
+    fn is_news(&self) -> bool {
+        let Some((held, snapshot)) = self.known() else { return false };
+        let facts = |held: &Held| (held.key, held.published.clone(), Arc::clone(&held.config));
+        self.written.as_ref().is_none_or(|written| {
+            facts(&written.held) != facts(&held)
+                || !(Arc::ptr_eq(&written.snapshot, &snapshot) || written.snapshot.leases == snapshot.leases)
+        })
+    }
+
+    fn write(&mut self) {
+        let at = Instant::now();
+        // What nobody watches is not known to be true.
+        if !self.status.borrow().watching {
+            if let Some(written) = &mut self.written {
+                written.at = at;
+            }
+            return;
+        }
+        let Some((held, snapshot)) = self.known() else { return };
+        let known = LastKnown {
+            node: self.node.clone(),
+            at: now(),
+            key: held.key,
+            published: held.published.clone(),
+            config: (*held.config).clone(),
+            leases: snapshot.leases.clone(),
+        };
+        if let Err(error) = known.write(&self.path) {
+            tracing::warn!("{} cannot be written: {error}", self.path.display());
+        }
+        self.written = Some(Written { held, snapshot, at });
+    }
+}
+
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
