@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "these tests take less of it than others do")]
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
@@ -15,7 +16,7 @@ use kube::Client;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft::cluster::kube::services;
+use weft::cluster::kube::{Api, services};
 use weft::cluster::services::ServicesHandle;
 
 /// How soon a source is to be back once its API server answers: its longest back-off, and what a busy machine adds.
@@ -44,7 +45,7 @@ async fn service(server: &ApiServer, name: &str) {
 async fn start(server: &ApiServer, client: &Client) -> (ServicesHandle, DropGuard) {
     service(server, "first").await;
     let stop = CancellationToken::new();
-    let handle = services::spawn(client, &"n1".parse().unwrap(), stop.clone());
+    let handle = services::spawn(&Api::new(client.clone()), &"n1".parse().unwrap(), stop.clone());
     watches(&handle, LIMIT).await;
     assert_eq!(handle.store().len(), 2);
     (handle, stop.drop_guard())

@@ -2,26 +2,22 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "these tests take less of it than others do")]
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
-
-use std::sync::Arc;
+#[expect(dead_code, reason = "these tests take less of it than others do")]
+mod kube_node;
 
 use apiserver::ApiServer;
 use etcd::{Etcd, LIMIT};
+use kube_node::{Node, flannel, node, own_node};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft::cluster::kube::annotations::Annotations;
-use weft::cluster::kube::nodes::{self, NodesHandle, NodesRequest};
-use weft::cluster::kube::services;
-use weft::cluster::lease_value::LeaseValue;
+use weft::cluster::kube::{service_cidrs, services};
 use weft::cluster::services::{ObjectName, ServiceStore, ServicesHandle};
-use weft::cluster::{BackendData, NetConf, PerFamily, VxlanData};
-use weft::lease::kube::{KubeLeaseRequest, spawn as spawn_lease};
-use weft::lease::{LeaseHandle, LeaseState};
+use weft::lease::LeaseState;
 
 /// Skips aloud if there is no API server to be had.
 macro_rules! server {
@@ -50,24 +46,6 @@ async fn slice(server: &ApiServer, name: &str, of: &str, address: &str) {
     server.ask("POST", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", Some(&body)).await;
 }
 
-async fn node(server: &ApiServer, name: &str, cidr: Option<&str>, annotations: Value) {
-    let spec = cidr.map_or_else(|| json!({}), |cidr| json!({"podCIDR": cidr, "podCIDRs": [cidr]}));
-    let labels = json!({"topology.kubernetes.io/zone": "a"});
-    let body = json!({"apiVersion": "v1", "kind": "Node", "spec": spec,
-        "metadata": {"name": name, "annotations": annotations, "labels": labels}});
-    server.ask("POST", "/api/v1/nodes", Some(&body)).await;
-}
-
-/// The annotations of a node that runs flannel.
-fn flannel(n: u8) -> Value {
-    json!({
-        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
-        "flannel.alpha.coreos.com/backend-type": "vxlan",
-        "flannel.alpha.coreos.com/backend-data": format!(r#"{{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:{n:02x}"}}"#),
-        "flannel.alpha.coreos.com/public-ip": format!("192.0.2.{n}"),
-    })
-}
-
 /// Waits until `holds` is true of a store.
 async fn reaches(handle: &ServicesHandle, holds: impl Fn(&ServiceStore) -> bool) {
     let mut status = handle.status();
@@ -90,7 +68,7 @@ fn endpoints(store: &ServiceStore, name: &str) -> Option<Vec<String>> {
 
 async fn start_services(server: &ApiServer) -> (ServicesHandle, DropGuard) {
     let stop = CancellationToken::new();
-    let handle = services::spawn(&server.client().await, &"n1".parse().unwrap(), stop.clone());
+    let handle = services::spawn(&server.api().await, &"n1".parse().unwrap(), stop.clone());
     let mut status = handle.status();
     let watching = status.wait_for(|status| status.watching);
     timeout(LIMIT, watching).await.unwrap_or_else(|_| panic!("{:?}", handle.status().borrow())).unwrap();
@@ -153,77 +131,13 @@ async fn what_was_deleted_while_nobody_watched_is_gone_after_a_new_list() {
     assert_eq!(endpoints(second.store(), "s7"), None);
 }
 
-/// A node's source and lease, as the agent runs them.
-struct Node {
-    source: NodesHandle,
-    lease: LeaseHandle,
-    value: watch::Sender<LeaseValue>,
-    ready: watch::Sender<bool>,
-    _stop: DropGuard,
-}
-
-impl Node {
-    async fn start(server: &ApiServer) -> Self {
-        let annotations: Annotations = "flannel.alpha.coreos.com".parse().unwrap();
-        let network = Arc::new(NetConf::parse(br#"{"Network": "10.244.0.0/16"}"#).unwrap().0);
-        let (client, stop) = (server.client().await, CancellationToken::new());
-        let name: weft::cluster::NodeName = "n1".parse().unwrap();
-        let request =
-            NodesRequest { node: name.clone(), annotations: annotations.clone(), network: Arc::clone(&network) };
-        let source = nodes::spawn(client.clone(), request, stop.clone());
-        let public_ips = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None };
-        let (value, values) = watch::channel(LeaseValue { public_ips, backend: BackendData::None });
-        let (ready, told) = watch::channel(false);
-        let lease = spawn_lease(
-            client,
-            KubeLeaseRequest {
-                node: name,
-                annotations,
-                network,
-                value: values,
-                own: source.own.clone(),
-                snapshots: source.leases.snapshots(),
-                ready: Some(told),
-            },
-        );
-        Self { source, lease, value, ready, _stop: stop.drop_guard() }
-    }
-
-    async fn state(&self, holds: impl Fn(&LeaseState) -> bool) -> LeaseState {
-        let mut state = self.lease.state();
-        let found = timeout(LIMIT, state.wait_for(holds)).await;
-        found.unwrap_or_else(|_| panic!("still {:?}", *self.lease.state().borrow())).unwrap().clone()
-    }
-
-    async fn peers(&self, count: usize) {
-        let mut snapshots = self.source.leases.snapshots();
-        let reached = snapshots.wait_for(|now| now.as_ref().is_some_and(|now| now.leases.len() == count));
-        let found = timeout(LIMIT, reached).await.map(drop);
-        found.unwrap_or_else(|_| panic!("{:?}", *self.source.leases.snapshots().borrow()));
-    }
-}
-
-/// What the API server knows of our Node, once `holds` is true of it.
-async fn own_node(server: &ApiServer, holds: impl Fn(&Value) -> bool) -> Value {
-    let wait = async {
-        loop {
-            let node = server.ask("GET", "/api/v1/nodes/n1", None).await;
-            if holds(&node) {
-                return node;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-    };
-    timeout(LIMIT, wait).await.expect("the Node never got there")
-}
-
 #[tokio::test]
 async fn h87_h91_a_node_takes_its_pod_network_and_announces_itself() {
     let etcd;
     let server = server!(etcd);
     node(&server, "flannel", Some("10.244.5.0/24"), flannel(5)).await;
     node(&server, "stranger", Some("10.244.6.0/24"), json!({})).await;
-    let n1 = Node::start(&server).await;
+    let n1 = Node::start(server.api().await).await;
     n1.peers(1).await;
     let state = n1
         .state(|state| matches!(state, LeaseState::Acquiring { reason } if reason.contains("there is no Node")))
@@ -240,8 +154,7 @@ async fn h87_h91_a_node_takes_its_pod_network_and_announces_itself() {
     let LeaseState::Held(held) = n1.state(|state| matches!(state, LeaseState::Held(_))).await else { panic!() };
     assert_eq!(held.key, "10.244.1.0-24".parse().unwrap());
 
-    let data = VxlanData { vni: Some(1), vtep_mac: "c6:d2:32:6f:8f:01".parse().unwrap() };
-    n1.value.send_modify(|value| value.backend = BackendData::Vxlan(PerFamily { v4: Some(data), v6: None }));
+    n1.says("c6:d2:32:6f:8f:01");
     n1.peers(2).await;
     n1.ready.send_replace(true);
     let is_up = |node: &Value| {
@@ -279,11 +192,31 @@ async fn bad_annotations_and_overlaps_cost_only_their_node() {
     bad["flannel.alpha.coreos.com/backend-data"] = json!("notjson");
     node(&server, "bad", Some("10.244.3.0/24"), bad).await;
     node(&server, "without", None, flannel(4)).await;
-    let n1 = Node::start(&server).await;
+    let n1 = Node::start(server.api().await).await;
     n1.peers(1).await;
     let snapshot = n1.source.leases.snapshots().borrow().clone().unwrap();
     let refused: Vec<String> = snapshot.rejected.iter().map(|r| format!("{}: {}", r.key, r.reason)).collect();
     assert_eq!(refused.len(), 2, "{refused:?}");
     assert!(refused[0].starts_with("node bad: annotation backend-data"), "{refused:?}");
     assert!(refused[1].starts_with("node without: has no IPv4 network"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn t07_the_service_networks_are_those_of_the_cluster() {
+    let etcd;
+    let server = server!(etcd);
+    let stop = CancellationToken::new();
+    let mut cidrs = service_cidrs::spawn(&server.api().await, stop.clone());
+    let _stop = stop.drop_guard();
+    let mut networks = async |count: usize| {
+        let reached = cidrs.wait_for(|now| now.as_ref().is_some_and(|now| now.len() == count));
+        let found = timeout(LIMIT, reached).await.expect("the networks did not get there").unwrap();
+        found.iter().flatten().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    // What the API server itself was started with.
+    assert_eq!(networks(1).await, ["10.96.0.0/16"]);
+    let more = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"},
+        "spec": {"cidrs": ["10.112.0.0/20"]}});
+    server.ask("POST", "/apis/networking.k8s.io/v1/servicecidrs", Some(&more)).await;
+    assert_eq!(networks(2).await, ["10.96.0.0/16", "10.112.0.0/20"]);
 }

@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, StreamExt as _};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use weft::cluster::kube::{KubeOptions, connect, services};
+use weft::cluster::kube::{Api, KubeOptions, connect, services};
 use weft::cluster::services::ServicesHandle;
 
 /// Longest time that anything in these tests may take.
@@ -110,7 +110,7 @@ impl Source {
         let options = KubeOptions { kubeconfig: Some(file.path().to_owned()), kube_api_server: None };
         let client = connect(&options).await.unwrap();
         let stop = CancellationToken::new();
-        let handle = services::spawn(&client, &"n1".parse().unwrap(), stop.clone());
+        let handle = services::spawn(&Api::new(client), &"n1".parse().unwrap(), stop.clone());
         Self { handle, asked, _stop: stop.drop_guard() }
     }
 

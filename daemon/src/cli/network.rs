@@ -18,15 +18,15 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(super) fn follow(config: &AgentConfig) -> watch::Receiver<Arc<NetConf>> {
     let (network, out) = watch::channel(Arc::new(config.network.clone()));
     if let Some(path) = config.settings.net_config_path.clone() {
-        tokio::spawn(look(path, network));
+        tokio::spawn(look(path, network, LOOK));
     }
     out
 }
 
-async fn look(path: PathBuf, network: watch::Sender<Arc<NetConf>>) {
+async fn look(path: PathBuf, network: watch::Sender<Arc<NetConf>>, every: Duration) {
     let mut seen = std::fs::read(&path).ok();
     while !network.is_closed() {
-        sleep(LOOK).await;
+        sleep(every).await;
         // While kubelet changes the link there may be no file for a moment.
         let Ok(text) = std::fs::read(&path) else { continue };
         if seen.as_ref() != Some(&text) {
@@ -90,14 +90,14 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_file_that_is_replaced_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("net-conf.json");
         std::fs::write(&path, r#"{"Network": "10.244.0.0/16"}"#).unwrap();
         let first = NetConf::parse(&std::fs::read(&path).unwrap()).unwrap().0;
         let (network, mut out) = watch::channel(Arc::new(first));
-        tokio::spawn(look(path.clone(), network));
+        tokio::spawn(look(path.clone(), network, Duration::from_millis(10)));
         tokio::task::yield_now().await;
         std::fs::write(&path, r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}}"#).unwrap();
         out.changed().await.unwrap();

@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
-use weft::cluster::kube::{KubeOptions, connect};
+use weft::cluster::kube::{Api, KubeOptions, connect};
 
 use crate::etcd::{Etcd, free_port};
 
@@ -29,16 +29,24 @@ pub(crate) struct ApiServer {
 impl ApiServer {
     /// Starts a server over an empty etcd, and waits until it is ready; `None` if there is none in `WEFT_PEERS`.
     pub(crate) async fn start(etcd: &Etcd) -> Option<Self> {
-        let binary = PathBuf::from(std::env::var_os("WEFT_PEERS")?).join("kube-apiserver");
-        if !binary.is_file() {
-            return None;
-        }
+        let binary = Self::binary()?;
         let directory = tempfile::tempdir().unwrap();
         let etcd = format!("http://127.0.0.1:{}", etcd.port());
         let mut server = Self { binary, directory, etcd, port: free_port(), process: None };
         server.prepare();
         server.resume().await;
         Some(server)
+    }
+
+    /// The program, if there is one.
+    pub(crate) fn binary() -> Option<PathBuf> {
+        let binary = PathBuf::from(std::env::var_os("WEFT_PEERS")?).join("kube-apiserver");
+        binary.is_file().then_some(binary)
+    }
+
+    /// The file with an administrator's credentials.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.path("kubeconfig").into()
     }
 
     fn path(&self, name: &str) -> String {
@@ -152,6 +160,18 @@ impl ApiServer {
     pub(crate) async fn client(&self) -> Client {
         let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
         connect(&options).await.unwrap()
+    }
+
+    /// The same, as the parts of a source take it.
+    pub(crate) async fn api(&self) -> Api {
+        Api::new(self.client().await)
+    }
+
+    /// As weft's account, with a token that names no node.
+    pub(crate) async fn api_of_account(&self) -> Api {
+        let file = self.directory.path().join("weft.token");
+        std::fs::write(&file, "weft").unwrap();
+        Api::new(self.client_with_token_in(&file).await)
     }
 
     /// Asks the server for something as an administrator would. A patch is a merge patch.
