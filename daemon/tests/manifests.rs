@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, FromArgMatches};
 use serde_json::{Value, json};
 use weft::cluster::NetConf;
-use weft::config::keys::KEYS;
-use weft::config::{AgentConfig, AgentFlags, ProxyMode};
+use weft::config::keys::{KEYS, find};
+use weft::config::{AgentConfig, AgentFlags, ProxyMode, SourceKind};
 use weft_cni::formats::conflist::Conflist;
 use weft_tests::scratch::Scratch;
 use weft_tests::{skip, tool};
@@ -62,15 +62,22 @@ fn strings(value: &Value) -> Vec<&str> {
     value.as_array().unwrap().iter().map(|it| it.as_str().unwrap()).collect()
 }
 
-/// The configuration that an agent of these resources has on node `n1`, and its net-conf.
-fn configuration(resources: &[Value]) -> (AgentConfig, NetConf) {
+/// The configuration that an agent of these resources has on node `n1`.
+fn configuration(resources: &[Value]) -> AgentConfig {
     let data = &only(resources, "ConfigMap")["data"];
     let container = &only(resources, "DaemonSet")["spec"]["template"]["spec"]["containers"][0];
     let args = strings(&container["args"]);
-    // What the source is, its own tests try; its file is the ConfigMap's, which is not mounted here.
-    assert_eq!(args[..3], ["agent", "--source=kube", "--net-config-path=/etc/weft/net-conf.json"]);
+    let scratch = Scratch::new();
+    let file = |name: &str| {
+        let path = scratch.join(name);
+        fs::write(&path, data[name].as_str().unwrap()).unwrap();
+        path
+    };
+    // The ConfigMap is mounted at another place here.
+    let (net_conf, config_file) = (file("net-conf.json"), file("config.yaml"));
     let command = AgentFlags::augment_args(clap::Command::new("agent"));
-    let given = std::iter::once("agent").chain(args[3..].iter().copied());
+    let given = args.iter().map(|arg| arg.replace("/etc/weft/net-conf.json", net_conf.to_str().unwrap()));
+    assert!(args.contains(&"--net-config-path=/etc/weft/net-conf.json"), "{args:?}");
     let matches = command.try_get_matches_from(given).unwrap_or_else(|error| panic!("{error}"));
     let flags = AgentFlags::from_arg_matches(&matches).unwrap();
 
@@ -84,15 +91,10 @@ fn configuration(resources: &[Value]) -> (AgentConfig, NetConf) {
         let is_node = variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName";
         Some(if is_node { "n1".to_owned() } else { variable["value"].as_str().unwrap().to_owned() })
     };
-    let scratch = Scratch::new();
-    let file = scratch.join("config.yaml");
-    fs::write(&file, data["config.yaml"].as_str().unwrap()).unwrap();
-    let config = AgentConfig::load_from(&flags, value, &file).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.settings.node_name.to_string(), "n1");
-
-    let (network, warnings) = NetConf::parse(data["net-conf.json"].as_str().unwrap().as_bytes()).unwrap();
-    assert!(warnings.is_empty(), "{warnings:?}");
-    (config, network)
+    let config = AgentConfig::load_from(&flags, value, &config_file).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((config.settings.node_name.to_string().as_str(), config.settings.source), ("n1", SourceKind::Kube));
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    config
 }
 
 #[test]
@@ -128,9 +130,11 @@ fn every_file_is_yaml_and_no_resource_is_forgotten() {
 #[test]
 fn settings_exist_and_their_values_are_understood() {
     let base = base();
-    let (config, network) = configuration(&base);
+    let config = configuration(&base);
     assert_eq!(config.settings.proxy_mode, ProxyMode::Auto);
-    assert_eq!(network.pools, config.network.pools, "net-conf.json is what weft's own default is, too");
+    let own = NetConf::parse(br#"{"Network": "10.244.0.0/16"}"#).unwrap().0;
+    assert_eq!(config.network, own, "net-conf.json is what weft's own default is, too");
+    assert!(find("network").is_some_and(|key| (key.default)() == "10.244.0.0/16"));
     assert_eq!(config.settings.cni_bin_source.as_deref(), Some(Path::new("/weft-cni")));
     // What is in the conflist follows from the settings.
     let conflist: Value =
@@ -141,7 +145,7 @@ fn settings_exist_and_their_values_are_understood() {
 #[test]
 fn every_path_that_the_agent_writes_is_mounted_at_its_own_place_and_no_other() {
     let base = base();
-    let (config, _) = configuration(&base);
+    let config = configuration(&base);
     let settings = &config.settings;
     let spec = &only(&base, "DaemonSet")["spec"]["template"]["spec"];
     let mounts = spec["containers"][0]["volumeMounts"].as_array().unwrap();
@@ -175,7 +179,7 @@ fn every_path_that_the_agent_writes_is_mounted_at_its_own_place_and_no_other() {
 #[test]
 fn the_pod_has_no_privilege_but_two_capabilities() {
     let base = base();
-    let (config, _) = configuration(&base);
+    let config = configuration(&base);
     let daemonset = only(&base, "DaemonSet");
     let spec = &daemonset["spec"]["template"]["spec"];
     assert_eq!(daemonset["spec"]["updateStrategy"]["type"], "RollingUpdate");
@@ -289,7 +293,8 @@ fn the_overlays_change_what_they_are_for_and_nothing_else() {
             .collect();
         let kind = if overlay == "dual-stack" { "ConfigMap" } else { "DaemonSet" };
         assert_eq!((resources.len(), changed), (base.len(), vec![kind]), "{overlay}");
-        let (config, network) = configuration(&resources);
+        let config = configuration(&resources);
+        let network = &config.network;
         let (mode, families, selector) = match overlay {
             "ipvs" => (ProxyMode::Ipvs, 1, None),
             "nftables" => (ProxyMode::Nftables, 1, None),
@@ -301,7 +306,7 @@ fn the_overlays_change_what_they_are_for_and_nothing_else() {
         assert_eq!(nodes["weft/agent"].as_str(), selector, "{overlay}");
         if families == 2 {
             assert!(config.settings.service_cidr.iter().any(ipnetwork::IpNetwork::is_ipv6));
-            let pod_networks = network.pools.v6.unwrap().network();
+            let pod_networks = network.pools.v6.as_ref().unwrap().network();
             assert!(config.settings.service_cidr.iter().all(|it| it.ip() != pod_networks.ip()));
         }
     }

@@ -100,6 +100,7 @@ async fn keep_node(
     let inputs = Inputs {
         lease: known.lease,
         snapshots: known.snapshots,
+        stands_in: known.stands_in,
         source: leases.source.status(),
         monitor,
         tables: TablesWatch::open()?,

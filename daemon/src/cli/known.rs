@@ -15,19 +15,28 @@ use crate::config::{AgentConfig, SourceKind};
 use crate::lease::plan::Usage;
 use crate::lease::{Held, LeaseState};
 
-/// How long a store may take to answer before what was last known stands in.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// What is new is written after so long: with many nodes starting, one write does for all.
-const GATHER: Duration = Duration::from_secs(10);
-
-/// How often it is written again that what is there is still true.
-const REFRESH: Duration = Duration::from_secs(300);
+const TIMES: Times = Times {
+    // How long a store may take to answer before what was last known stands in.
+    patience: Duration::from_secs(5),
+    // What is new is written after so long: with many nodes starting, one write does for all.
+    gather: Duration::from_secs(10),
+    // How often it is written again that what is there is still true.
+    refresh: Duration::from_secs(300),
+};
 
 /// What the node goes by.
 pub(super) struct Known {
     pub(super) lease: watch::Receiver<LeaseState>,
     pub(super) snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Whether that is what was last known, and no word of the source yet.
+    pub(super) stands_in: watch::Receiver<bool>,
+}
+
+/// How long everything takes.
+struct Times {
+    patience: Duration,
+    gather: Duration,
+    refresh: Duration,
 }
 
 /// Starts to keep what is known, and to give it out until the source has something to say.
@@ -36,6 +45,7 @@ pub(super) fn keep(config: &AgentConfig, leases: &Leases, stop: CancellationToke
     let (lease_in, snapshots_in) = (leases.own.state(), leases.source.snapshots());
     let (lease, lease_out) = watch::channel(lease_in.borrow().clone());
     let (snapshots, snapshots_out) = watch::channel(None);
+    let (stands_in, stands_in_out) = watch::channel(false);
     // A podCIDR is the node's for as long as its Node is there. A lease in etcd ends if nobody renews it, which is done
     // this long before its end at the latest.
     let lasts = (settings.source == SourceKind::Etcd).then(|| settings.subnet_lease_renew_margin.duration());
@@ -48,7 +58,9 @@ pub(super) fn keep(config: &AgentConfig, leases: &Leases, stop: CancellationToke
         status: leases.source.status(),
         lease,
         snapshots,
+        stands_in,
         written: None,
+        times: TIMES,
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -56,7 +68,7 @@ pub(super) fn keep(config: &AgentConfig, leases: &Leases, stop: CancellationToke
             () = keeper.run() => {}
         }
     });
-    Known { lease: lease_out, snapshots: snapshots_out }
+    Known { lease: lease_out, snapshots: snapshots_out, stands_in: stands_in_out }
 }
 
 struct Keeper {
@@ -69,8 +81,10 @@ struct Keeper {
     status: watch::Receiver<crate::cluster::SourceStatus>,
     lease: watch::Sender<LeaseState>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+    stands_in: watch::Sender<bool>,
     /// What the file says, and since when.
     written: Option<Written>,
+    times: Times,
 }
 
 struct Written {
@@ -81,15 +95,15 @@ struct Written {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut stand_in = Some(Instant::now() + PATIENCE);
+        let mut stand_in = Some(Instant::now() + self.times.patience);
         let mut write_at = None;
         loop {
             self.pass_on();
             if self.snapshots_in.borrow().is_some() {
                 stand_in = None;
             }
-            write_at = write_at.or_else(|| self.is_news().then(|| Instant::now() + GATHER));
-            let refresh = self.written.as_ref().map(|written| written.at + REFRESH);
+            write_at = write_at.or_else(|| self.is_news().then(|| Instant::now() + self.times.gather));
+            let refresh = self.written.as_ref().map(|written| written.at + self.times.refresh);
             let write = write_at.or(refresh);
             tokio::select! {
                 changed = self.lease_in.changed() => if changed.is_err() { return },
@@ -110,7 +124,7 @@ impl Keeper {
     fn pass_on(&mut self) {
         let lease = self.lease_in.borrow_and_update().clone();
         let snapshot = self.snapshots_in.borrow_and_update().clone();
-        let stands_in = snapshot.is_none() && self.snapshots.borrow().is_some();
+        let stands_in = snapshot.is_none() && *self.stands_in.borrow();
         if !(stands_in && matches!(lease, LeaseState::Acquiring { .. })) {
             self.lease.send_if_modified(|known| {
                 let is_news = *known != lease;
@@ -119,6 +133,7 @@ impl Keeper {
             });
         }
         if let Some(snapshot) = snapshot {
+            self.stands_in.send_replace(false);
             self.snapshots.send_if_modified(|known| {
                 let is_news = !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &snapshot));
                 *known = Some(snapshot);
@@ -138,7 +153,7 @@ impl Keeper {
             }
         };
         let age = Duration::from_secs(known.age().as_secs());
-        if self.lasts.is_some_and(|lasts| age > lasts) {
+        if self.lasts.is_some_and(|lasts| age >= lasts) {
             tracing::warn!(?age, "what was last known is too old: the subnet may be another node's by now");
             return;
         }
@@ -154,6 +169,7 @@ impl Keeper {
             usage: Usage { used: known.leases.len() as u128, total: 0 },
             notice: Some(format!("as known {age:?} ago: the store has not been reached since the start")),
         };
+        self.stands_in.send_replace(true);
         self.snapshots.send_replace(Some(Arc::new(known.snapshot())));
         if matches!(*self.lease_in.borrow(), LeaseState::Acquiring { .. }) {
             self.lease.send_replace(LeaseState::Held(held));
@@ -205,5 +221,96 @@ async fn due(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::cluster::lease_value::LeaseValue;
+    use crate::cluster::{NetConf, SourceStatus};
+
+    /// The ends of a keeper's channels.
+    struct Around {
+        lease: watch::Sender<LeaseState>,
+        snapshots: watch::Sender<Option<Arc<Snapshot>>>,
+        _status: watch::Sender<SourceStatus>,
+        known: Known,
+    }
+
+    fn start(path: PathBuf, lasts: Option<Duration>) -> Around {
+        let acquiring = LeaseState::Acquiring { reason: "nobody answers".to_owned() };
+        let (lease, lease_in) = watch::channel(acquiring.clone());
+        let (snapshots, snapshots_in) = watch::channel(None);
+        let (status, status_in) = watch::channel(SourceStatus { watching: true, ..SourceStatus::default() });
+        let (lease_to, lease_out) = watch::channel(acquiring);
+        let (snapshots_to, snapshots_out) = watch::channel(None);
+        let (stands_in, stands_in_out) = watch::channel(false);
+        let short = Duration::from_millis(20);
+        let keeper = Keeper {
+            node: "n1".parse().unwrap(),
+            path,
+            lasts,
+            lease_in,
+            snapshots_in,
+            status: status_in,
+            lease: lease_to,
+            snapshots: snapshots_to,
+            stands_in,
+            written: None,
+            times: Times { patience: short, gather: short, refresh: short },
+        };
+        tokio::spawn(keeper.run());
+        let known = Known { lease: lease_out, snapshots: snapshots_out, stands_in: stands_in_out };
+        Around { lease, snapshots, _status: status, known }
+    }
+
+    fn held(key: &str) -> LeaseState {
+        LeaseState::Held(Held {
+            key: key.parse().unwrap(),
+            published: LeaseValue::parse(br#"{"PublicIP": "192.0.2.1"}"#).unwrap(),
+            config: Arc::new(NetConf::parse(br#"{"Network": "10.244.0.0/16"}"#).unwrap().0),
+            usage: Usage { used: 1, total: 256 },
+            notice: None,
+        })
+    }
+
+    async fn has_subnet(known: &mut Known, key: &str) {
+        let has = |state: &LeaseState| matches!(state, LeaseState::Held(held) if held.key.to_string() == key);
+        timeout(Duration::from_secs(30), known.lease.wait_for(has)).await.expect("it never got there").unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_that_starts_without_its_store_goes_by_what_it_last_knew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let mut first = start(path.clone(), None);
+        first.lease.send_replace(held("10.244.1.0-24"));
+        first.snapshots.send_replace(Some(Arc::new(Snapshot { revision: 7, ..Snapshot::default() })));
+        has_subnet(&mut first.known, "10.244.1.0-24").await;
+        assert!(!*first.known.stands_in.borrow());
+        while !path.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(first);
+
+        let mut second = start(path.clone(), None);
+        has_subnet(&mut second.known, "10.244.1.0-24").await;
+        assert!(*second.known.stands_in.borrow() && second.known.snapshots.borrow().is_some());
+        // The store's first word counts, whatever it is.
+        second.lease.send_replace(held("10.244.9.0-24"));
+        second.snapshots.send_replace(Some(Arc::new(Snapshot { revision: 9, ..Snapshot::default() })));
+        has_subnet(&mut second.known, "10.244.9.0-24").await;
+        assert!(!*second.known.stands_in.borrow());
+        drop(second);
+
+        // What may be another node's by now is not taken.
+        let third = start(path, Some(Duration::ZERO));
+        let mut lease = third.known.lease.clone();
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        drop(third);
+        assert!(matches!(*lease.borrow_and_update(), LeaseState::Acquiring { .. }));
     }
 }

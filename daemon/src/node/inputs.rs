@@ -27,6 +27,8 @@ pub struct Inputs {
     pub lease: watch::Receiver<LeaseState>,
     /// All leases.
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Whether the leases are those that were last known, before the source has said anything.
+    pub stands_in: watch::Receiver<bool>,
     /// How the source is doing.
     pub source: watch::Receiver<SourceStatus>,
     /// What happens in the kernel.
@@ -49,7 +51,8 @@ pub async fn run(
     loop {
         let lease = inputs.lease.borrow_and_update().clone();
         let snapshot = inputs.snapshots.borrow_and_update().clone();
-        report_source(&inputs.source.borrow(), snapshot.as_deref(), &health, &metrics);
+        let stands_in = *inputs.stands_in.borrow();
+        report_source(&inputs.source.borrow(), snapshot.as_deref(), stands_in, &health, &metrics);
         let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_deref()).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
@@ -152,11 +155,22 @@ async fn debounce(inputs: &mut Inputs, node: &Node, wait: Duration) {
     }
 }
 
-fn report_source(source: &SourceStatus, snapshot: Option<&Snapshot>, health: &Health, metrics: &Metrics) {
+fn report_source(
+    source: &SourceStatus,
+    snapshot: Option<&Snapshot>,
+    stands_in: bool,
+    health: &Health,
+    metrics: &Metrics,
+) {
     if let Some(last_list) = source.last_list {
         metrics.store_age.set(last_list.elapsed().as_secs_f64());
     }
     match (&source.error, snapshot) {
+        // Good enough for pods: after a reboot a node must not wait for the API server that perhaps runs on it.
+        (_, Some(_)) if stands_in => {
+            let error = source.error.as_deref().unwrap_or("no answer yet");
+            health.good(Component::Store, format!("not reached yet, going by what was last known: {error}"));
+        }
         (Some(error), _) => health.bad(Component::Store, error.clone()),
         (None, None) => health.waiting(Component::Store, "the first list of leases is under way"),
         (None, Some(_)) => health.good(Component::Store, "connected"),
