@@ -29,10 +29,7 @@ macro_rules! server {
         $etcd = Etcd::start().await;
         match ApiServer::start(&$etcd).await {
             Some(server) => server,
-            None => {
-                eprintln!("SKIP: {}: WEFT_PEERS names no folder with a kube-apiserver", module_path!());
-                return;
-            }
+            None => weft_tests::skip!("WEFT_PEERS names no folder with a kube-apiserver"),
         }
     }};
 }

@@ -31,6 +31,9 @@ use crate::serve::{Component, Health, Metrics, serve};
 /// The wait before something that the agent cannot start without is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// How long what is under way at SIGTERM may take: less than kubelet waits before it kills (`terminationGracePeriodSeconds`).
+const GRACE: Duration = Duration::from_secs(5);
+
 /// Run this node's agent: keep its subnet lease, its overlay and its rules, until SIGTERM.
 ///
 /// Whatever goes wrong after the configuration has been read is reported by /readyz and tried again; the agent does not
@@ -67,13 +70,20 @@ async fn agent(config: &AgentConfig) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::default());
     tokio::spawn(serve(settings.healthz_bind, Arc::clone(&health), Arc::clone(&metrics)));
     tokio::select! {
-        () = stop.cancelled() => {}
         result = keep_node(config, &health, &metrics, &stop) => result?,
+        () = overdue(&stop) => tracing::warn!("what is under way has not ended within {GRACE:?}"),
     }
     tracing::info!("weft agent stops; the data plane stays");
     Ok(())
 }
 
+/// Comes true when the agent has been told to stop, and has not for [`GRACE`].
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    sleep(GRACE).await;
+}
+
+/// Looks after the node until `stop`, and ends when nothing is under way any more.
 async fn keep_node(
     config: &AgentConfig,
     health: &Arc<Health>,
@@ -83,14 +93,19 @@ async fn keep_node(
     // Before the first look at the kernel, so that nothing that happens after it is missed.
     let monitor = Monitor::open()?;
     let kernel = Connection::open()?;
-    let cluster = Cluster::start(config, health, metrics).await;
-    let config = &cluster.chosen(config).await;
-    let settings = &config.settings;
-    let uplink = until_good(health, Component::Uplink, async || select_uplink(settings)).await;
+    let found = async {
+        let cluster = Cluster::start(config, health, metrics).await;
+        let config = cluster.chosen(config).await;
+        let uplink = until_good(health, Component::Uplink, async || select_uplink(&config.settings)).await;
+        (cluster, config, uplink)
+    };
+    let Some((cluster, config, uplink)) = stop.run_until_cancelled(found).await else { return Ok(()) };
+    let (config, settings) = (&config, &config.settings);
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
-    let leases = Leases::start(config, values, &cluster, health, stop).await;
+    let started = Leases::start(config, values, &cluster, health, stop);
+    let Some(leases) = stop.run_until_cancelled(started).await else { return Ok(()) };
     let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
@@ -114,7 +129,7 @@ async fn keep_node(
 
 fn node_options(settings: &Settings) -> NodeOptions {
     NodeOptions {
-        name: settings.node_name.to_string(),
+        name: settings.node_name.clone(),
         cluster: settings.etcd_prefix.to_string(),
         uplink: uplink_spec(settings),
         bridge: settings.bridge.to_string(),

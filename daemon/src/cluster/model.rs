@@ -20,18 +20,19 @@ pub struct Lease {
     pub public_ips: PerFamily<IpAddr>,
     /// How to reach the node.
     pub backend: BackendData,
-    /// Name of the node, when weft runs there; flannel records none.
+    /// Name of the node; unknown where flannel made the lease in etcd, which records none.
     pub node: Option<NodeName>,
-    /// Store revision at which the lease was first made: the older of two that overlap stands.
+    /// When the lease was first made, in whatever grows with time where it is kept: the store revision in etcd, seconds since
+    /// 1970 for a Node. The older of two that overlap stands.
     pub create_revision: i64,
-    /// Store revision of the last write.
+    /// Store revision of the last write in etcd; 0 for a Node, which is written for other reasons, too.
     pub mod_revision: i64,
 }
 
-/// An entry under `subnets/` that is ignored.
+/// An entry under `subnets/`, or a Node, that is ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejected {
-    /// The key, without the prefix; as text, as it may not be a subnet key at all.
+    /// The key, without the prefix, as text, as it may not be a subnet key at all; or the name of the node.
     pub key: String,
     /// Why, for a log line or a status table.
     pub reason: String,
@@ -82,13 +83,18 @@ impl Snapshot {
     /// The leases of the other nodes, and those to ignore because they overlap this node's own subnets, whichever is
     /// older: a node's own pods are on its bridge whatever the store says.
     #[must_use]
-    pub fn peers_of(&self, own: &SubnetKey) -> (Vec<&Lease>, Vec<Rejected>) {
-        let others = || self.leases.values().filter(|lease| lease.key != *own);
+    pub fn peers_of(&self, own: &SubnetKey, name: &NodeName) -> (Vec<&Lease>, Vec<Rejected>) {
+        // Of a lease without a name only the subnets can tell whose it is.
+        let is_own = |lease: &&Lease| lease.node.as_ref().map_or(lease.key == *own, |node| node == name);
+        let others = || self.leases.values().filter(|lease| !is_own(lease));
         let refused = others()
             .filter(|lease| lease.key.overlaps(own))
-            .map(|lease| Rejected {
-                key: lease.key.to_string(),
-                reason: format!("overlaps {own}, the subnet of this node"),
+            .map(|lease| {
+                let owner = lease.node.as_ref().map(|node| format!(" of node {node}")).unwrap_or_default();
+                Rejected {
+                    key: format!("{}{owner}", lease.key),
+                    reason: format!("overlaps {own}, the subnet of this node"),
+                }
             })
             .collect();
         (others().filter(|lease| !lease.key.overlaps(own)).collect(), refused)
@@ -232,12 +238,22 @@ mod tests {
     fn peers_are_the_others_without_those_that_overlap_the_own_subnet() {
         let snapshot =
             snapshot(&[("10.244.1.0-24", VALUE, 5), ("10.244.2.0-24", VALUE, 6), ("10.244.3.0-24", VALUE, 7)]);
-        let (peers, refused) = snapshot.peers_of(&"10.244.2.0-24".parse().unwrap());
+        let name = "n2".parse().unwrap();
+        let (peers, refused) = snapshot.peers_of(&"10.244.2.0-24".parse().unwrap(), &name);
         assert_eq!(peers.len(), 2);
         assert!(refused.is_empty());
-        let (peers, refused) = snapshot.peers_of(&"10.244.2.0-23".parse().unwrap());
+        let (peers, refused) = snapshot.peers_of(&"10.244.2.0-23".parse().unwrap(), &name);
         assert_eq!(peers.len(), 1);
         assert!(refused.iter().all(|r| r.reason.contains("the subnet of this node")) && refused.len() == 2);
+
+        // A lease with a name is that node's, also where it is of the subnet that this node still runs.
+        let mut snapshot = snapshot;
+        for (number, lease) in snapshot.leases.values_mut().enumerate() {
+            lease.node = Some(format!("n{}", number + 1).parse().unwrap());
+        }
+        let (peers, refused) = snapshot.peers_of(&"10.244.3.0-24".parse().unwrap(), &name);
+        assert_eq!((peers.len(), refused.len()), (1, 1));
+        assert_eq!(refused[0].key, "10.244.3.0-24 of node n3");
     }
 
     #[test]

@@ -6,15 +6,14 @@ use tokio::time::Instant;
 
 use crate::cluster::backoff::Backoff;
 
-/// Shortest and longest wait after a failure.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
 /// Failures in a row, and the watch that ended them.
 #[derive(Debug)]
 pub(in crate::cluster) struct Outage {
     /// What is not watched meanwhile, in the plural.
     what: &'static str,
     backoff: Backoff,
+    /// The longest wait.
+    limit: Duration,
     /// When the watch was opened, while there is one.
     watching_since: Option<Instant>,
     /// When the first failure came that no watch has followed.
@@ -22,9 +21,9 @@ pub(in crate::cluster) struct Outage {
 }
 
 impl Outage {
-    /// No watch yet, and no failure.
-    pub(in crate::cluster) const fn of(what: &'static str) -> Self {
-        Self { what, backoff: Backoff::new(BACKOFF.0, BACKOFF.1), watching_since: None, began: None }
+    /// No watch yet, and no failure. `waits` are the shortest and the longest wait after a failure.
+    pub(in crate::cluster) const fn of(what: &'static str, waits: (Duration, Duration)) -> Self {
+        Self { what, backoff: Backoff::new(waits.0, waits.1), limit: waits.1, watching_since: None, began: None }
     }
 
     /// A try failed, or a watch ended, for this reason; `known` says whether there is anything to go on with. Returns how
@@ -32,7 +31,7 @@ impl Outage {
     pub(in crate::cluster) fn failed(&mut self, reason: &str, known: bool) -> Duration {
         // A watch that lasted was no failure to back off from; one that ends as soon as it is open is, and so is a try
         // that takes long to fail.
-        if self.watching_since.take().is_some_and(|since| since.elapsed() > BACKOFF.1) {
+        if self.watching_since.take().is_some_and(|since| since.elapsed() > self.limit) {
             self.backoff.reset();
         }
         let wait = self.backoff.next_wait();
@@ -62,6 +61,8 @@ mod tests {
 
     use super::*;
 
+    const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
     /// What is logged at `info` and above meanwhile, by line.
     fn logged(run: impl FnOnce()) -> Vec<String> {
         #[derive(Clone, Default)]
@@ -85,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_logged_when_it_begins_and_when_it_is_over() {
-        let mut outage = Outage::of("leases");
+        let mut outage = Outage::of("leases", WAITS);
         let lines = logged(|| {
             for _ in 0..5 {
                 outage.failed("refused", false);
@@ -101,13 +102,13 @@ mod tests {
 
     #[test]
     fn only_a_watch_that_lasted_starts_the_back_off_over() {
-        let mut outage = Outage::of("leases");
+        let mut outage = Outage::of("leases", WAITS);
         let waits: Vec<Duration> = (0..8).map(|_| outage.failed("no answer in time", true)).collect();
-        assert!(waits[7] >= BACKOFF.1 / 2, "{waits:?}");
+        assert!(waits[7] >= WAITS.1 / 2, "{waits:?}");
         outage.over();
-        assert!(outage.failed("the watch ended", true) >= BACKOFF.1 / 2, "a watch that ends at once");
+        assert!(outage.failed("the watch ended", true) >= WAITS.1 / 2, "a watch that ends at once");
         outage.over();
-        outage.watching_since = Instant::now().checked_sub(BACKOFF.1 * 2);
-        assert!(outage.failed("the watch ended", true) <= BACKOFF.0);
+        outage.watching_since = Instant::now().checked_sub(WAITS.1 * 2);
+        assert!(outage.failed("the watch ended", true) <= WAITS.0);
     }
 }

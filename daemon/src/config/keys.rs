@@ -172,7 +172,7 @@ settings! {
         "Directory whose net/ has the kernel settings; another one where /proc/sys is read-only, as in a container.";
     "subnet-lease-renew-margin" any subnet_lease_renew_margin: RenewMargin = "60",
         "Minutes before its end at which the node's lease is renewed.";
-    "healthz-bind" agent healthz_bind: SocketAddr = "0.0.0.0:8081",
+    "healthz-bind" agent healthz_bind: SocketAddr = "[::]:8081",
         "Address and port of /healthz, /livez, /readyz and /metrics.";
     "cni-conf-dir" agent cni_conf_dir: PathBuf where ABSOLUTE = "/etc/cni/net.d",
         "Directory for the CNI network configuration.";
@@ -238,7 +238,7 @@ settings! {
         "When a UDP flow without an answer is no longer tracked.";
     "conntrack-udp-timeout-stream" agent conntrack_udp_timeout_stream: TimeOrZero where KERNEL_TIME = "0",
         "When a UDP flow with answers is no longer tracked.";
-    "proxy-healthz-bind" agent proxy_healthz_bind: Option<SocketAddr> = "0.0.0.0:10256",
+    "proxy-healthz-bind" agent proxy_healthz_bind: Option<SocketAddr> = "[::]:10256",
         "Address and port of kube-proxy's /healthz and /livez, while weft serves Services; empty for none.";
     "proxy-metrics-bind" agent proxy_metrics_bind: Option<SocketAddr> = "127.0.0.1:10249",
         "Address and port of kube-proxy's /metrics, /proxyMode and /configz, while weft serves Services; empty for none.";

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::driver::{LeaseHandle, log};
-use super::kube_plan::{Known, state, value};
+use super::kube_plan::{Known, is_of, state, value};
 use super::machine::LeaseState;
 use crate::cluster::backoff::Backoff;
 use crate::cluster::events::{Events, Happening};
@@ -186,6 +186,7 @@ impl Keeper {
         let ready = self.request.ready.as_mut().is_some_and(|ready| *ready.borrow_and_update());
         let own = self.request.own.borrow();
         let OwnNode::Known(node) = &*own else { return None };
+        let ready = ready && is_of(&self.state.borrow(), node);
         patch::annotations(node, &value(node, &wanted), &self.request.annotations)
             .or_else(|| ready.then(|| patch::condition(node, &patch::now())).flatten())
     }

@@ -41,6 +41,11 @@ pub(super) fn state(known: &Known<'_>) -> LeaseState {
     }
 }
 
+/// Whether this lease is of the Node's own subnets, and not of those that it had before it was deleted and made anew.
+pub(super) fn is_of(state: &LeaseState, node: &KubeNode) -> bool {
+    matches!(state, LeaseState::Held(held) if node.subnets.as_ref() == Ok(&held.key))
+}
+
 /// What the Node is to say: the user's addresses win over the node's own.
 pub(super) fn value(node: &KubeNode, wanted: &LeaseValue) -> LeaseValue {
     let instead = node.overwrites();
@@ -63,6 +68,10 @@ fn found<'a>(known: &Known<'a>) -> Result<(SubnetKey, &'a KubeNode), String> {
         let hint = "kube-controller-manager gives it one if it runs with --allocate-node-cidrs and --cluster-cidr";
         format!("Node {name} {reason}: {hint}")
     })?;
+    if let Some(family) = known.network.pools.families().find(|family| key.subnets().get(*family).is_none()) {
+        let hint = "a Node keeps the podCIDRs that it was first given; one that is deleted is made anew by kubelet";
+        return Err(format!("Node {name} has no {family} network in spec.podCIDRs: {hint}"));
+    }
     for (family, subnet) in key.subnets().iter() {
         let network = known.network.pools.get(family).map(Pool::network);
         if !network.is_some_and(|network| network.contains(subnet.network()) && network.prefix() <= subnet.prefix()) {

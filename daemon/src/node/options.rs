@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use weft_cni::formats::conflist::Conflist;
 use weft_netlink::sysctl::Sysctl;
 
+use crate::cluster::node::NodeName;
 use crate::overlay::uplink::UplinkSpec;
 use crate::publish::Places;
 
@@ -12,7 +13,7 @@ use crate::publish::Places;
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
     /// The node's name.
-    pub name: String,
+    pub name: NodeName,
     /// Identifies the cluster in the VTEPs' MACs: the prefix in its store.
     pub cluster: String,
     /// How the interface under the overlay is chosen.

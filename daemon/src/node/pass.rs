@@ -152,7 +152,7 @@ impl Node {
             }
         };
         self.settled = Some(settled);
-        self.publish(&held, &uplink);
+        self.publish(&held, &vteps, &uplink);
         filter_retry.into_iter().chain(peers_retry).min()
     }
 
@@ -233,7 +233,7 @@ impl Node {
         let said = self.value.borrow().backend.clone();
         let published =
             if said == crate::cluster::lease_value::BackendData::None { &held.published.backend } else { &said };
-        let identity = vtep::Identity { cluster: &self.options.cluster, node: &self.options.name };
+        let identity = vtep::Identity { cluster: &self.options.cluster, node: self.options.name.as_str() };
         let public_ips = &self.options.uplink.public_ips;
         match vtep::plan(held.key.subnets(), settings, uplink, public_ips, published, &existing, identity) {
             Ok(vteps) => Some(vteps),
@@ -370,7 +370,7 @@ impl Node {
             let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
             local.set(family, Some(end));
         }
-        let (others, overlapping) = snapshot.peers_of(&held.key);
+        let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
         let bounds = Bounds { cluster: networks(held) };
         let plan = peers::plan(&local, &bounds, &others);
         let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
@@ -432,9 +432,16 @@ impl Node {
     }
 
     /// Subnet file, plugin and conflist, once everything before them stands.
-    fn publish(&mut self, held: &Held, uplink: &Uplink) {
+    fn publish(&mut self, held: &Held, vteps: &PerFamily<vtep::Vtep>, uplink: &Uplink) {
         if !self.published && !self.health.good_before(Component::Publish) {
             self.health.waiting(Component::Publish, "the node is not ready for pods yet");
+            return;
+        }
+        // The address may be another one, if the user says so on the Node.
+        if !self.published && held.published.backend != vtep::lease_value(vteps).backend {
+            let why = held.notice.as_ref().map(|notice| format!(": {notice}")).unwrap_or_default();
+            let words = format!("the other nodes have not been told yet how this one is reached{why}");
+            self.health.waiting(Component::Publish, words);
             return;
         }
         let subnet = subnet_env(&held.key, &held.config, uplink.mtu, self.options.ip_masq);

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use weft_cni::formats::conflist::{self, Conflist};
@@ -40,6 +40,15 @@ pub enum PublishError {
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
+    },
+    /// Root without the right to pass over permissions, as in a pod, cannot write where another account owns the directory.
+    #[error("cannot write to {}: it belongs to uid {owner}, and weft writes as root only where root may; \
+             chown root {}", .directory.display(), .directory.display())]
+    Owner {
+        /// The directory.
+        directory: PathBuf,
+        /// Whose it is.
+        owner: u32,
     },
     /// A file of the same name is there and is not weft's.
     #[error("{} is there and does not call weft-cni; move it away, and the agent will write its own", .0.display())]
@@ -133,7 +142,16 @@ fn remove(path: &Path) -> Result<(), PublishError> {
 }
 
 fn io_error(verb: &'static str, path: &Path) -> impl Fn(io::Error) -> PublishError {
-    move |source| PublishError::Io { verb, path: path.to_owned(), source }
+    move |source| match path.parent().filter(|_| source.kind() == io::ErrorKind::PermissionDenied).and_then(owned) {
+        Some((directory, owner)) => PublishError::Owner { directory, owner },
+        None => PublishError::Io { verb, path: path.to_owned(), source },
+    }
+}
+
+/// The directory and its owner, if that is another one than this process.
+fn owned(directory: &Path) -> Option<(PathBuf, u32)> {
+    let owner = fs::metadata(directory).ok()?.uid();
+    (owner != nix::unistd::geteuid().as_raw()).then(|| (directory.to_owned(), owner))
 }
 
 #[cfg(test)]
@@ -184,6 +202,24 @@ mod tests {
         fs::set_permissions(places.plugin(), fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(places.publish(&subnet(), &conflist).unwrap(), [places.plugin(), places.conflist()]);
         assert!(places.publish(&subnet(), &conflist).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_directory_of_another_account_is_named_with_its_owner() {
+        let root = tempfile::tempdir().unwrap();
+        let places = places(root.path());
+        let theirs = root.path().join("bin");
+        fs::create_dir(&theirs).unwrap();
+        // Who is not root cannot give a directory away.
+        let Ok(()) = std::os::unix::fs::chown(&theirs, Some(997), None) else { return };
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        let text = io_error("write", &places.plugin())(refused).to_string();
+        assert!(
+            text.contains("belongs to uid 997") && text.ends_with(&format!("chown root {}", theirs.display())),
+            "{text}"
+        );
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert!(matches!(io_error("write", &places.conflist())(refused), PublishError::Io { .. }));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! HTTP servers that come up when they can: nothing in the data plane depends on one.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -13,6 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 /// The wait before an address that cannot be had is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
+
+/// How a kernel refuses an IPv6 socket that was started without IPv6 (`ipv6.disable=1`), or with it turned off.
+const NO_IPV6: [i32; 2] = [nix::libc::EAFNOSUPPORT, nix::libc::EADDRNOTAVAIL];
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 128;
@@ -59,14 +62,25 @@ impl Server {
     }
 
     fn bind(&self) -> io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+        let every = self.address.ip().is_unspecified() && self.address.is_ipv6() && !self.own_family;
+        match self.bind_to(self.address) {
+            // All addresses are those of IPv4 where the kernel has no IPv6.
+            Err(error) if every && NO_IPV6.contains(&error.raw_os_error().unwrap_or_default()) => {
+                self.bind_to((Ipv4Addr::UNSPECIFIED, self.address.port()).into())
+            }
+            other => other,
+        }
+    }
+
+    fn bind_to(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         // An agent that starts again does not wait for the connections of the last one to be forgotten.
         socket.set_reuse_address(true)?;
-        if self.address.is_ipv6() {
+        if address.is_ipv6() {
             socket.set_only_v6(self.own_family)?;
         }
         socket.set_nonblocking(true)?;
-        socket.bind(&self.address.into())?;
+        socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         TcpListener::from_std(socket.into())
     }

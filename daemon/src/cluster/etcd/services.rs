@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::explain::explain;
 use super::objects::{Listing, Objects};
 use super::pages::{self, MAX_MESSAGE};
-use super::watching::{OLDER, opened, told};
+use super::watching::{OLDER, RETRY, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::node::NodeName;
@@ -59,7 +59,7 @@ struct Source {
 impl Source {
     /// Lists and watches until nobody listens any more.
     async fn run(mut self) {
-        let mut outage = Outage::of("Services");
+        let mut outage = Outage::of("Services", RETRY);
         loop {
             let reason = match self.begin().await {
                 Ok((revision, stream)) => {

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::explain::explain;
 use super::read::{entry, read_view};
-use super::watching::{OLDER, opened, told};
+use super::watching::{OLDER, RETRY, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
 use crate::cluster::model::Snapshot;
@@ -55,7 +55,7 @@ struct Source {
 impl Source {
     /// Lists and watches until nobody listens any more.
     async fn run(self) {
-        let mut outage = Outage::of("leases");
+        let mut outage = Outage::of("leases", RETRY);
         loop {
             let reason = match self.begin().await {
                 Ok((view, stream)) => {

@@ -10,6 +10,9 @@ use super::explain::explain;
 /// Longest time that opening a watch may take; the watch itself has no limit.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Shortest and longest wait after a failure.
+pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
 /// Said of a list that is older than what is known already.
 pub(super) const OLDER: &str = "the store is older than it was: it was wiped or restored";
 

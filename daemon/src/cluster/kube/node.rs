@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::annotations::{Annotations, Field};
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::key::SubnetKey;
-use crate::cluster::lease_value::LeaseValue;
+use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::cluster::model::{Lease, Rejected, check_value};
 use crate::cluster::node::NodeName;
 use crate::cluster::services::parse::time::rfc3339;
@@ -26,7 +26,7 @@ pub struct KubeNode {
     pub name: NodeName,
     /// When it was made, in seconds since 1970; 0 if it does not say.
     pub created: i64,
-    /// Its pod networks, of the families that the cluster network has, or why there are none.
+    /// Its pod networks, of the families that the cluster network has (it may lack one of them), or why there are none.
     pub subnets: Result<SubnetKey, String>,
     /// flannel's annotations.
     pub annotations: BTreeMap<Field, String>,
@@ -172,6 +172,7 @@ impl KubeNode {
     fn judge(&self) -> Result<Lease, String> {
         let key = self.subnets.clone()?;
         let value = self.value()?;
+        let key = families_in_use(&key, &value);
         check_value(&key, &value)?;
         Ok(Lease {
             key,
@@ -183,6 +184,15 @@ impl KubeNode {
             mod_revision: 0,
         })
     }
+}
+
+/// The subnets without those of a family that the node does not speak: where a cluster gets its second family, its nodes get
+/// it one after the other. A node that speaks none is left as it is, for the check to say what is missing.
+fn families_in_use(key: &SubnetKey, value: &LeaseValue) -> SubnetKey {
+    let BackendData::Vxlan(data) = &value.backend else { return *key };
+    let is_silent = |family| data.get(family).is_none() && value.public_ips.get(family).is_none();
+    let spoken = key.subnets().filter_map(|family, subnet| (!is_silent(family)).then_some(*subnet));
+    SubnetKey::new(spoken).unwrap_or(*key)
 }
 
 /// The annotations that make up a lease's value, and what they are called in it.
@@ -211,8 +221,8 @@ fn subnets<T>(spec: &RawSpec, families: &PerFamily<T>) -> Result<SubnetKey, Stri
             found.set(family, Some(network));
         }
     }
-    if let Some(family) = families.families().find(|family| found.get(*family).is_none()) {
-        return Err(format!("has no {family} network in spec.podCIDRs yet"));
+    if found.families().next().is_none() {
+        return Err("has no pod network in spec.podCIDRs yet".to_owned());
     }
     SubnetKey::new(found).ok_or_else(|| format!("spec.podCIDRs of {found:?} are no networks for pods"))
 }

@@ -46,6 +46,19 @@ fn h87_what_flannel_writes_is_a_lease() {
 }
 
 #[test]
+fn a_peer_has_the_families_that_it_speaks() {
+    let both = r#"{"podCIDRs": ["10.244.1.0/24", "fd00:1::/64"]}"#;
+    let first = r#"{"podCIDRs": ["10.244.1.0/24"]}"#;
+    for spec in [both, first] {
+        let lease = parsed(&node(spec, &[]), &BOTH).lease().unwrap().unwrap();
+        assert_eq!(lease.key, "10.244.1.0-24".parse().unwrap(), "{spec}");
+    }
+    // Half of what a family needs is a fault, and is said.
+    let rejected = parsed(&node(both, &[("public-ipv6", "2001:db8::1")]), &BOTH).lease().unwrap().unwrap_err();
+    assert!(rejected.reason.contains("no back-end data"), "{}", rejected.reason);
+}
+
+#[test]
 fn h87_another_back_end_is_known_by_its_name() {
     let spec = r#"{"podCIDR": "10.244.1.0/24"}"#;
     let lease = parsed(&node(spec, &[("backend-type", "host-gw"), ("backend-data", "null")]), &V4).lease();
@@ -82,9 +95,9 @@ fn bad_annotations_name_themselves() {
 #[test]
 fn missing_and_odd_pod_networks_are_explained() {
     for (spec, families, reason) in [
-        ("{}", V4, "has no IPv4 network in spec.podCIDRs yet"),
-        (r#"{"podCIDR": null, "podCIDRs": null}"#, V4, "has no IPv4 network in spec.podCIDRs yet"),
-        (r#"{"podCIDRs": ["10.244.1.0/24"]}"#, BOTH, "has no IPv6 network in spec.podCIDRs yet"),
+        ("{}", V4, "has no pod network in spec.podCIDRs yet"),
+        (r#"{"podCIDR": null, "podCIDRs": null}"#, V4, "has no pod network in spec.podCIDRs yet"),
+        (r#"{"podCIDRs": ["10.244.1.0/24"]}"#, PerFamily { v4: None, v6: Some(()) }, "has no pod network"),
         (r#"{"podCIDRs": ["10.244.1.0"]}"#, V4, r#"spec.podCIDRs has "10.244.1.0""#),
         (r#"{"podCIDRs": ["10.244.1.0/32"]}"#, V4, "no networks for pods"),
     ] {

@@ -100,7 +100,7 @@ type Judged = Result<Lease, Rejected>;
 #[derive(Default)]
 struct Listing {
     peers: HashMap<String, Judged>,
-    own: Option<KubeNode>,
+    own: Option<Arc<KubeNode>>,
 }
 
 struct Source {
@@ -145,14 +145,24 @@ impl Source {
             Told::ListBegins => self.listing = Some(Listing::default()),
             Told::Listed(object) => {
                 let node = self.read(&object);
-                let known = self.peers.get(&object.name);
+                let is_own = object.name == self.request.node.as_str();
                 let Some(listing) = &mut self.listing else { return false };
-                let judged = node.as_ref().map_or_else(|| known.cloned(), KubeNode::lease);
-                if object.name == self.request.node.as_str() {
-                    listing.own = node;
+                // Of one that cannot be read stands what was known.
+                let Some(node) = node else {
+                    if let Some(known) = self.peers.get(&object.name) {
+                        listing.peers.entry(object.name).or_insert_with(|| known.clone());
+                    }
+                    if is_own && let OwnNode::Known(node) = &*self.own.borrow() {
+                        listing.own.get_or_insert_with(|| Arc::clone(node));
+                    }
+                    return false;
+                };
+                match node.lease() {
+                    Some(judged) => drop(listing.peers.insert(object.name, judged)),
+                    None => drop(listing.peers.remove(&object.name)),
                 }
-                if let Some(judged) = judged {
-                    listing.peers.insert(object.name, judged);
+                if is_own {
+                    listing.own = Some(Arc::new(node));
                 }
             }
             Told::Unlisted(object) => {
@@ -172,6 +182,10 @@ impl Source {
                 return true;
             }
             Told::Changed(object) => return self.change(object),
+            Told::Reached(revision) => {
+                self.revision = self.revision.max(revision);
+                self.status.send_modify(|status| status.last_list = Some(Instant::now()));
+            }
             Told::Deleted(object) => {
                 self.revision = self.revision.max(object.revision);
                 if object.name == self.request.node.as_str() {
@@ -203,7 +217,7 @@ impl Source {
             _ => {}
         }
         if node.name == self.request.node {
-            self.set_own(Some(node));
+            self.set_own(Some(Arc::new(node)));
         }
         is_news
     }
@@ -220,8 +234,8 @@ impl Source {
         }
     }
 
-    fn set_own(&self, own: Option<KubeNode>) {
-        let own = own.map_or(OwnNode::Absent, |node| OwnNode::Known(Arc::new(node)));
+    fn set_own(&self, own: Option<Arc<KubeNode>>) {
+        let own = own.map_or(OwnNode::Absent, OwnNode::Known);
         self.own.send_if_modified(|current| {
             let is_news = *current != own;
             *current = own;

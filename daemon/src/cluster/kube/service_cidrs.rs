@@ -82,6 +82,9 @@ impl Source {
                     listing.insert(object.name, networks);
                 }
             }
+            Told::Unlisted(object) => {
+                self.listing.as_mut().map(|listing| listing.remove(&object.name));
+            }
             Told::ListEnds(_) => {
                 self.known = self.listing.take().unwrap_or_default();
                 return true;
@@ -92,7 +95,7 @@ impl Source {
                 return true;
             }
             Told::Deleted(object) => return self.known.remove(&object.name).is_some(),
-            Told::Watching | Told::Lost(_) => {}
+            Told::Reached(_) | Told::Watching | Told::Lost(_) => {}
         }
         false
     }

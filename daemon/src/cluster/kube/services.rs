@@ -37,11 +37,10 @@ pub fn spawn(api: &Api, node: &NodeName, stop: CancellationToken) -> ServicesHan
     let feeds = targets(node).map(|(kind, target)| {
         let (sender, told) = mpsc::channel(QUEUE);
         tokio::spawn(run_watch(api.clone(), target, sender));
-        Feed { kind, told, listing: None, is_whole: false, watching: false, error: None }
+        Feed { kind, told, listing: None, is_whole: false, watching: false, error: None, revision: 0 }
     });
     let cidrs = service_cidrs::spawn(api, stop.clone());
-    let source =
-        Source { feeds, reader: Reader::default(), store: Arc::clone(&store), status, first: Batch::default() };
+    let source = Source { feeds, reader: Reader::default(), store: Arc::clone(&store), status };
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -74,6 +73,8 @@ struct Feed {
     is_whole: bool,
     watching: bool,
     error: Option<String>,
+    /// Everything up to here has come.
+    revision: i64,
 }
 
 struct Source {
@@ -81,8 +82,6 @@ struct Source {
     reader: Reader,
     store: Arc<ServiceStore>,
     status: watch::Sender<ServicesStatus>,
-    /// What has come before all lists were whole.
-    first: Batch,
 }
 
 impl Source {
@@ -98,18 +97,18 @@ impl Source {
             };
             let Some(told) = told else { return };
             let mut batch = Batch::default();
-            let mut revision = self.take(at, told, &mut batch);
+            self.take(at, told, &mut batch);
             // What else is there already, so that a list is not put in object by object.
             for _ in 1..QUEUE {
                 let Ok(told) = self.feeds[at].told.try_recv() else { break };
-                revision = revision.max(self.take(at, told, &mut batch));
+                self.take(at, told, &mut batch);
             }
-            self.publish(batch, revision);
+            self.publish(batch);
         }
     }
 
-    /// Takes in one word of the watch number `at`; returns the revision that it shows to be reached.
-    fn take(&mut self, at: usize, told: Told, batch: &mut Batch) -> i64 {
+    /// Takes in one word of the watch number `at`.
+    fn take(&mut self, at: usize, told: Told, batch: &mut Batch) {
         let (feed, reader) = (&mut self.feeds[at], &mut self.reader);
         let kind = feed.kind;
         match told {
@@ -131,41 +130,44 @@ impl Source {
             Told::ListEnds(revision) => {
                 append(batch, reader.listed(feed.listing.take().unwrap_or_default(), &[kind]));
                 feed.is_whole = true;
-                self.status.send_modify(|status| status.last_list = Some(Instant::now()));
-                return revision;
+                self.reached(at, revision);
             }
+            Told::Reached(revision) => self.reached(at, revision),
             Told::Changed(object) => {
                 let id = (kind, reader.name(&object.namespace, &object.name));
                 let label = label(kind, &object);
                 reader.change(batch, id, version(&label, &object));
-                return object.revision;
+                feed.revision = feed.revision.max(object.revision);
             }
             Told::Deleted(object) => {
                 let id = (kind, reader.name(&object.namespace, &object.name));
                 reader.delete(batch, id);
-                return object.revision;
+                feed.revision = feed.revision.max(object.revision);
             }
             Told::Watching => (feed.watching, feed.error) = (true, None),
             Told::Lost(reason) => (feed.watching, feed.error) = (false, Some(reason)),
         }
-        0
     }
 
-    fn publish(&mut self, batch: Batch, revision: i64) {
-        if self.store.synced() {
-            self.store.update(batch);
-        } else {
-            append(&mut self.first, batch);
-            if self.feeds.iter().all(|feed| feed.is_whole) {
-                self.store.update(std::mem::take(&mut self.first));
-                self.store.set_synced();
-            }
+    /// The server says that a watch has told everything up to a revision.
+    fn reached(&mut self, at: usize, revision: i64) {
+        // A list may be of a store that was put back in time.
+        self.feeds[at].revision = revision;
+        self.status.send_modify(|status| status.last_list = Some(Instant::now()));
+    }
+
+    fn publish(&mut self, batch: Batch) {
+        self.store.update(batch);
+        if !self.store.synced() && self.feeds.iter().all(|feed| feed.is_whole) {
+            self.store.set_synced();
         }
+        // Each watch is at another place; what all have reached is what is in the store.
+        let revision = self.feeds.iter().map(|feed| feed.revision).min().unwrap_or_default();
         let status = &self.status;
         status.send_modify(|status| {
             status.watching = self.feeds.iter().all(|feed| feed.watching);
             status.error = self.feeds.iter().find_map(|feed| feed.error.clone());
-            status.revision = status.revision.max(revision);
+            status.revision = revision;
             status.rejected = self.reader.rejected();
         });
         if self.store.synced() {

@@ -21,20 +21,23 @@ use super::explain::{explain, refusal};
 use crate::cluster::backoff::jittered;
 use crate::cluster::outage::Outage;
 
-/// Longest time that the answer to a request may take to begin.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time that the answer to a request may take to begin: a server that is asked too much keeps a request waiting for
+/// a quarter of a minute (`--request-timeout` by four, API priority and fairness), and one that gave up would begin again.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Longest time that one page of a list may take.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Longest silence of a watch. The API server sends a bookmark about every minute.
+/// After so long without an event or a bookmark a watch is opened anew. Where nothing happens bookmarks may stay away, so it
+/// is no outage; whether the server is alive, the connection's own pings tell.
 const SILENCE: Duration = Duration::from_secs(150);
+
+/// Shortest and longest wait after a failure. All nodes of a cluster lose its API server at the same moment, and each asks for
+/// four kinds of objects: of 5,000 nodes it then hears some 1,800 requests a second at most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(800), Duration::from_secs(15));
 
 /// How long a watch is asked to last, at most; half of it is random, so that the nodes do not all come back at once.
 const WATCH_LASTS: Duration = Duration::from_secs(600);
-
-/// After so long everything is listed anew when a watch ends anyway, so that nothing rests on watches having told all.
-const RELIST_AFTER: Duration = Duration::from_secs(3600);
 
 /// A watch that is over sooner than this did not work.
 const SHORT: Duration = Duration::from_secs(1);
@@ -93,6 +96,8 @@ pub(super) enum Told {
     Changed(Object),
     /// An object was deleted.
     Deleted(Object),
+    /// Everything up to this revision has been told.
+    Reached(i64),
     /// A watch is open.
     Watching,
     /// There is no watch, for this reason. What is known stands.
@@ -105,46 +110,47 @@ enum End {
     Over,
     /// The place to go on from is not known to the server any more.
     Gone(String),
+    /// Nothing was said for long.
+    Silent,
     /// The server does not stream lists.
     NoStreams,
-    /// Something is wrong.
-    Failed(String),
+    /// Something is wrong. The server may have asked for a wait, in seconds.
+    Failed(String, Option<u32>),
     /// Nobody listens.
     Unheard,
 }
 
 /// Watches the objects of a target until nobody listens any more.
 pub(super) async fn run(api: Api, target: Target, told: mpsc::Sender<Told>) {
-    let outage = Outage::of(target.what);
-    let mut watcher = Watcher { api, target, told, outage, place: None, listed: None, streams: true };
+    let outage = Outage::of(target.what, RETRY);
+    let mut watcher =
+        Watcher { api, target, told, outage, place: None, is_listed: false, in_doubt: false, streams: true };
     loop {
         let began = Instant::now();
-        let reason = match watcher.once().await {
+        let end = watcher.once().await;
+        watcher.in_doubt = !matches!(end, End::Over);
+        let (reason, asked_for) = match end {
             End::Unheard => return,
-            End::Over if began.elapsed() > SHORT => {
-                // The next list is due; it may as well be now.
-                if watcher.listed.is_none_or(|listed| listed.elapsed() > RELIST_AFTER) {
-                    watcher.place = None;
-                }
-                continue;
-            }
+            End::Over if began.elapsed() > SHORT => continue,
+            End::Silent => continue,
             End::NoStreams => {
                 tracing::debug!(what = watcher.target.what, "the API server does not stream lists");
                 watcher.streams = false;
                 continue;
             }
-            End::Over => "the watch ended as soon as it was open".to_owned(),
+            End::Over => ("the watch ended as soon as it was open".to_owned(), None),
             End::Gone(reason) => {
                 watcher.place = None;
-                reason
+                (reason, None)
             }
-            End::Failed(reason) => reason,
+            End::Failed(reason, asked_for) => (reason, asked_for),
         };
         watcher.api.metrics.lost(watcher.target.resource);
         if watcher.tell(Told::Lost(reason.clone())).await.is_err() {
             return;
         }
-        let wait = watcher.outage.failed(&reason, watcher.listed.is_some());
+        let wait = watcher.outage.failed(&reason, watcher.is_listed);
+        let wait = wait.max(Duration::from_secs(asked_for.unwrap_or_default().into()));
         tokio::select! {
             () = sleep(wait) => {}
             () = watcher.told.closed() => return,
@@ -159,8 +165,10 @@ struct Watcher {
     outage: Outage,
     /// The `resourceVersion` to go on from; `None` if everything is to be listed.
     place: Option<String>,
-    /// When a list was last whole.
-    listed: Option<Instant>,
+    /// Whether a list was whole.
+    is_listed: bool,
+    /// Whether the place may be one that the server does not know, because something happened since.
+    in_doubt: bool,
     /// Whether the server streams lists, as far as is known.
     streams: bool,
 }
@@ -169,6 +177,9 @@ impl Watcher {
     /// One list, if that is needed, and one watch; says how it ended.
     async fn once(&mut self) -> End {
         let result = async {
+            if self.in_doubt && self.is_ahead().await? {
+                self.place = None;
+            }
             if self.place.is_none() {
                 self.tell(Told::ListBegins).await?;
                 if !self.streams {
@@ -194,23 +205,34 @@ impl Watcher {
     async fn list_is_whole(&mut self, place: String) -> Result<(), End> {
         self.tell(Told::ListEnds(number(&place))).await?;
         self.place = Some(place);
-        self.listed = Some(Instant::now());
+        self.is_listed = true;
         self.api.metrics.listed(self.target.resource);
         Ok(())
+    }
+
+    /// Whether the place is ahead of the server's, as it is when its store was put back in time. A watch from there is not
+    /// refused, it only tells nothing until the server has come that far.
+    async fn is_ahead(&self) -> Result<bool, End> {
+        let Some(place) = &self.place else { return Ok(false) };
+        let page = self.page("limit=1").await?;
+        Ok(number(&page.metadata.resource_version) < number(place))
+    }
+
+    async fn page(&self, parameters: &str) -> Result<Page, End> {
+        let asked = Instant::now();
+        let answer = timeout(PAGE_TIMEOUT, self.api.client.request::<Page>(self.request(parameters)?)).await;
+        self.api.metrics.asked(self.target.resource, code(answer.as_ref().map(Result::as_ref)), asked.elapsed());
+        match answer {
+            Ok(page) => page.map_err(|error| failed("cannot list", &error)),
+            Err(_) => Err(broken("cannot list: no answer in time")),
+        }
     }
 
     /// Reads the list in pages; returns the place to watch from.
     async fn list(&self) -> Result<String, End> {
         let mut token = String::new();
         loop {
-            let parameters = format!("limit={PAGE}&continue={}", encoded(&token));
-            let asked = Instant::now();
-            let answer = timeout(PAGE_TIMEOUT, self.api.client.request::<Page>(self.request(&parameters)?)).await;
-            self.api.metrics.asked(self.target.resource, code(answer.as_ref().map(Result::as_ref)), asked.elapsed());
-            let page = match answer {
-                Ok(page) => page.map_err(|error| failed("cannot list", &error))?,
-                Err(_) => return Err(End::Failed("cannot list: no answer in time".to_owned())),
-            };
+            let page = self.page(&format!("limit={PAGE}&continue={}", encoded(&token))).await?;
             for json in page.items {
                 self.tell(Told::Listed(object(json)?)).await?;
             }
@@ -243,9 +265,10 @@ impl Watcher {
             let event = match event {
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return Err(failed("the watch ended", &error)),
-                Ok(None) if is_list => return Err(End::Failed("the list broke off".to_owned())),
+                Ok(None) if is_list => return Err(broken("the list broke off")),
                 Ok(None) => return Err(End::Over),
-                Err(_) => return Err(End::Failed(format!("no word from the API server for {SILENCE:?}"))),
+                Err(_) if is_list => return Err(broken("the list does not go on")),
+                Err(_) => return Err(End::Silent),
             };
             let told = match event {
                 WatchEvent::Added(json) | WatchEvent::Modified(json) if is_list => Told::Listed(object(json)?),
@@ -256,6 +279,7 @@ impl Watcher {
                 WatchEvent::Bookmark(bookmark) => {
                     let place = bookmark.metadata.resource_version;
                     if !is_list {
+                        self.tell(Told::Reached(number(&place))).await?;
                         self.place = Some(place);
                     } else if bookmark.metadata.annotations.contains_key(LIST_ENDS) {
                         is_list = false;
@@ -289,7 +313,7 @@ impl Watcher {
             Ok(Ok(stream)) => Ok(stream.boxed()),
             Ok(Err(kube::Error::Api(status))) if is_list && streams_no_lists(&status) => Err(End::NoStreams),
             Ok(Err(error)) => Err(failed("cannot watch", &error)),
-            Err(_) => Err(End::Failed("cannot watch: no answer in time".to_owned())),
+            Err(_) => Err(broken("cannot watch: no answer in time")),
         }
     }
 
@@ -302,7 +326,7 @@ impl Watcher {
     fn request(&self, parameters: &str) -> Result<Request<Vec<u8>>, End> {
         let Target { path, selector, .. } = &self.target;
         let uri = format!("{path}?{parameters}{selector}");
-        Request::get(&uri).body(Vec::new()).map_err(|error| End::Failed(format!("cannot ask for {uri}: {error}")))
+        Request::get(&uri).body(Vec::new()).map_err(|error| broken(&format!("cannot ask for {uri}: {error}")))
     }
 }
 
@@ -340,7 +364,7 @@ struct HeadMetadata {
 
 fn object(json: Box<RawValue>) -> Result<Object, End> {
     let Head { metadata } = serde_json::from_str(json.get())
-        .map_err(|error| End::Failed(format!("the API server sent what is no object: {error}")))?;
+        .map_err(|error| broken(&format!("the API server sent what is no object: {error}")))?;
     let HeadMetadata { namespace, name, resource_version } = metadata;
     Ok(Object { namespace, name, revision: number(&resource_version), json })
 }
@@ -350,10 +374,14 @@ fn number(resource_version: &str) -> i64 {
     resource_version.parse().unwrap_or_default()
 }
 
+fn broken(reason: &str) -> End {
+    End::Failed(reason.to_owned(), None)
+}
+
 fn failed(what: &str, error: &kube::Error) -> End {
     match error {
         kube::Error::Api(status) => refused(what, status),
-        other => End::Failed(format!("{what}: {}", explain(other))),
+        other => broken(&format!("{what}: {}", explain(other))),
     }
 }
 
@@ -363,7 +391,8 @@ fn refused(what: &str, status: &Status) -> End {
     if status.code == 410 || status.message.contains("Too large resource version") {
         return End::Gone(text);
     }
-    End::Failed(text)
+    let asked_for = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
+    End::Failed(text, asked_for)
 }
 
 /// Whether a server says that it cannot stream a list: one without the feature refuses the parameter, one whose etcd is
@@ -395,7 +424,10 @@ mod tests {
         };
         assert!(matches!(of(410, "too old resource version"), End::Gone(_)));
         assert!(matches!(of(504, "Timeout: Too large resource version: 9, current: 5"), End::Gone(_)));
-        assert!(matches!(of(500, "etcd is slow"), End::Failed(_)));
+        assert!(matches!(of(500, "etcd is slow"), End::Failed(_, None)));
+        let busy = r#"{"status": "Failure", "message": "busy", "reason": "TooManyRequests", "code": 429, "details": {"retryAfterSeconds": 7}}"#;
+        let busy = serde_json::from_str(busy).unwrap();
+        assert!(matches!(refused("cannot watch", &busy), End::Failed(_, Some(7))));
     }
 
     #[test]
