@@ -10,8 +10,11 @@ use super::agent::until_good;
 use crate::cluster::kube::node::KubeNode;
 use crate::cluster::kube::{self, Api, node_path};
 use crate::cluster::{Events, PerFamily};
-use crate::config::{AgentConfig, SourceKind};
+use crate::config::{AgentConfig, ProxyMode, SourceKind};
 use crate::serve::{Component, Health, Metrics};
+
+/// Where a pod is told the address of the API server's Service.
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
 /// How long the start waits for the own Node, which most often asks for nothing.
 const OWN_NODE: Duration = Duration::from_secs(3);
@@ -29,6 +32,9 @@ impl Cluster {
     pub(super) async fn start(config: &AgentConfig, health: &Arc<Health>, metrics: &Metrics) -> Self {
         if config.settings.source != SourceKind::Kube {
             return Self { api: None, events: Events::default() };
+        }
+        if let Some(words) = own_service(config, std::env::var(SERVICE_HOST).ok().as_deref()) {
+            tracing::warn!("{words}");
         }
         let client = until_good(health, Component::Store, async || kube::connect(&config.kube).await).await;
         let api = Api { client, metrics: metrics.api.clone() };
@@ -59,6 +65,21 @@ impl Cluster {
     }
 }
 
+/// What is wrong with an API server that is reached by its Service, of an agent that serves the Services itself: it goes on
+/// only as long as somebody else's rules, such as those that kube-proxy left, lead there. The next boot has none.
+fn own_service(config: &AgentConfig, host: Option<&str>) -> Option<String> {
+    let (kube, settings) = (&config.kube, &config.settings);
+    let is_given = kube.kube_api_server.is_some() || kube.kubeconfig.is_some();
+    let address: IpAddr = host?.parse().ok()?;
+    let serves = settings.proxy_mode != ProxyMode::None;
+    (!is_given && serves && settings.service_cidr.iter().any(|network| network.contains(address))).then(|| {
+        format!(
+            "the API server is asked by way of its Service {address}, which weft cannot serve before it has been asked: \
+             set kube-api-server to the API server's own address"
+        )
+    })
+}
+
 async fn own_addresses(api: &Api, config: &AgentConfig) -> PerFamily<IpAddr> {
     let settings = &config.settings;
     let node = match api.read::<Box<RawValue>>("node", &node_path(&settings.node_name), OWN_NODE).await {
@@ -73,4 +94,36 @@ async fn own_addresses(api: &Api, config: &AgentConfig) -> PerFamily<IpAddr> {
     };
     let node = KubeNode::parse(node.get().as_bytes(), &settings.kube_annotation_prefix, &config.network.pools);
     node.map(|node| node.chosen_addresses()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::config::AgentFlags;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: AgentFlags,
+    }
+
+    #[test]
+    fn an_api_server_behind_its_own_service_is_warned_of() {
+        let config = |words: &[&str]| {
+            let line = ["agent", "--source=kube", "--node-name=n1"].iter().chain(words);
+            AgentConfig::load_from(&Line::parse_from(line).flags, |_| None, Path::new("/nonexistent")).unwrap()
+        };
+        let warning = own_service(&config(&[]), Some("10.96.0.1")).unwrap();
+        assert!(warning.contains("10.96.0.1") && warning.contains("kube-api-server"), "{warning}");
+        assert_eq!(own_service(&config(&[]), Some("192.0.2.10")), None, "the server's own address");
+        assert_eq!(own_service(&config(&[]), None), None, "no pod");
+        for words in ["--proxy-mode=none", "--kube-api-server=https://192.0.2.10:6443", "--kubeconfig=/etc/kubeconfig"]
+        {
+            assert_eq!(own_service(&config(&[words]), Some("10.96.0.1")), None, "{words}");
+        }
+    }
 }

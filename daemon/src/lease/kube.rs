@@ -28,6 +28,9 @@ use crate::cluster::node::NodeName;
 /// machines of one name would write in turns.
 const GAP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// Shortest and longest wait after a write that failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
+
 /// After so long without a write the waits start over.
 const CALM: Duration = Duration::from_secs(300);
 
@@ -193,7 +196,6 @@ impl Keeper {
 
     async fn write(&mut self, patch: &Patch) {
         let node = &self.request.node;
-        self.writes.begin();
         match apply(&self.api, node, patch).await {
             Ok(()) => {
                 self.failure = None;
@@ -207,6 +209,7 @@ impl Keeper {
                 }
             }
             Err(reason) => {
+                self.writes.failed();
                 let words = format!("cannot write to Node {node}: {reason}");
                 if self.failure.as_ref() != Some(&words) {
                     tracing::warn!("{words}");
@@ -225,11 +228,13 @@ struct Writes {
     next: Option<Instant>,
     in_a_row: u32,
     gap: Backoff,
+    retry: Backoff,
 }
 
 impl Default for Writes {
     fn default() -> Self {
-        Self { last: None, next: None, in_a_row: 0, gap: Backoff::new(GAP.0, GAP.1) }
+        let (gap, retry) = (Backoff::new(GAP.0, GAP.1), Backoff::new(RETRY.0, RETRY.1));
+        Self { last: None, next: None, in_a_row: 0, gap, retry }
     }
 }
 
@@ -243,21 +248,23 @@ impl Writes {
         self.last.is_none_or(|last| last.elapsed() > CALM)
     }
 
-    /// A write begins.
-    fn begin(&mut self) {
-        let now = Instant::now();
+    /// A write was done; says how many there were in a row.
+    fn done(&mut self) -> u32 {
         if self.is_calm() {
             self.gap.reset();
             self.in_a_row = 0;
         }
+        self.retry.reset();
+        let now = Instant::now();
         self.last = Some(now);
         self.next = Some(now + self.gap.next_wait());
-    }
-
-    /// It was done; says how many there were in a row.
-    fn done(&mut self) -> u32 {
         self.in_a_row += 1;
         self.in_a_row
+    }
+
+    /// A write failed. That changed nothing, and tells nothing of others who write.
+    fn failed(&mut self) {
+        self.next = Some(Instant::now() + self.retry.next_wait());
     }
 }
 
