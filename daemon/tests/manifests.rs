@@ -256,7 +256,7 @@ fn the_role_allows_what_the_agent_does_and_no_more() {
         (&json!("Fail"), &json!(condition))
     );
     assert_eq!(spec["matchConstraints"]["resourceRules"][0]["resources"], json!(["nodes", "nodes/status"]));
-    let node = "request.userInfo.extra[?'authentication.kubernetes.io/node-name'][0].orValue('')";
+    let node = "request.userInfo.?extra[?'authentication.kubernetes.io/node-name'][0].orValue('')";
     assert_eq!(spec["variables"][0], json!({"name": "node", "expression": node}));
     assert_eq!(spec["validations"][1]["expression"], "request.name == variables.node");
     let binding = only(&base, "ValidatingAdmissionPolicyBinding");

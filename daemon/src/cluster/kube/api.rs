@@ -82,7 +82,7 @@ impl Api {
         let request = request.map_err(|error| Refusal { code: None, words: error.to_string() })?;
         let began = Instant::now();
         let answer = timeout(limit, self.client.request::<T>(request)).await;
-        self.metrics.asked(what, code(answer.as_ref().map(Result::as_ref)), began.elapsed());
+        self.metrics.asked(what, code(&answer), began.elapsed());
         match answer {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -100,8 +100,8 @@ impl std::fmt::Debug for Api {
     }
 }
 
-/// The status of an answer, as a label; `none` if there was none.
-pub(super) fn code<T, E>(answer: Result<Result<T, &Error>, E>) -> u16 {
+/// The status of an answer; 0 if there was none.
+pub(super) fn code<T, E>(answer: &Result<kube::Result<T>, E>) -> u16 {
     match answer {
         Ok(Ok(_)) => 200,
         Ok(Err(Error::Api(status))) => status.code,

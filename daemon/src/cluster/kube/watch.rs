@@ -204,7 +204,7 @@ impl Watcher {
             let parameters = format!("limit={PAGE}&continue={}", encoded(&token));
             let asked = Instant::now();
             let answer = timeout(PAGE_TIMEOUT, self.api.client.request::<Page>(self.request(&parameters)?)).await;
-            self.api.metrics.asked(self.target.resource, code(answer.as_ref().map(Result::as_ref)), asked.elapsed());
+            self.api.metrics.asked(self.target.resource, code(&answer), asked.elapsed());
             let page = match answer {
                 Ok(page) => page.map_err(|error| failed("cannot list", &error))?,
                 Err(_) => return Err(End::Failed("cannot list: no answer in time".to_owned())),
@@ -279,7 +279,7 @@ impl Watcher {
     ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Box<RawValue>>>>, End> {
         let asked = Instant::now();
         let opened = timeout(ANSWER_TIMEOUT, self.api.client.request_events::<Box<RawValue>>(request)).await;
-        let code = code(opened.as_ref().map(Result::as_ref));
+        let code = code(&opened);
         self.api.metrics.asked(self.target.resource, code, asked.elapsed());
         match opened {
             Ok(Ok(stream)) => Ok(stream.boxed()),
