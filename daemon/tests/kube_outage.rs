@@ -64,7 +64,8 @@ async fn is_lost(handle: &ServicesHandle, limit: Duration) -> String {
 async fn reaches(handle: &ServicesHandle, count: usize, limit: Duration) {
     let mut status = handle.status();
     let there = status.wait_for(|_| handle.store().len() == count);
-    timeout(limit, there).await.map(drop).unwrap_or_else(|_| panic!("{:?}", handle.status().borrow()));
+    let found = timeout(limit, there).await.map(drop);
+    found.unwrap_or_else(|_| panic!("{:?}", handle.status().borrow()));
 }
 
 #[tokio::test]

@@ -148,7 +148,7 @@ async fn heartbeats(etcd: &mut Client, a_second: u32, span: Duration, beat: &mut
     let mut sent = 0;
     while began.elapsed() < span {
         ticks.tick().await;
-        let due = (began.elapsed().as_secs_f64() * f64::from(a_second)) as u32;
+        let due = u32::try_from(began.elapsed().as_millis() * u128::from(a_second) / 1000).unwrap();
         let batch = (sent..due).map(|_| {
             *beat += 1;
             let n = 1 + *beat % (NODES - 1);

@@ -7,7 +7,6 @@
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
-#[expect(dead_code, reason = "these tests take less of it than others do")]
 mod kube_node;
 
 use std::time::Duration;
@@ -17,8 +16,9 @@ use etcd::{Etcd, LIMIT};
 use kube_node::{Node, event, flannel, node, own_node};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use weft::cluster::kube::api::Write;
-use weft::cluster::kube::node_path;
+use weft::cluster::kube::{Api, node_path, services};
 use weft::lease::LeaseState;
 
 const OURS: &str = "c6:d2:32:6f:8f:01";
@@ -91,6 +91,21 @@ async fn two_machines_of_one_name_are_told_and_do_not_flood_the_api_server() {
     own_node(&server, |node| node.to_string().contains("c6:d2:32:6f:8f:02")).await;
 }
 
+const ADMISSION: &str = include_str!("../../manifests/base/admission.yaml");
+
+/// Makes what a manifest has.
+async fn apply(server: &ApiServer, manifest: &str) {
+    for document in serde_saphyr::from_multiple::<Value>(manifest).unwrap() {
+        let version = document["apiVersion"].as_str().unwrap();
+        let root = if version.contains('/') { "apis" } else { "api" };
+        let namespace = document["metadata"]["namespace"].as_str();
+        let namespace = namespace.map(|name| format!("namespaces/{name}/")).unwrap_or_default();
+        let kind = document["kind"].as_str().unwrap().to_lowercase();
+        let plural = kind.strip_suffix('y').map_or_else(|| format!("{kind}s"), |stem| format!("{stem}ies"));
+        server.ask("POST", &format!("/{root}/{version}/{namespace}{plural}"), Some(&document)).await;
+    }
+}
+
 /// Waits until the API server denies what the policy is to deny: it takes its time to take a policy up.
 async fn is_denied(server: &ApiServer) {
     let api = server.api_of_account().await;
@@ -113,13 +128,7 @@ async fn a_write_that_admission_denies_is_told_and_done_once_it_is_allowed() {
     let etcd;
     let server = server!(etcd);
     node(&server, "n1", Some("10.244.1.0/24"), json!({})).await;
-    let policies = "/apis/admissionregistration.k8s.io/v1";
-    let text = include_str!("../../manifests/base/admission.yaml");
-    for document in serde_saphyr::from_multiple::<Value>(text).unwrap() {
-        let kind = document["kind"].as_str().unwrap().to_lowercase();
-        let plural = if kind.ends_with('y') { kind.trim_end_matches('y').to_owned() + "ies" } else { kind + "s" };
-        server.ask("POST", &format!("{policies}/{plural}"), Some(&document)).await;
-    }
+    apply(&server, ADMISSION).await;
     is_denied(&server).await;
     let n1 = Node::start(server.api_of_account().await).await;
     n1.says(OURS);
@@ -129,7 +138,62 @@ async fn a_write_that_admission_denies_is_told_and_done_once_it_is_allowed() {
     denied.await;
     let note = event(&server, "NodeNotWritten").await;
     assert!(note.contains("cannot write to Node n1") && note.contains("admission policy"), "{note}");
-    server.ask("DELETE", &format!("{policies}/validatingadmissionpolicybindings/weft-own-node"), None).await;
+    server
+        .ask("DELETE", "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/weft-own-node", None)
+        .await;
     n1.peers(1).await;
     n1.state(|state| matches!(state, LeaseState::Held(held) if held.notice.is_none())).await;
+}
+
+#[tokio::test]
+async fn the_account_of_the_manifests_may_do_all_that_a_node_does_and_write_no_other() {
+    let etcd;
+    let server = server!(etcd);
+    for manifest in [
+        include_str!("../../manifests/base/service-account.yaml"),
+        include_str!("../../manifests/base/rbac.yaml"),
+        ADMISSION,
+    ] {
+        apply(&server, manifest).await;
+    }
+    let bad = json!({"flannel.alpha.coreos.com/public-ip-overwrite": "nonsense"});
+    node(&server, "n1", Some("10.244.1.0/24"), bad).await;
+    node(&server, "n2", Some("10.244.2.0/24"), json!({})).await;
+    is_denied(&server).await;
+    // As kubelet asks for a pod's: the token names the node.
+    let uid = server.ask("GET", "/api/v1/nodes/n1", None).await["metadata"]["uid"].clone();
+    let bound = json!({"kind": "Node", "apiVersion": "v1", "name": "n1", "uid": uid});
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+        "spec": {"audiences": [], "expirationSeconds": 3600, "boundObjectRef": bound}});
+    let path = "/api/v1/namespaces/kube-system/serviceaccounts/weft/token";
+    let answer = server.ask("POST", path, Some(&request)).await;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    std::fs::write(&file, answer["status"]["token"].as_str().unwrap()).unwrap();
+    let api = Api::new(server.client_with_token_in(&file).await);
+
+    let stop = CancellationToken::new();
+    let name: weft::cluster::NodeName = "n1".parse().unwrap();
+    let _: Value = api.read("node", &node_path(&name), LIMIT).await.unwrap();
+    let services = services::spawn(&api, &name, stop.clone());
+    let n1 = Node::start(api.clone()).await;
+    n1.says(OURS);
+    n1.ready.send_replace(true);
+    n1.peers(1).await;
+    own_node(&server, |node| node["status"].to_string().contains("FlannelIsUp")).await;
+    event(&server, "BadAnnotation").await;
+    let mut status = services.status();
+    timeout(LIMIT, status.wait_for(|status| status.watching)).await.expect("Services are not read").unwrap();
+    let mut cidrs = services.cidrs();
+    timeout(LIMIT, cidrs.wait_for(Option::is_some)).await.expect("ServiceCIDRs are not read").unwrap();
+    let _stop = stop.drop_guard();
+
+    let write = Write {
+        method: "PATCH".parse().unwrap(),
+        path: format!("{}/status", node_path(&"n2".parse().unwrap())),
+        content_type: "application/merge-patch+json",
+        body: json!({"metadata": {"annotations": {"flannel.alpha.coreos.com/public-ip": "192.0.2.66"}}}),
+    };
+    let refusal = api.write("other", &write, LIMIT).await.unwrap_err();
+    assert!(refusal.words.contains("weft on node n1 may not write node n2"), "{refusal:?}");
 }

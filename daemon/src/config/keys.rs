@@ -115,7 +115,7 @@ settings! {
     "kube-annotation-prefix" agent kube_annotation_prefix: Annotations = "flannel.alpha.coreos.com",
         "What the names of the annotations on Nodes begin with, shared with flannel.";
     "net-config-path" agent net_config_path: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
-        "File with the network configuration, as flannel's net-conf.json, for source kube; made of network and the keys after it if not given.";
+        "File with the network configuration, as flannel's net-conf.json, for source kube, read again when it changes; made of network and the keys after it if not given.";
     "set-node-network-unavailable" agent set_node_network_unavailable: bool = "true",
         "Set the Node's condition NetworkUnavailable to False once the node is ready for pods.";
     "etcd-endpoints" any etcd_endpoints: Vec<Endpoint> = "http://127.0.0.1:2379",
@@ -193,7 +193,7 @@ settings! {
     "proxy-mode" agent proxy_mode: ProxyMode = "auto",
         "What serves Services: ipvs, nftables, auto (ipvs where the kernel has it, else nftables), or none.";
     "service-cidr" agent service_cidr: Vec<IpNetwork> where SERVICE_RANGES = "10.96.0.0/12",
-        "Networks that cluster IPs are taken from, of both families.";
+        "Networks that cluster IPs are taken from, of both families; with source kube those of the ServiceCIDR objects are, where there are some.";
     "node-zone" agent node_zone: Option<String> = "",
         "Zone of this node, for endpoints with zone hints; wins over label topology.kubernetes.io/zone of its Node object, which is asked if not given.";
     "detect-local" agent detect_local: DetectLocal = "cluster-cidr",

@@ -27,7 +27,7 @@ pub async fn serve(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metric
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Sources { health, metrics });
-    let server = Server { what: "health and metrics".to_owned(), address, own_family: false, router };
+    let server = Server { what: "health and metrics".to_owned(), address, own_family: false, router, on_failure: None };
     server.run(CancellationToken::new()).await;
 }
 

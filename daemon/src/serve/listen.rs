@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -31,6 +32,26 @@ pub struct Server {
     pub own_family: bool,
     /// How it answers.
     pub router: Router,
+    /// Who else is told, beside the log, that its address cannot be had.
+    pub on_failure: Option<OnFailure>,
+}
+
+/// Somebody who is told why a server does not come up.
+#[derive(Clone)]
+pub struct OnFailure(Arc<dyn Fn(&str) + Send + Sync>);
+
+impl OnFailure {
+    /// Tells it so.
+    #[must_use]
+    pub fn new(tell: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(tell))
+    }
+}
+
+impl std::fmt::Debug for OnFailure {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("OnFailure")
+    }
 }
 
 impl Server {
@@ -52,6 +73,9 @@ impl Server {
             };
             if let Some(failure) = failure.filter(|failure| *failure != said) {
                 tracing::warn!(%address, "{failure}");
+                if let Some(OnFailure(tell)) = &self.on_failure {
+                    tell(&failure);
+                }
                 said = failure;
             }
             tokio::select! {

@@ -13,6 +13,6 @@ pub(crate) mod testing;
 
 pub use health::{Component, Health};
 pub use http::serve;
-pub use listen::Server;
+pub use listen::{OnFailure, Server};
 pub use metrics::{Metrics, gauge};
 pub use service_metrics::ServiceMetrics;

@@ -14,10 +14,11 @@ use axum::response::IntoResponse;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::cluster::Family;
+use crate::cluster::events::{About, Happening};
 use crate::cluster::services::ObjectName;
-use crate::serve::Server;
+use crate::cluster::{Events, Family};
 use crate::serve::proxy::{Moment, ProxyHealth};
+use crate::serve::{OnFailure, Server};
 use crate::service::model::HealthPort;
 
 /// The share of this node in a Service's endpoints, which some load balancers weigh nodes by.
@@ -41,14 +42,16 @@ struct Running {
 #[derive(Debug)]
 pub struct HealthPorts {
     health: Arc<ProxyHealth>,
+    events: Events,
     running: BTreeMap<SocketAddr, Running>,
 }
 
 impl HealthPorts {
-    /// No server yet. `health` is the proxy's: a node that does not follow the cluster must not be sent anything.
+    /// No server yet. `health` is the proxy's: a node that does not follow the cluster must not be sent anything. `events`
+    /// are told of servers that do not come up.
     #[must_use]
-    pub fn new(health: Arc<ProxyHealth>) -> Self {
-        Self { health, running: BTreeMap::new() }
+    pub fn new(health: Arc<ProxyHealth>, events: Events) -> Self {
+        Self { health, events, running: BTreeMap::new() }
     }
 
     /// Makes the servers those of `ports`, at `addresses`: those that take node ports, or `0.0.0.0` and `::` for all.
@@ -69,20 +72,34 @@ impl HealthPorts {
         for (address, share) in wanted {
             match self.running.get(&address) {
                 Some(running) => _ = running.share.send_replace(share),
-                None => _ = self.running.insert(address, start(address, share, Arc::clone(&self.health))),
+                None => _ = self.running.insert(address, start(address, share, Arc::clone(&self.health), &self.events)),
             }
         }
     }
 }
 
-fn start(address: SocketAddr, share: Share, health: Arc<ProxyHealth>) -> Running {
+fn start(address: SocketAddr, share: Share, health: Arc<ProxyHealth>, events: &Events) -> Running {
+    let on_failure = Some(tells(events.clone(), share.service.clone()));
     let what = format!("the health check of {}", share.service);
     let (sender, shares) = watch::channel(share);
     let router = Router::new().fallback(answer).with_state((shares, health));
     let stop = CancellationToken::new();
     // Of each family its own, as the counts are.
-    tokio::spawn(Server { what, address, own_family: true, router }.run(stop.clone()));
+    tokio::spawn(Server { what, address, own_family: true, router, on_failure }.run(stop.clone()));
     Running { share: sender, _stop: stop.drop_guard() }
+}
+
+/// Tells the cluster, as kube-proxy does, that a health check cannot be served.
+fn tells(events: Events, service: ObjectName) -> OnFailure {
+    OnFailure::new(move |failure| {
+        events.tell(Happening {
+            about: About::Service(service.clone()),
+            is_warning: true,
+            reason: "FailedToStartServiceHealthcheck",
+            action: "Listen",
+            note: failure.to_owned(),
+        });
+    })
 }
 
 async fn answer(State((shares, health)): State<(watch::Receiver<Share>, Arc<ProxyHealth>)>) -> impl IntoResponse {

@@ -19,7 +19,7 @@ fn port(number: u16, v4: Option<usize>, v6: Option<usize>) -> HealthPort {
 
 fn servers() -> (HealthPorts, Arc<ProxyHealth>) {
     let health = Arc::new(ProxyHealth::new(ServingMode::Nftables, Family::ALL, Moment::now()));
-    (HealthPorts::new(Arc::clone(&health)), health)
+    (HealthPorts::new(Arc::clone(&health), Events::default()), health)
 }
 
 #[test]

@@ -75,7 +75,7 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
         not_before: now,
         revision,
         health: BTreeMap::new(),
-        health_ports: HealthPorts::new(Arc::clone(&teller.proxy)),
+        health_ports: HealthPorts::new(Arc::clone(&teller.proxy), teller.events.clone()),
         listening: Vec::new(),
         next_glance: now + GLANCE,
         next_audit: now + options.repair_interval / 2,

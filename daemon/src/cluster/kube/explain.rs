@@ -13,6 +13,7 @@ const HINTS: &[(&str, &str)] = &[
     ("Expired", "a certificate has expired; check the clock, too"),
     ("Connection refused", "is it running, and is kube-api-server its address?"),
     ("deadline has elapsed", NO_ANSWER),
+    ("broken pipe", "the connection is gone: the API server, or the way to it, stands still or has ended"),
     ("timed out", NO_ANSWER),
     ("No route to host", NO_ANSWER),
     ("Network is unreachable", NO_ANSWER),
@@ -42,6 +43,7 @@ pub fn refusal(status: &Status) -> String {
     match status.code {
         401 => format!("the API server does not take the credentials: {said} (an expired token or certificate?)"),
         403 => format!("the API server forbids it: {said} (an admission policy, or the RBAC rules of weft's account)"),
+        code if said.contains("AdmissionPolicy") => format!("an admission policy forbids it ({code}): {said}"),
         code => format!("the API server says {code}: {said}"),
     }
 }
@@ -77,6 +79,8 @@ mod tests {
     fn refusals_are_one_clear_line() {
         let text = explain(&api(403, "nodes \"n1\" is forbidden:\n User cannot patch"));
         assert!(text.contains("nodes \"n1\" is forbidden: User cannot patch") && text.contains("RBAC"), "{text}");
+        let text = explain(&api(422, "nodes \"n1\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no"));
+        assert!(text.starts_with("an admission policy forbids it (422): nodes"), "{text}");
         assert!(explain(&api(401, "Unauthorized")).contains("expired token"));
         assert_eq!(explain(&api(500, "etcd is slow")), "the API server says 500: etcd is slow");
     }

@@ -50,7 +50,13 @@ impl ProxySurface {
             .route("/configz", get(|State(this): State<Self>| async move { json_answer(&this.configz) }))
             .with_state(self.clone());
         let run = |what: &str, address: Option<SocketAddr>, router: Router| {
-            let server = address.map(|address| Server { what: what.to_owned(), address, own_family: false, router });
+            let server = address.map(|address| Server {
+                what: what.to_owned(),
+                address,
+                own_family: false,
+                router,
+                on_failure: None,
+            });
             let stop = stop.clone();
             async move {
                 if let Some(server) = server {
