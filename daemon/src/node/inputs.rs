@@ -50,7 +50,7 @@ pub async fn run(
         let lease = inputs.lease.borrow_and_update().clone();
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), &health, &metrics);
-        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_deref()).await;
+        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref()).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
         inputs.tables.seen();
