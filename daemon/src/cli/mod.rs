@@ -2,6 +2,7 @@
 
 mod agent;
 mod cleanup;
+mod doctor;
 mod export;
 mod lease;
 mod logging;
@@ -9,6 +10,7 @@ mod pause;
 mod services;
 mod settings;
 mod source;
+mod status;
 
 use std::process::ExitCode;
 
@@ -29,6 +31,8 @@ struct Cli {
 enum Command {
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
+    Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
     Pause(pause::PauseArgs),
@@ -42,6 +46,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
+        Command::Status(args) => Ok(status::run(&args)),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
