@@ -9,7 +9,7 @@ use weft_netlink::{RouteSocket, conntrack, diagnose, ipvs};
 use super::links::View;
 use super::route_socket;
 use crate::cluster::Family;
-use crate::config::Settings;
+use crate::config::{ProxyMode, Settings};
 use crate::doctor::Told;
 use crate::doctor::kernel::{KernelFacts, Module};
 use crate::doctor::offload::{Device, OffloadFacts};
@@ -25,20 +25,28 @@ pub(super) fn kernel(settings: &Settings, view: &View, sysctl: &Sysctl) -> Kerne
     KernelFacts {
         vxlan: if view.devices().is_empty() { module("vxlan") } else { Module::Present },
         // ARP's part is ipvs mode's.
-        nf_tables: match preflight(!matches!(settings.proxy_mode, crate::config::ProxyMode::Nftables)) {
+        nf_tables: match preflight(!matches!(settings.proxy_mode, ProxyMode::Nftables)) {
             Ok(()) => Ok(None),
             Err(lacks @ NftError::Lacks(_)) => Ok(Some(lacks.to_string())),
             Err(other) => Err(other.to_string()),
         },
-        ipvs: match ipvs::Socket::open() {
-            Ok(_) => Ok(true),
-            Err(weft_netlink::Error::Unsupported { .. }) => Ok(false),
-            Err(error) => Err(error.to_string()),
-        },
+        ipvs: ipvs(settings.proxy_mode),
         scheduler: (scheduler.clone(), module(&format!("ip_vs_{scheduler}"))),
         conntrack: conntrack(sysctl),
         bridge_netfilter: bridge.map(|value| value.map(|text| text != "0")),
         proxy_mode: settings.proxy_mode,
+    }
+}
+
+/// To ask is to load it, as the agent does in these modes, too; in others it is let be.
+fn ipvs(mode: ProxyMode) -> Told<bool> {
+    if matches!(mode, ProxyMode::Nftables | ProxyMode::None) {
+        return Ok(false);
+    }
+    match ipvs::Socket::open() {
+        Ok(_) => Ok(true),
+        Err(weft_netlink::Error::Unsupported { .. }) => Ok(false),
+        Err(error) => Err(error.to_string()),
     }
 }
 

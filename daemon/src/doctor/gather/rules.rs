@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use ipnetwork::IpNetwork;
 use weft_netlink::ipvs;
@@ -194,6 +195,10 @@ fn selinux() -> Told<Option<bool>> {
 }
 
 fn virtual_servers() -> Told<Vec<IpAddr>> {
+    // To open IPVS would load it, where it is a module that nobody uses.
+    if !Path::new("/proc/thread-self/net/ip_vs").exists() {
+        return Ok(Vec::new());
+    }
     let mut socket = match ipvs::Socket::open() {
         Ok(socket) => socket,
         Err(weft_netlink::Error::Unsupported { .. }) => return Ok(Vec::new()),
