@@ -93,7 +93,7 @@ fn a_node_that_is_well_gives_no_finding_and_is_left_as_it_was() {
     let kernel = || {
         let tool = |program: &str, words: &[&str]| node.tool(program, words).unwrap();
         [
-            tool("ip", &["-d", "link", "show"]),
+            tool("ip", &["link", "show"]),
             tool("ip", &["route", "show", "table", "all"]),
             tool("nft", &["-s", "list", "ruleset"]),
             tool("bridge", &["fdb", "show"]),
@@ -139,11 +139,12 @@ fn a_dropped_udp_port_is_found_and_told_apart_by_where_it_is_dropped() {
     let drop_at = |hook: &str| {
         [format!("chain c {{ type filter hook {hook} priority 0; }}"), "rule c udp dport 8472 drop".to_owned()]
     };
+    // Drops here come last: what node 2 sends then is lost and sent again for a while, and heard.
     for (node, hook, told) in [
-        ("node1", "output", "rule at OUTPUT"),
-        ("node1", "input", "rule at INPUT of this machine"),
         ("node2", "input", "we send UDP 8472 to 192.168.100.12, nothing comes back"),
         ("node2", "output", "nothing comes back"),
+        ("node1", "output", "rule at OUTPUT"),
+        ("node1", "input", "rule at INPUT of this machine"),
     ] {
         let [chain, rule] = drop_at(hook);
         with_rules(&lab, node, "inet fault", &[&chain, &rule], |visit| {
@@ -291,7 +292,7 @@ fn without_agent_or_store_the_kernel_is_examined_all_the_same() {
     lab.kill_agent("node1").unwrap();
     let node = netns(&lab, "node1");
     node.sysctl("net/ipv4/ip_forward", "0").unwrap();
-    node.tool("ip", &["link", "set", "flannel.1", "mtu", "1500"]).unwrap();
+    node.tool("ip", &["link", "set", "eth0", "mtu", "1400"]).unwrap();
     let plugin = lab.node("node1").unwrap().path("bin/weft-cni");
     fs::remove_file(&plugin).unwrap();
     fs::write(&plugin, "weft-cni 0.0.1: a CNI plugin").unwrap();
