@@ -5,6 +5,7 @@
 pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod doctor;
 pub mod filter;
 pub mod lease;
 pub mod node;
@@ -13,3 +14,4 @@ pub mod publish;
 pub mod reconcile;
 pub mod serve;
 pub mod service;
+pub mod status;

@@ -76,8 +76,7 @@ fn configuration(resources: &[Value]) -> AgentConfig {
     // The ConfigMap is mounted at another place here.
     let (net_conf, config_file) = (file("net-conf.json"), file("config.yaml"));
     let command = AgentFlags::augment_args(clap::Command::new("agent"));
-    let given = args.iter().map(|arg| arg.replace("/etc/weft/net-conf.json", net_conf.to_str().unwrap()));
-    assert!(args.contains(&"--net-config-path=/etc/weft/net-conf.json"), "{args:?}");
+    let given = args.iter().copied();
     let matches = command.try_get_matches_from(given).unwrap_or_else(|error| panic!("{error}"));
     let flags = AgentFlags::from_arg_matches(&matches).unwrap();
 
@@ -89,7 +88,8 @@ fn configuration(resources: &[Value]) -> AgentConfig {
     let value = |name: &str| {
         let variable = env.iter().find(|it| it["name"] == name)?;
         let is_node = variable["valueFrom"]["fieldRef"]["fieldPath"] == "spec.nodeName";
-        Some(if is_node { "n1".to_owned() } else { variable["value"].as_str().unwrap().to_owned() })
+        let text = if is_node { "n1" } else { variable["value"].as_str().unwrap() };
+        Some(text.replace("/etc/weft/net-conf.json", net_conf.to_str().unwrap()))
     };
     let config = AgentConfig::load_from(&flags, value, &config_file).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((config.settings.node_name.to_string().as_str(), config.settings.source), ("n1", SourceKind::Kube));

@@ -103,7 +103,7 @@ impl LinkProbe {
     }
 }
 
-fn named(name: &str) -> Result<libc::ifreq> {
+pub(crate) fn named(name: &str) -> Result<libc::ifreq> {
     // SAFETY: `struct ifreq` is made of integers, for which all zeroes is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     // One byte is left for the terminating NUL.

@@ -20,6 +20,7 @@ mod arena;
 mod codec;
 pub mod conntrack;
 mod detach;
+pub mod diagnose;
 mod error;
 mod frames;
 mod ifreq;

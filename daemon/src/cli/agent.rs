@@ -26,7 +26,7 @@ use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
 use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
 use crate::overlay::uplink::{self, Uplink};
-use crate::serve::{Component, Health, Metrics, serve};
+use crate::serve::{Board, Component, Health, Metrics, serve};
 
 /// The wait before something that the agent cannot start without is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -68,9 +68,10 @@ async fn agent(config: &AgentConfig) -> anyhow::Result<()> {
     let stop = stop_on_signal()?;
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::default());
-    tokio::spawn(serve(settings.healthz_bind, Arc::clone(&health), Arc::clone(&metrics)));
+    let board = Arc::new(Board::new(settings.node_name.to_string(), settings.source.name()));
+    tokio::spawn(serve(settings.healthz_bind, Arc::clone(&health), Arc::clone(&metrics), Arc::clone(&board)));
     tokio::select! {
-        result = keep_node(config, &health, &metrics, &stop) => result?,
+        result = keep_node(config, &health, &metrics, board, &stop) => result?,
         () = overdue(&stop) => tracing::warn!("what is under way has not ended within {GRACE:?}"),
     }
     tracing::info!("weft agent stops; the data plane stays");
@@ -88,6 +89,7 @@ async fn keep_node(
     config: &AgentConfig,
     health: &Arc<Health>,
     metrics: &Arc<Metrics>,
+    board: Arc<Board>,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     // Before the first look at the kernel, so that nothing that happens after it is missed.
@@ -110,7 +112,7 @@ async fn keep_node(
 
     let (facts, node_facts) = watch::channel(None);
     let services = Services::spawn(config, node_facts, &cluster.events, health, metrics, stop)?;
-    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics))
+    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics), board)
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
         lease: known.lease,

@@ -3,6 +3,7 @@
 mod agent;
 mod cleanup;
 mod cluster;
+mod doctor;
 mod export;
 mod known;
 mod lease;
@@ -12,6 +13,7 @@ mod pause;
 mod services;
 mod settings;
 mod source;
+mod status;
 
 use std::process::ExitCode;
 
@@ -32,6 +34,8 @@ struct Cli {
 enum Command {
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
+    Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
     Pause(pause::PauseArgs),
@@ -45,6 +49,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
+        Command::Status(args) => Ok(status::run(&args)),
+        Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),

@@ -17,6 +17,17 @@ pub enum SourceKind {
     Kube,
 }
 
+impl SourceKind {
+    /// The word of the configuration.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::Kube => "kube",
+        }
+    }
+}
+
 impl Scalar for SourceKind {
     const EXPECTED: &'static str = "one of: etcd, kube";
 

@@ -53,7 +53,7 @@ pub async fn run(
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         let stands_in = *inputs.stands_in.borrow();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), stands_in, &health, &metrics);
-        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_deref()).await;
+        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref()).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
         inputs.tables.seen();

@@ -5,6 +5,7 @@
 //! health. Every pass is complete, so no event may be missed that a later pass would not make good.
 
 mod facts;
+mod held;
 mod inputs;
 mod options;
 mod owned;

@@ -1,17 +1,17 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
 
 use super::facts::NodeFacts;
+use super::held::{networks, settle_config, status_of, words_of};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
 use super::{sysctls, vtep};
@@ -19,7 +19,6 @@ use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::{Rejected, Snapshot};
 use crate::cluster::netconf::{Backend, NetConf};
-use crate::cluster::pool::Pool;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
 use crate::lease::subnet_file::{self, subnet_env};
@@ -30,7 +29,8 @@ use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, device, links};
 use crate::reconcile::{Pass, Reconciler};
-use crate::serve::{Component, Health, Metrics, gauge};
+use crate::serve::document::UplinkStatus;
+use crate::serve::{Board, Component, Health, Metrics, PeersSeen, gauge};
 
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
@@ -48,6 +48,7 @@ pub struct Node {
     facts: watch::Sender<Option<NodeFacts>>,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
     uplink: Option<Uplink>,
     /// The lease whose subnets the data plane has. It outlives the loss of the lease.
     held: Option<Held>,
@@ -90,6 +91,7 @@ impl Node {
         facts: watch::Sender<Option<NodeFacts>>,
         health: Arc<Health>,
         metrics: Arc<Metrics>,
+        board: Arc<Board>,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         Ok(Self {
             owned: Owned::load(&options.run_dir, NODE_RECORD)?,
@@ -102,6 +104,7 @@ impl Node {
             facts,
             health,
             metrics,
+            board,
             uplink: None,
             held: None,
             config: None,
@@ -118,7 +121,7 @@ impl Node {
     }
 
     /// One pass.
-    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>) -> Passed {
+    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>) -> Passed {
         let started = Instant::now();
         self.repaired = 0;
         self.tell_oddities(snapshot);
@@ -130,7 +133,7 @@ impl Node {
     }
 
     /// The stages in their order; one that cannot go on leaves what is behind it as it is.
-    async fn stages(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>, now: Instant) -> Option<Instant> {
+    async fn stages(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, now: Instant) -> Option<Instant> {
         let uplink = self.select_uplink()?;
         let held = self.take_lease(lease)?;
         let vteps = self.plan_vteps(&held, &uplink).await?;
@@ -143,6 +146,8 @@ impl Node {
             changed
         });
         self.tell_facts(&held, &uplink);
+        let ends = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
+        self.board.node(status_of(&held), ends, vteps.values().map(vtep::Vtep::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
         let peers_retry = match snapshot {
             Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
@@ -173,7 +178,7 @@ impl Node {
     }
 
     /// Logs, once for each configuration, what in it nobody understands: most of it is misspelt.
-    fn tell_oddities(&mut self, snapshot: Option<&Snapshot>) {
+    fn tell_oddities(&mut self, snapshot: Option<&Arc<Snapshot>>) {
         let Some(config) = snapshot.and_then(|snapshot| snapshot.config.as_ref()) else { return };
         if self.config.as_ref() == Some(config) {
             return;
@@ -362,7 +367,7 @@ impl Node {
         held: &Held,
         vteps: &PerFamily<vtep::Vtep>,
         settled: &Settled,
-        snapshot: &Snapshot,
+        snapshot: &Arc<Snapshot>,
         now: Instant,
     ) -> Option<Instant> {
         let mut local = PerFamily::default();
@@ -379,11 +384,15 @@ impl Node {
         let devices = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
         self.peers.table_mut().set_devices(devices);
         let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
-        if let Ok(pass) = &outcome {
-            let broken: BTreeSet<_> = pass.failed.iter().filter_map(|(key, _)| plan.owners.get(key)).collect();
-            self.metrics.peers_programmed.set(gauge(plan.reached.len() - broken.len()));
-        }
         let reached = plan.reached.len();
+        if let Ok(pass) = &outcome {
+            let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));
+            let failed: BTreeMap<_, _> = pass.failed.iter().filter_map(told).collect();
+            self.metrics.peers_programmed.set(gauge(reached - failed.len()));
+            let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
+            let rejected = rejected.iter().copied().cloned().collect();
+            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected });
+        }
         self.report(Component::Peers, "peers", outcome, |_| {
             let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
             let refused: Vec<String> = rejected.iter().take(TOLD).map(|rejected| words(&rejected)).collect();
@@ -462,32 +471,4 @@ impl Node {
             Err(error) => self.health.bad(Component::Publish, error.to_string()),
         }
     }
-}
-
-/// A lease that no longer fits its network configuration is kept, and so is the configuration it was made under: with the
-/// new one, running pods would lose their masquerade and their networks.
-fn settle_config(new: &Held, old: Option<&Held>) -> Held {
-    let fits = |config: &NetConf| {
-        new.key
-            .subnets()
-            .iter()
-            .all(|(family, subnet)| config.pools.get(family).is_some_and(|pool| pool.leases(*subnet)))
-    };
-    match old {
-        Some(old) if old.key == new.key && !fits(&new.config) => {
-            Held { config: Arc::clone(&old.config), ..new.clone() }
-        }
-        _ => new.clone(),
-    }
-}
-
-/// The cluster's pod networks, IPv4 first.
-fn networks(held: &Held) -> Vec<IpNetwork> {
-    held.config.pools.values().map(Pool::network).collect()
-}
-
-fn words_of(held: &Held) -> String {
-    let subnets: Vec<String> = held.key.subnets().values().map(ToString::to_string).collect();
-    let notice = held.notice.as_ref().map(|notice| format!(" ({notice})")).unwrap_or_default();
-    format!("{}{notice}", subnets.join(" and "))
 }

@@ -11,6 +11,7 @@ use crate::cluster::netconf;
 use crate::overlay::device;
 use crate::overlay::mac::vtep_mac;
 use crate::overlay::uplink::Uplink;
+use crate::serve::document::DeviceStatus;
 
 /// Smallest MTU that pods can live with: that of an IPv6 link (RFC 8200), and what every IPv4 host takes (RFC 791).
 const fn smallest_mtu(family: Family) -> u32 {
@@ -31,6 +32,21 @@ pub(super) struct Vtep {
     pub(super) public_ip: IpAddr,
     /// The device's MAC, which the lease publishes.
     pub(super) mac: MacAddr,
+}
+
+impl Vtep {
+    /// The device as `/status` tells it.
+    pub(super) fn status(&self) -> DeviceStatus {
+        DeviceStatus {
+            name: self.device.name.clone(),
+            vni: self.device.vni,
+            port: self.device.port,
+            mac: self.mac.to_string(),
+            public_ip: self.public_ip,
+            address: self.address,
+            mtu: self.device.mtu.unwrap_or_default(),
+        }
+    }
 }
 
 /// What to make the MAC of.

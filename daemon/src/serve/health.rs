@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 /// Without a pass for so long the agent hangs, and restarting it helps.
 const DEAD_AFTER: Duration = Duration::from_secs(120);
 
@@ -45,6 +47,29 @@ impl Component {
             Self::Services => "services",
         }
     }
+}
+
+/// How a component is, as `/status` tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Condition {
+    /// It is right.
+    Good,
+    /// It waits for something that is not its fault, or has not begun.
+    Waiting,
+    /// It is wrong.
+    Bad,
+}
+
+/// One component with its condition, as `/status` tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentStatus {
+    /// Its name, as in `/readyz`.
+    pub name: String,
+    /// How it is.
+    pub condition: Condition,
+    /// What was found, or why it is not right.
+    pub words: String,
 }
 
 /// The state of one component.
@@ -143,6 +168,22 @@ impl Health {
         inner.was_ready |= now_ready;
         let _ = writeln!(text, "revision {}", inner.revision);
         (now_ready, text)
+    }
+
+    /// All components in their order, and the revision.
+    #[must_use]
+    pub fn components(&self) -> (Vec<ComponentStatus>, u64) {
+        let inner = self.lock();
+        let status = |component: Component| {
+            let (condition, words) = match inner.components.get(&component) {
+                Some(State::Good(words)) => (Condition::Good, words.as_str()),
+                Some(State::Waiting(reason)) => (Condition::Waiting, reason.as_str()),
+                Some(State::Bad(reason)) => (Condition::Bad, reason.as_str()),
+                None => (Condition::Waiting, "not begun"),
+            };
+            ComponentStatus { name: component.name().to_owned(), condition, words: words.to_owned() }
+        };
+        (Component::ALL.into_iter().map(status).collect(), inner.revision)
     }
 
     fn set(&self, component: Component, state: &State) {

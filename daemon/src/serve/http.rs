@@ -5,28 +5,30 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio_util::sync::CancellationToken;
 
 use super::listen::openmetrics;
-use super::{Health, Metrics, Server};
+use super::{Board, Health, Metrics, Server};
 
 #[derive(Debug, Clone)]
 struct Sources {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    board: Arc<Board>,
 }
 
-/// Serves `/healthz`, `/livez`, `/readyz` and `/metrics` until it is dropped.
-pub async fn serve(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metrics>) {
+/// Serves `/healthz`, `/livez`, `/readyz`, `/status` and `/metrics` until it is dropped.
+pub async fn serve(address: SocketAddr, health: Arc<Health>, metrics: Arc<Metrics>, board: Arc<Board>) {
     let router = Router::new()
         .route("/healthz", get(|| async { "weft agent is running\n" }))
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
-        .with_state(Sources { health, metrics });
+        .route("/status", get(status))
+        .with_state(Sources { health, metrics, board });
     let server = Server { what: "health and metrics".to_owned(), address, own_family: false, router, on_failure: None };
     server.run(CancellationToken::new()).await;
 }
@@ -42,6 +44,15 @@ async fn livez(State(sources): State<Sources>) -> impl IntoResponse {
 async fn readyz(State(sources): State<Sources>) -> impl IntoResponse {
     let (ready, text) = sources.health.readiness();
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+}
+
+/// The state of the node as JSON; see [`NodeStatus`](super::document::NodeStatus).
+async fn status(State(sources): State<Sources>) -> impl IntoResponse {
+    let status = sources.board.status(&sources.health, &sources.metrics);
+    match serde_json::to_string(&status) {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], format!("{error}\n")),
+    }
 }
 
 async fn render(State(sources): State<Sources>) -> impl IntoResponse {

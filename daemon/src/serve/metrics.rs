@@ -1,5 +1,6 @@
 //! The agent's metrics, in Prometheus' text format.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,6 +14,9 @@ use prometheus_client::registry::Registry;
 
 use super::ServiceMetrics;
 use crate::cluster::kube::ApiMetrics;
+
+/// The tables of the node's loop.
+const TABLES: [&str; 3] = ["links", "peers", "filter"];
 
 /// Which table a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -121,6 +125,27 @@ impl Metrics {
         self.failures.get_or_create(&TableLabel { table }).set(gauge(objects));
     }
 
+    /// How many objects have been put back since the agent's start, by kind: those of the node's tables, and those of the
+    /// back ends of Services.
+    #[must_use]
+    pub fn repairs_by_kind(&self) -> BTreeMap<String, u64> {
+        let of = |table: &'static str| {
+            let count = self.repairs.get(&TableLabel { table }).map_or(0, |counter| counter.get());
+            (table.to_owned(), count)
+        };
+        TABLES.into_iter().map(of).chain(self.services.repairs_by_kind()).collect()
+    }
+
+    /// How many objects of each table are not as they should be; those tables alone that have some.
+    #[must_use]
+    pub fn failures_by_table(&self) -> BTreeMap<String, i64> {
+        let of = |table: &'static str| {
+            let count = self.failures.get(&TableLabel { table })?.get();
+            (count > 0).then(|| (table.to_owned(), count))
+        };
+        TABLES.into_iter().filter_map(of).collect()
+    }
+
     /// The text that Prometheus reads.
     #[must_use]
     pub fn render(&self) -> String {
@@ -152,6 +177,9 @@ mod tests {
         metrics.wrote("peers", 9);
         metrics.repaired("peers", 1);
         metrics.failed("filter", 0);
+        let repairs: Vec<_> = metrics.repairs_by_kind().into_iter().filter(|(_, count)| *count > 0).collect();
+        assert_eq!(repairs, [("peers".to_owned(), 1)]);
+        assert!(metrics.failures_by_table().is_empty());
         let text = metrics.render();
         for line in [
             "weft_peers 3",

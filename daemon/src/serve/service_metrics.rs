@@ -9,6 +9,9 @@ use prometheus_client::registry::Registry;
 
 use super::proxy::ServingMode;
 
+/// The back ends of Services.
+const BACK_ENDS: [&str; 2] = ["nftables", "ipvs"];
+
 /// Which back end a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BackEndLabel {
@@ -122,6 +125,21 @@ impl ServiceMetrics {
     /// Counts objects of a back end that were put back.
     pub fn repaired(&self, back_end: &'static str, objects: u64) {
         self.repairs.get_or_create(&BackEndLabel { back_end }).inc_by(objects);
+    }
+
+    /// How many objects each back end has put back.
+    pub(super) fn repairs_by_kind(&self) -> impl Iterator<Item = (String, u64)> {
+        BACK_ENDS.into_iter().map(|back_end| {
+            let count = self.repairs.get(&BackEndLabel { back_end }).map_or(0, |counter| counter.get());
+            (back_end.to_owned(), count)
+        })
+    }
+
+    /// The mode in which Services are served; `None` until it is decided, and where weft serves none.
+    #[must_use]
+    pub fn serving(&self) -> Option<&'static str> {
+        let is = |mode: &&'static str| self.mode.get(&ModeLabel { mode }).is_some_and(|gauge| gauge.get() == 1);
+        ServingMode::ALL.into_iter().map(ServingMode::name).find(is)
     }
 
     /// Counts a transaction or batch that the kernel has refused.

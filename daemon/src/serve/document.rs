@@ -1,0 +1,159 @@
+//! What the agent tells at `/status`, as JSON: the words of a protocol between agents and `weft status` of any version.
+//!
+//! A member that an older agent does not send has its default here, and one that a newer agent adds is passed over. Nothing
+//! in it is secret: it says of the node what its annotations, its routes and its metrics say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Serialize};
+
+use super::health::ComponentStatus;
+
+/// The state of a node as its agent sees it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Where its leases and Services come from: `etcd` or `kube`.
+    pub source: String,
+    /// Seconds since its start.
+    pub uptime_seconds: u64,
+    /// Whether its loop turns.
+    pub alive: bool,
+    /// Whether the node takes pods (`/readyz`).
+    pub ready: bool,
+    /// Passes over all tables that have ended.
+    pub revision: u64,
+    /// The components of `/readyz` in their order.
+    pub components: Vec<ComponentStatus>,
+    /// The node's lease, once there is one.
+    pub lease: Option<LeaseStatus>,
+    /// The interface under the overlay, once one is chosen.
+    pub uplink: Option<UplinkStatus>,
+    /// The VXLAN devices, IPv4 first.
+    pub overlay: Vec<DeviceStatus>,
+    /// The other nodes.
+    pub peers: Vec<PeerStatus>,
+    /// Leases that are ignored.
+    pub rejected: Vec<RejectedStatus>,
+    /// Services, if weft serves them on this node.
+    pub services: Option<ServicesStatus>,
+    /// Objects put back since the agent's start, by kind.
+    pub repairs: BTreeMap<String, u64>,
+    /// Objects that are not as they should be, by table.
+    pub failed: BTreeMap<String, i64>,
+    /// Seconds since the store was last read in whole.
+    pub store_age_seconds: f64,
+}
+
+/// A node's lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LeaseStatus {
+    /// The node's subnets, IPv4 first.
+    pub subnets: Vec<IpNetwork>,
+    /// The networks that they are of.
+    pub networks: Vec<IpNetwork>,
+    /// How many subnets are leased.
+    pub used: u64,
+    /// How many there are.
+    pub total: u64,
+    /// Something that someone should see to, although the lease stands.
+    pub notice: Option<String>,
+}
+
+/// The interface under the overlay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UplinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
+/// A VXLAN device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its VXLAN network identifier.
+    pub vni: u32,
+    /// Its UDP port.
+    pub port: u16,
+    /// Its MAC.
+    pub mac: String,
+    /// The address to which other nodes send.
+    pub public_ip: IpAddr,
+    /// Its own address, the first of the node's subnet.
+    pub address: IpAddr,
+    /// Its MTU in bytes; the pods', too.
+    pub mtu: u32,
+}
+
+/// How a peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// Every kernel object is in place.
+    Programmed,
+    /// Some are not.
+    Failed,
+    /// It has nothing that this node could reach it by: another back end or another VNI.
+    Unreached,
+}
+
+/// Another node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeerStatus {
+    /// Its name, if the store tells it; flannel records none in etcd.
+    pub node: Option<String>,
+    /// Its subnets, IPv4 first.
+    pub subnets: Vec<IpNetwork>,
+    /// The addresses to which encapsulated packets are sent, IPv4 first.
+    pub addresses: Vec<IpAddr>,
+    /// How it is.
+    pub state: PeerState,
+    /// What the kernel refuses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A lease that is ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedStatus {
+    /// Its key, or the node's name.
+    pub lease: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServicesStatus {
+    /// `ipvs` or `nftables`.
+    pub mode: String,
+    /// How many are served.
+    pub count: i64,
+    /// Their frontends.
+    pub frontends: i64,
+    /// Their backends, each once for each port.
+    pub backends: i64,
+    /// Frontends that an older Service has.
+    pub conflicts: i64,
+    /// Objects, or parts of them, that are left out because they cannot be right.
+    pub rejected: i64,
+    /// Real servers of IPVS that keep only the connections they have.
+    pub draining: i64,
+    /// Revision of the source up to which everything is in the kernel.
+    pub revision: i64,
+}
