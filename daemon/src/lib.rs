@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod filter;
 pub mod lease;
+pub mod migrate;
 pub mod node;
 pub mod overlay;
 pub mod publish;

@@ -5,6 +5,7 @@ mod cleanup;
 mod export;
 mod lease;
 mod logging;
+mod migrate;
 mod pause;
 mod services;
 mod settings;
@@ -31,6 +32,7 @@ enum Command {
     Lease(lease::LeaseArgs),
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
+    Migrate(migrate::MigrateArgs),
     Pause(pause::PauseArgs),
 }
 
@@ -44,6 +46,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Lease(args) => lease::run(&args),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }
