@@ -116,8 +116,7 @@ pub fn read(bytes: &[u8], network: &str) -> Result<Option<Inherited>, String> {
     let config: Config = serde_json::from_slice(&config).map_err(|error| format!("config: {error}"))?;
     let Some(portmap) = config.plugins.iter().find(|plugin| plugin.kind == "portmap") else { return Ok(None) };
     let mappings = asked.iter().filter(|mapping| mapping.host_port != 0).map(mapping).collect::<Result<Vec<_>, _>>()?;
-    let host_ports =
-        HostPorts { mappings, snat: portmap.snat.unwrap_or(true), masq_all: portmap.masq_all };
+    let host_ports = HostPorts { mappings, snat: portmap.snat.unwrap_or(true), masq_all: portmap.masq_all };
     let is_on_host = |interface: &&Interface| interface.sandbox.as_deref().unwrap_or_default().is_empty();
     let on_host = file.result.interfaces.iter().filter(is_on_host);
     let on_host = on_host.map(|interface| (interface.name.clone(), interface.mac.clone())).collect();

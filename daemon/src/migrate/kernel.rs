@@ -53,8 +53,7 @@ impl Kernel {
     /// What the kernel says; then nothing is known.
     pub fn iptables(&mut self) -> Result<Vec<Found>, Error> {
         let is_iptables = |table: &Table| FAMILIES.contains(&table.family) && IPTABLES.contains(&&*table.name);
-        let tables: Vec<Table> =
-            self.nft.tables()?.into_iter().map(|info| info.table).filter(is_iptables).collect();
+        let tables: Vec<Table> = self.nft.tables()?.into_iter().map(|info| info.table).filter(is_iptables).collect();
         tables.into_iter().map(|table| self.found(table)).collect()
     }
 

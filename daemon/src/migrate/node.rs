@@ -81,7 +81,9 @@ pub fn change_over(options: &NodeOptions, services: Services, report: &mut Repor
 fn step_aside(options: &NodeOptions, report: &mut Report) {
     let files = match conflists::list(&options.conf_dir, &options.network) {
         Ok(files) => files,
-        Err(error) => return report.failed("conflist", &format!("cannot list {}: {error}", options.conf_dir.display())),
+        Err(error) => {
+            return report.failed("conflist", &format!("cannot list {}: {error}", options.conf_dir.display()));
+        }
     };
     let plan = conflists::step_aside(&files);
     for name in &plan.rename {
@@ -150,7 +152,9 @@ fn take_ports(options: &NodeOptions, report: &mut Report) -> Option<BTreeSet<Str
 fn remove(kernel: &mut Kernel, report: &mut Report, step: &str, plan: impl Fn(&rules::Found) -> rules::Removal) {
     match kernel.remove(plan) {
         Ok((0, 0)) => report.nothing(step, "there are none"),
-        Ok((chains, rules)) => report.done(step, &format!("{chains} chains removed, and {rules} rules that led to them")),
+        Ok((chains, rules)) => {
+            report.done(step, &format!("{chains} chains removed, and {rules} rules that led to them"))
+        }
         Err(error) => report.failed(step, &error.to_string()),
     }
 }
@@ -185,11 +189,7 @@ fn remove_kube_proxy(kernel: &mut Kernel, options: &NodeOptions, services: Servi
     }
 }
 
-fn remove_ipvs(
-    options: &NodeOptions,
-    services: Services,
-    report: &mut Report,
-) -> Result<(), weft_netlink::Error> {
+fn remove_ipvs(options: &NodeOptions, services: Services, report: &mut Report) -> Result<(), weft_netlink::Error> {
     const STEP: &str = "kube-proxy's virtual servers";
     let (device, own) = kernel::device()?;
     let ground = Ground {

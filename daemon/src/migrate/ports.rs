@@ -72,7 +72,8 @@ fn alive(found: Inherited, links: &[Link], store: &Path) -> Option<Attachment> {
         named(name).is_some_and(|link| link.kind == LinkKind::Veth && link.mac.map(|mac| mac.to_string()) == *mac)
     };
     let veth = on_host.iter().find(is_its)?.0.clone();
-    let bridge = on_host.iter().find(|(name, _)| named(name).is_some_and(|link| link.kind == LinkKind::Bridge))?.0.clone();
+    let bridge =
+        on_host.iter().find(|(name, _)| named(name).is_some_and(|link| link.kind == LinkKind::Bridge))?.0.clone();
     (attachment.host_interface, attachment.bridge) = (veth, bridge);
     Some(attachment)
 }

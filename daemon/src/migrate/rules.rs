@@ -109,9 +109,10 @@ fn forward_drops(found: &Found) -> bool {
 #[must_use]
 pub fn plugins(found: &Found, network: &str, keep: &BTreeSet<String>) -> Removal {
     let is_theirs = |rule: &RuleInfo| {
-        rule.remark().as_deref().and_then(attachment_of).is_some_and(|(of, container)| {
-            of == network && !keep.contains(container)
-        })
+        rule.remark()
+            .as_deref()
+            .and_then(attachment_of)
+            .is_some_and(|(of, container)| of == network && !keep.contains(container))
     };
     let leads_to_theirs = |rule: &RuleInfo| {
         let chain = rule.leads_to().filter(|chain| chain.starts_with(PLUGINS) && chain != HOST_PORTS);
@@ -173,7 +174,8 @@ mod tests {
         };
         let rule = |(number, text): (usize, &&str)| {
             let (place, target) = text.split_once(" > ").unwrap();
-            let (chain, remark) = place.split_once(" # ").map_or((place, None), |(chain, remark)| (chain, Some(remark)));
+            let (chain, remark) =
+                place.split_once(" # ").map_or((place, None), |(chain, remark)| (chain, Some(remark)));
             RuleInfo {
                 chain: chain.to_owned(),
                 handle: u64::try_from(number).unwrap() + 1,
@@ -205,7 +207,15 @@ mod tests {
     fn kube_proxys_chains_go_and_its_neighbours_stay() {
         let nat = found(
             "nat",
-            &["PREROUTING", "KUBE-SERVICES", "KUBE-SVC-ABC", "KUBE-SEP-ABC", "KUBE-KUBELET-CANARY", "MINE", "KUBE-FIREWALL"],
+            &[
+                "PREROUTING",
+                "KUBE-SERVICES",
+                "KUBE-SVC-ABC",
+                "KUBE-SEP-ABC",
+                "KUBE-KUBELET-CANARY",
+                "MINE",
+                "KUBE-FIREWALL",
+            ],
             &["PREROUTING > KUBE-SERVICES", "KUBE-SERVICES > KUBE-SVC-ABC", "PREROUTING > MINE", "MINE > KUBE-SVC-ABC"],
         );
         let removal = kube_proxy(&nat);
@@ -234,7 +244,14 @@ mod tests {
         let nat = found(
             "nat",
             &[
-                "PREROUTING", "POSTROUTING", "CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-DN-a", "CNI-DN-b", "CNI-DN-c", "CNI-m",
+                "PREROUTING",
+                "POSTROUTING",
+                "CNI-HOSTPORT-DNAT",
+                "CNI-HOSTPORT-MASQ",
+                "CNI-DN-a",
+                "CNI-DN-b",
+                "CNI-DN-c",
+                "CNI-m",
             ],
             &[
                 "PREROUTING > CNI-HOSTPORT-DNAT",

@@ -84,7 +84,13 @@ mod tests {
 
     #[test]
     fn what_kube_proxy_left_is_told_from_what_others_have() {
-        let all = [at("10.96.0.1:443"), at("192.0.2.1:30080"), at("203.0.113.5:80"), at("192.0.2.1:443"), at("192.0.2.9:30080")];
+        let all = [
+            at("10.96.0.1:443"),
+            at("192.0.2.1:30080"),
+            at("203.0.113.5:80"),
+            at("192.0.2.1:443"),
+            at("192.0.2.9:30080"),
+        ];
         let ground = Ground {
             on_device: Some(vec!["10.96.0.1".parse().unwrap(), "203.0.113.5".parse().unwrap()]),
             service_cidrs: vec!["10.96.0.0/12".parse().unwrap()],

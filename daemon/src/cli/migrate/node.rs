@@ -48,7 +48,9 @@ pub(super) fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     let config = AgentConfig::load(&args.flags)?;
     logging::start(&config.settings);
     let options = options(args, &config);
-    let Some(services) = await_readiness(&options, args.wait.unwrap_or_default())? else { return Ok(ExitCode::from(TRY_AGAIN)) };
+    let Some(services) = await_readiness(&options, args.wait.unwrap_or_default())? else {
+        return Ok(ExitCode::from(TRY_AGAIN));
+    };
     let mut report = Report::default();
     change_over(&options, services, &mut report);
     if report.failures() == 0 {
