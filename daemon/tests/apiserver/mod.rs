@@ -109,6 +109,12 @@ impl ApiServer {
         }
     }
 
+    /// A file with an administrator's credentials, for programs that a test starts.
+    #[allow(dead_code, reason = "not every test starts some")]
+    pub(crate) fn kubeconfig(&self) -> String {
+        self.path("kubeconfig")
+    }
+
     /// A client as the agent makes it.
     pub(crate) async fn client(&self) -> Client {
         let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
