@@ -222,5 +222,5 @@ fn services_change_over_from_kube_proxy_with_iptables() {
 
 #[test]
 fn services_change_over_from_kube_proxy_with_nftables() {
-    changes_over_from("nftables", &["table ip kube-proxy", "table ip6 kube-proxy"]);
+    changes_over_from("nftables", &["table ip kube-proxy"]);
 }

@@ -15,10 +15,14 @@ use super::conflists::{self, SAVED};
 use super::daemons;
 use super::kernel::{self, FLANNEL_TABLES, KUBE_PROXY_TABLES, Kernel};
 use super::obstacles::{Obstacle, before_changing_over};
+use super::plan::Step;
 use super::ports;
 use super::report::Report;
 use super::rules;
 use super::virtual_servers::{DEVICE, Ground, left};
+
+/// What makes each step of a node.
+const MIGRATE: &str = "weft migrate node";
 
 /// What is known of the node.
 #[derive(Debug, Clone)]
@@ -76,6 +80,47 @@ pub fn change_over(options: &NodeOptions, services: Services, report: &mut Repor
         remove_kube_proxy(&mut kernel, options, services, report);
     }
     tell_of_legacy(report);
+}
+
+/// What [`change_over`] would find, without changing anything.
+///
+/// # Errors
+/// The first thing that cannot be read.
+pub fn foretell(options: &NodeOptions) -> anyhow::Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let mut step =
+        |count: usize, what: String| steps.push(Step { done: count == 0, what, command: MIGRATE.to_owned() });
+    let aside = conflists::step_aside(&conflists::list(&options.conf_dir, &options.network)?);
+    let first = [aside.rename.as_slice(), &aside.in_the_way].concat();
+    step(first.len(), format!("weft's conflist is the first (before it: {})", words(&first)));
+    let survey = ports::survey(&options.cache_dir, &options.data_dir, &options.network)?;
+    let missing = ports::missing(&survey.pods)?.len() + survey.problems.len();
+    step(
+        missing,
+        format!("host ports of {} pods of portmap's lead by weft's table ({missing} do not)", survey.pods.len()),
+    );
+    let mut kernel = Kernel::open()?;
+    let tables = kernel.iptables()?;
+    let nobody = BTreeSet::new();
+    let mut chains = |whose: &str, plan: &dyn Fn(&rules::Found) -> rules::Removal| {
+        let count = tables.iter().map(|found| plan(found).chains.len()).sum();
+        step(count, format!("no chains of {whose} in iptables' tables ({count} are there)"));
+    };
+    chains("the plugins", &|found| rules::plugins(found, &options.network, &nobody));
+    chains("flannel", &rules::flannel);
+    chains("kube-proxy", &rules::kube_proxy);
+    let named = kernel.tables_named(&[&FLANNEL_TABLES[..], &KUBE_PROXY_TABLES].concat())?;
+    let named: Vec<String> = named.iter().map(ToString::to_string).collect();
+    step(named.len(), format!("no nftables tables of flannel and kube-proxy ({})", words(&named)));
+    let sets = kernel::ip_sets()?.len();
+    step(sets, format!("no IP sets of kube-proxy ({sets} are there)"));
+    let (device, _) = kernel::device()?;
+    step(usize::from(device.is_some()), format!("no {DEVICE}"));
+    Ok(steps)
+}
+
+fn words(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
 fn step_aside(options: &NodeOptions, report: &mut Report) {

@@ -1,6 +1,7 @@
 //! `weft migrate`: the way from flannel and kube-proxy to weft, node by node, and back.
 
 mod back;
+mod cluster;
 mod node;
 
 use std::process::ExitCode;
@@ -15,7 +16,9 @@ use crate::migrate::obstacles::Obstacle;
 /// and says in a line a step what it did. Exit codes: 0 all is done (plan: nothing is in the way), 1 something is left that
 /// its line names, 2 wrong arguments, 75 it is too early (try again later).
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  weft migrate node --wait 10m\n  weft migrate back")]
+#[command(
+    after_help = "Examples:\n  weft migrate plan\n  weft migrate node --wait 10m\n  weft migrate finish --dry-run\n  weft migrate back"
+)]
 pub(super) struct MigrateArgs {
     #[command(subcommand)]
     command: Command,
@@ -23,14 +26,18 @@ pub(super) struct MigrateArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Node(node::NodeArgs),
+    Plan(cluster::PlanArgs),
+    Node(node::ChangeArgs),
     Back(back::BackArgs),
+    Finish(cluster::FinishArgs),
 }
 
 pub(super) fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Plan(args) => cluster::run_plan(args),
         Command::Node(args) => node::run(args),
         Command::Back(args) => back::run(args),
+        Command::Finish(args) => cluster::run_finish(args),
     }
 }
 

@@ -27,13 +27,20 @@ const LOOK: Duration = Duration::from_secs(1);
 /// agent's settings.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  weft migrate node --wait 10m")]
-pub(super) struct NodeArgs {
+pub(super) struct ChangeArgs {
     #[command(flatten)]
-    flags: AgentFlags,
+    node: NodeArgs,
 
     /// How long to wait while it is too early, as 30s or 10m; not at all if not given
     #[arg(long, value_name = "TIME", value_parser = time)]
     wait: Option<Duration>,
+}
+
+/// Where things are on this node.
+#[derive(Debug, Args)]
+pub(super) struct NodeArgs {
+    #[command(flatten)]
+    pub(super) flags: AgentFlags,
 
     /// Directory in which the runtime remembers results of plugins
     #[arg(long, value_name = "DIR", default_value = cache::DIRECTORY)]
@@ -44,10 +51,10 @@ pub(super) struct NodeArgs {
     data_dir: PathBuf,
 }
 
-pub(super) fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
-    let config = AgentConfig::load(&args.flags)?;
+pub(super) fn run(args: &ChangeArgs) -> anyhow::Result<ExitCode> {
+    let config = AgentConfig::load(&args.node.flags)?;
     logging::start(&config.settings);
-    let options = options(args, &config);
+    let options = options(&args.node, &config);
     let Some(services) = await_readiness(&options, args.wait.unwrap_or_default())? else {
         return Ok(ExitCode::from(TRY_AGAIN));
     };
@@ -61,7 +68,7 @@ pub(super) fn run(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn options(args: &NodeArgs, config: &AgentConfig) -> NodeOptions {
+pub(super) fn options(args: &NodeArgs, config: &AgentConfig) -> NodeOptions {
     let settings = &config.settings;
     NodeOptions {
         healthz: settings.healthz_bind,
