@@ -8,6 +8,7 @@ pub mod config;
 pub mod doctor;
 pub mod filter;
 pub mod lease;
+pub mod migrate;
 pub mod node;
 pub mod overlay;
 pub mod publish;

@@ -265,6 +265,25 @@ fn the_role_allows_what_the_agent_does_and_no_more() {
     assert_eq!(binding["spec"], json!({"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}));
 }
 
+#[test]
+fn a_node_is_changed_over_with_one_capability_and_what_it_reads_is_mounted() {
+    let path = folder().join("overlays/migrate-from-flannel/migrate.yaml");
+    let spec = &documents(&fs::read_to_string(path).unwrap())[0]["spec"]["template"]["spec"];
+    assert_eq!((&spec["hostNetwork"], &spec["hostPID"]), (&json!(true), &json!(true)));
+    assert_eq!(spec["automountServiceAccountToken"], false);
+    let container = &spec["initContainers"][0];
+    let context = &container["securityContext"];
+    assert_eq!(context["capabilities"], json!({"drop": ["ALL"], "add": ["NET_ADMIN"]}));
+    assert_eq!((&context["privileged"], &context["readOnlyRootFilesystem"]), (&json!(false), &json!(true)));
+    assert_eq!(strings(&container["args"])[..2], ["migrate", "node"]);
+    let mounts = container["volumeMounts"].as_array().unwrap();
+    let places: Vec<&str> = mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap()).collect();
+    assert_eq!(places, ["/etc/weft", "/etc/cni/net.d", "/var/lib/cni"]);
+    for directory in [weft::migrate::cache::DIRECTORY, weft_cni::formats::host_local::DATA_DIR] {
+        assert!(directory.starts_with("/var/lib/cni/"), "{directory}");
+    }
+}
+
 /// A kubectl: one of `WEFT_PEERS`, else the machine's.
 fn kubectl() -> Option<PathBuf> {
     let peers = std::env::var_os("WEFT_PEERS").map(PathBuf::from);
@@ -286,7 +305,14 @@ fn the_overlays_change_what_they_are_for_and_nothing_else() {
     assert_eq!(*image, format!("localhost/weft:{}", env!("CARGO_PKG_VERSION")), "the version of this workspace");
     assert!(base.iter().all(|it| it["metadata"]["labels"]["app.kubernetes.io/name"] == "weft"));
     for overlay in OVERLAYS {
-        let resources = build(&format!("overlays/{overlay}"));
+        let mut resources = build(&format!("overlays/{overlay}"));
+        if overlay == "migrate-from-flannel" {
+            let place = resources.iter().position(|it| it["metadata"]["name"] == "weft-migrate").unwrap();
+            let migration = resources.remove(place);
+            let spec = &migration["spec"]["template"]["spec"];
+            assert_eq!(spec["nodeSelector"]["weft/agent"], "true");
+            assert!([&spec["initContainers"][0], &spec["containers"][0]].iter().all(|it| it["image"] == *image));
+        }
         let changed: Vec<&str> = base
             .iter()
             .zip(&resources)

@@ -25,6 +25,7 @@ mod error;
 mod frames;
 mod ifreq;
 mod ip_version;
+pub mod ipset;
 pub mod ipvs;
 mod mac;
 pub mod netns;

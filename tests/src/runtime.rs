@@ -6,6 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -77,6 +79,8 @@ struct List {
     name: String,
     version: String,
     plugins: Vec<Map<String, Value>>,
+    /// As it was read.
+    text: Vec<u8>,
 }
 
 impl Runtime {
@@ -94,7 +98,8 @@ impl Runtime {
         let result = previous.context("the conflist holds no plugin")?;
         fs::create_dir_all(&self.cache_dir)?;
         let kept = json!({"kind": "cniCacheV1", "containerId": attachment.container, "ifName": attachment.interface,
-            "networkName": list.name, "netns": attachment.netns, "result": result});
+            "networkName": list.name, "netns": attachment.netns, "config": STANDARD.encode(&list.text),
+            "capabilityArgs": attachment.capabilities, "result": result});
         fs::write(self.cache(&list, attachment), kept.to_string())?;
         Ok(result)
     }
@@ -157,7 +162,7 @@ impl Runtime {
     /// When no plugin of that name is there, or it refuses.
     pub fn add_loopback(&self, attachment: &Attachment) -> Result<()> {
         let plugin = Map::from_iter([("type".to_owned(), json!("loopback"))]);
-        let list = List { name: "cni-loopback".into(), version: "0.3.1".into(), plugins: Vec::new() };
+        let list = List { name: "cni-loopback".into(), version: "0.3.1".into(), plugins: Vec::new(), text: Vec::new() };
         let lo = Attachment { interface: "lo".into(), ..attachment.clone() };
         self.invoke("ADD", &list, &plugin, &lo, None, &[]).map(drop)
     }
@@ -198,11 +203,12 @@ impl Runtime {
         let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|entry| entry.path()).filter(known).collect();
         paths.sort();
         let path = paths.first().with_context(|| format!("no network config found in {}", self.conf_dir.display()))?;
-        let list = serde_json::from_slice(&fs::read(path)?).with_context(|| format!("bad {}", path.display()))?;
-        self.interpret(&list).with_context(|| format!("bad {}", path.display()))
+        let text = fs::read(path)?;
+        let list = serde_json::from_slice(&text).with_context(|| format!("bad {}", path.display()))?;
+        self.interpret(&list, text).with_context(|| format!("bad {}", path.display()))
     }
 
-    fn interpret(&self, list: &Value) -> Result<List> {
+    fn interpret(&self, list: &Value, text: Vec<u8>) -> Result<List> {
         let name = list.get("name").and_then(Value::as_str).context("no name")?.to_owned();
         let plugins = match list.get("plugins") {
             Some(Value::Array(plugins)) => plugins.iter().filter_map(Value::as_object).cloned().collect(),
@@ -218,7 +224,7 @@ impl Runtime {
         };
         let version = self.generation.versions().iter().find(|known| offered.contains(known));
         let version = version.with_context(|| format!("this runtime knows none of {offered:?}"))?;
-        Ok(List { name, version: (*version).to_owned(), plugins })
+        Ok(List { name, version: (*version).to_owned(), plugins, text })
     }
 
     fn cache(&self, list: &List, attachment: &Attachment) -> PathBuf {

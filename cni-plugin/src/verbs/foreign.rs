@@ -20,6 +20,7 @@ use crate::protocol::env::{Call, is_link_name};
 use crate::protocol::json::Json;
 use crate::protocol::previous::Previous;
 use crate::protocol::{CniError, Result};
+use crate::wiring::ports::PortTable;
 use crate::wiring::teardown::delete_all_soon;
 
 /// DEL of a container without record: takes away what the others made for it, if they did.
@@ -32,6 +33,8 @@ pub(super) fn detach(base: &Base, store: &Store, json: &Json, call: &Call) -> Re
         all.iter().filter(|address| address.owner.is(&call.container, &call.interface)).collect();
     if !own.is_empty() {
         let ips: Vec<IpAddr> = own.iter().map(|address| address.ip).collect();
+        // Before the address can be another's.
+        PortTable::default().release_inherited(&call.container, &ips)?;
         remove_on_host(json)?;
         remove_in_container(call, &ips)?;
         store.forget_foreign(&own)?;

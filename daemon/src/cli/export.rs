@@ -39,20 +39,41 @@ pub(super) struct ExportArgs {
     flannel_dir: PathBuf,
 }
 
+/// Where the others look.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) data_dir: PathBuf,
+    pub(super) flannel_dir: PathBuf,
+}
+
+/// What became of an export, in attachments.
+#[derive(Debug)]
+pub(super) struct Exported {
+    pub(super) live: usize,
+    pub(super) refused: usize,
+}
+
 pub(super) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
-    let live = live(&args.cni_state_dir)?;
+    let destination = Destination { data_dir: args.data_dir.clone(), flannel_dir: args.flannel_dir.clone() };
+    let Exported { live, refused } = all(&args.cni_state_dir, &destination)?;
+    println!("exported {} of {live} attachments to {}", live - refused, args.data_dir.display());
+    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Exports all live attachments, and says what cannot be handed over.
+pub(super) fn all(state_dir: &Path, destination: &Destination) -> anyhow::Result<Exported> {
+    let live = live(state_dir)?;
     let mut refused = 0;
     for attachment in &live {
-        if let Err(error) = export(attachment, args) {
+        if let Err(error) = export(attachment, destination) {
             eprintln!("weft export: {error:#}");
             refused += 1;
         }
     }
-    println!("exported {} of {} attachments to {}", live.len() - refused, live.len(), args.data_dir.display());
     if let Some(reminder) = reminder(&live) {
         println!("{reminder}");
     }
-    Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Exported { live: live.len(), refused })
 }
 
 /// What the other plugins will leave behind: they know nothing of host ports and limits.
@@ -104,10 +125,11 @@ fn live(state_dir: &Path) -> anyhow::Result<Vec<Attachment>> {
     Ok(live)
 }
 
-fn export(attachment: &Attachment, args: &ExportArgs) -> anyhow::Result<()> {
+fn export(attachment: &Attachment, destination: &Destination) -> anyhow::Result<()> {
     let identity = &attachment.identity;
     let owner = Owner { container: identity.container.clone(), interface: Some(identity.interface.clone()) };
-    let directory = host_local::directory(&args.data_dir, &identity.network);
+    let Destination { data_dir, flannel_dir } = destination;
+    let directory = host_local::directory(data_dir, &identity.network);
     for ip in &attachment.ips {
         let path = directory.join(ip.address.ip().to_string());
         match fs::read(&path).ok().and_then(|bytes| Owner::parse(&bytes)) {
@@ -118,7 +140,7 @@ fn export(attachment: &Attachment, args: &ExportArgs) -> anyhow::Result<()> {
             None => write(&path, &owner.render())?,
         }
     }
-    write(&args.flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment, &args.data_dir))
+    write(&flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment, data_dir))
 }
 
 /// Durable: the other network's plugins expect of these files that they are there when the node is.

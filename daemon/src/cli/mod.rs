@@ -8,6 +8,7 @@ mod export;
 mod known;
 mod lease;
 mod logging;
+mod migrate;
 mod network;
 mod pause;
 mod services;
@@ -38,6 +39,7 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
+    Migrate(migrate::MigrateArgs),
     Pause(pause::PauseArgs),
 }
 
@@ -53,6 +55,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Doctor(args) => Ok(doctor::run(&args)),
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Migrate(args) => migrate::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }

@@ -22,7 +22,7 @@ pub use keys::Settings;
 pub use load::{AgentConfig, Effective, Origin};
 pub use service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
 pub use types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
-pub use value::Endpoint;
+pub use value::{Endpoint, time};
 
 /// The flags of the commands that run or undo the agent: all keys.
 pub type AgentFlags = Flags<true>;

@@ -170,6 +170,14 @@ impl Scalar for Duration {
     }
 }
 
+/// Reads a time with its unit, as the keys of the configuration take it, for an argument of a command.
+///
+/// # Errors
+/// What would be right.
+pub fn time(text: &str) -> Result<Duration, String> {
+    <Duration as Scalar>::read(text).ok_or_else(|| format!("expected {}", <Duration as Scalar>::EXPECTED))
+}
+
 /// The URL of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint(pub String);

@@ -15,6 +15,7 @@ mod data;
 mod dump;
 mod element;
 pub mod expr;
+mod foreign;
 mod get;
 mod message;
 mod rule;

@@ -10,5 +10,4 @@ mod layout;
 mod table;
 
 pub use layout::TABLE;
-pub(crate) use table::open_loopback;
-pub use table::{Claim, PortTable, Rival};
+pub use table::{Claim, PortTable, Rival, open_loopback};

@@ -209,6 +209,22 @@ impl PortTable {
         owned.iter().try_for_each(|element| self.disown(element))
     }
 
+    /// Takes away what leads to these addresses of a container that has no record, as `weft migrate` took its ports over
+    /// from another plugin.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn release_inherited(&mut self, container: &str, ips: &[IpAddr]) -> Result<(), Error> {
+        let all = match self.strays(|_| false) {
+            Err(error) if error.errno().is_some_and(is_settled) => return Ok(()),
+            all => all?,
+        };
+        // A comment may be too short for all of the container's name.
+        let is_its = |rival: &Rival| !rival.container().is_empty() && container.starts_with(rival.container());
+        let leads_there = |rival: &Rival| ips.iter().any(|ip| leads_to(&rival.element, *ip));
+        all.iter().filter(|rival| is_its(rival) && leads_there(rival)).try_for_each(|rival| self.disown(rival))
+    }
+
     /// Takes away an element that nobody stands behind, and what the sets say of its container.
     ///
     /// # Errors
@@ -369,7 +385,7 @@ fn behind_address(key: &Value, family: IpAddr) -> Value {
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be set.
-pub(crate) fn open_loopback(attachment: &Attachment) -> Result<(), Error> {
+pub fn open_loopback(attachment: &Attachment) -> Result<(), Error> {
     let v4 = IpVersion::V4;
     let is_reached = targets(attachment).any(|(version, _)| version == v4) && mappings(attachment, v4).next().is_some();
     if !attachment.host_ports.snat || !is_reached {

@@ -1,0 +1,289 @@
+//! Which chains in iptables' tables are whose, and what has to go so that they are gone. Pure.
+//!
+//! iptables-nft keeps its tables in nf_tables, as `ip nat` and so on. kube-proxy's chains are told by name from those of
+//! kubelet (`KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`) and of kube-router (`KUBE-ROUTER-…`,
+//! `KUBE-NWPLCY-…`, `KUBE-POD-FW-…`), which stay. The plugins' chains are told by the network and the container that their
+//! rules name, as podman and nerdctl have such chains, too.
+
+use std::collections::BTreeSet;
+
+use weft_netlink::nft::{ChainInfo, Policy, RuleInfo, Table};
+
+/// Chains of kube-proxy, in all of its modes that use iptables (kubernetes/kubernetes, `pkg/proxy/iptables`,
+/// `pkg/proxy/ipvs`, and the two that older kubelets made for it).
+const KUBE_PROXY: [&str; 14] = [
+    "KUBE-SERVICES",
+    "KUBE-EXTERNAL-SERVICES",
+    "KUBE-NODEPORTS",
+    "KUBE-POSTROUTING",
+    "KUBE-FORWARD",
+    "KUBE-PROXY-FIREWALL",
+    "KUBE-PROXY-CANARY",
+    "KUBE-MARK-MASQ",
+    "KUBE-MARK-DROP",
+    "KUBE-NODE-PORT",
+    "KUBE-LOAD-BALANCER",
+    "KUBE-SOURCE-RANGES-FIREWALL",
+    "KUBE-IPVS-FILTER",
+    "KUBE-IPVS-OUT-FILTER",
+];
+/// What the names of its chains of one Service or endpoint begin with.
+const KUBE_PROXY_PARTS: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-"];
+/// flannel's chain of masquerade.
+const FLANNEL_MASQUERADE: &str = "FLANNEL-POSTRTG";
+/// flannel's chain that lets forwarded packets of pods pass.
+const FLANNEL_FORWARD: &str = "FLANNEL-FWD";
+/// The tables in which kube-proxy has chains.
+const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
+/// portmap's chain that leads to those of containers, and the two beside it.
+const HOST_PORTS: &str = "CNI-HOSTPORT-DNAT";
+const HOST_PORTS_BESIDE: [&str; 2] = ["CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"];
+/// What the names of the plugins' chains begin with.
+const PLUGINS: &str = "CNI-";
+
+/// A table of iptables' as it was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// The table.
+    pub table: Table,
+    /// Its chains.
+    pub chains: Vec<ChainInfo>,
+    /// The rules of all of its chains.
+    pub rules: Vec<RuleInfo>,
+}
+
+/// What has to go from one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// The table.
+    pub table: Table,
+    /// Rules by chain and handle; first, as they lead to the chains.
+    pub rules: Vec<(String, u64)>,
+    /// Chains, with the rules in them.
+    pub chains: Vec<String>,
+}
+
+impl Removal {
+    /// Whether nothing has to go.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.chains.is_empty()
+    }
+}
+
+/// kube-proxy's part of a table.
+#[must_use]
+pub fn kube_proxy(found: &Found) -> Removal {
+    let is_its = |name: &str| {
+        let is_part = KUBE_PROXY_PARTS.iter().any(|prefix| name.starts_with(prefix));
+        // In ipvs mode it had a chain of this name here; that in `filter` is kubelet's.
+        let is_of_nat = found.table.name == "nat" && name == "KUBE-FIREWALL";
+        KUBE_PROXY.contains(&name) || is_part || is_of_nat
+    };
+    without(found, |name| TABLES.contains(&found.table.name.as_str()) && is_its(name), |_| false)
+}
+
+/// flannel's part of a table. Where FORWARD drops what nobody accepts, its chain for forwarded packets stays: an accept in
+/// a table of weft's own does not reach there.
+#[must_use]
+pub fn flannel(found: &Found) -> Removal {
+    let keeps = forward_drops(found);
+    without(found, |name| name == FLANNEL_MASQUERADE || (name == FLANNEL_FORWARD && !keeps), |_| false)
+}
+
+/// Whether flannel's chain for forwarded packets is there, and needed.
+#[must_use]
+pub fn needs_flannel_forward(found: &Found) -> bool {
+    forward_drops(found) && found.chains.iter().any(|chain| chain.chain.name == FLANNEL_FORWARD)
+}
+
+fn forward_drops(found: &Found) -> bool {
+    found.table.name == "filter"
+        && found.chains.iter().any(|info| {
+            let policy = info.chain.base.as_ref().map(|base| base.policy);
+            info.chain.name == "FORWARD" && policy == Some(Policy::Drop)
+        })
+}
+
+/// What portmap and the bridge plugin have left in a table for containers of this network, but for those that `keep` names.
+#[must_use]
+pub fn plugins(found: &Found, network: &str, keep: &BTreeSet<String>) -> Removal {
+    let is_theirs = |rule: &RuleInfo| {
+        rule.remark()
+            .as_deref()
+            .and_then(attachment_of)
+            .is_some_and(|(of, container)| of == network && !keep.contains(container))
+    };
+    let leads_to_theirs = |rule: &RuleInfo| {
+        let chain = rule.leads_to().filter(|chain| chain.starts_with(PLUGINS) && chain != HOST_PORTS);
+        chain.filter(|_| is_theirs(rule))
+    };
+    let mut doomed: BTreeSet<String> = found.rules.iter().filter_map(leads_to_theirs).collect();
+    let stays = |rule: &&RuleInfo| rule.chain == HOST_PORTS && !is_theirs(rule);
+    if !found.rules.iter().any(|rule| stays(&rule)) {
+        doomed.extend([HOST_PORTS].into_iter().chain(HOST_PORTS_BESIDE).map(str::to_owned));
+    }
+    without(found, |name| doomed.contains(name), |rule| leads_to_theirs(rule).is_some())
+}
+
+/// The removal of chains, and of the rules elsewhere that lead to them or are `doomed` themselves.
+fn without(found: &Found, is_doomed: impl Fn(&str) -> bool, doomed: impl Fn(&RuleInfo) -> bool) -> Removal {
+    // One of that name that packets enter by itself is nobody's whom we know.
+    let chains: Vec<String> = found
+        .chains
+        .iter()
+        .filter(|info| info.chain.base.is_none() && is_doomed(&info.chain.name))
+        .map(|info| info.chain.name.to_string())
+        .collect();
+    let goes = |name: &str| chains.iter().any(|chain| chain == name);
+    let rules = found
+        .rules
+        .iter()
+        .filter(|rule| !goes(&rule.chain))
+        .filter(|rule| doomed(rule) || rule.leads_to().is_some_and(|chain| goes(&chain)))
+        .map(|rule| (rule.chain.clone(), rule.handle))
+        .collect();
+    Removal { table: found.table.clone(), rules, chains }
+}
+
+/// The network and the container that a rule of portmap's or the bridge plugin's says it is for:
+/// `dnat name: "cbr0" id: "0123…"`.
+fn attachment_of(remark: &str) -> Option<(&str, &str)> {
+    let (_, rest) = remark.split_once("name: \"")?;
+    let (network, rest) = rest.split_once("\" id: \"")?;
+    // Cut off at 255 characters, perhaps within the container's name.
+    Some((network, rest.split('"').next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use weft_netlink::nft::{Chain, ChainKind, Hook, TableFamily};
+
+    use super::*;
+
+    /// A table of chains (base ones in capitals without a dash) and rules `chain > target` or `chain # remark > target`.
+    fn found(table: &str, chains: &[&str], rules: &[&str]) -> Found {
+        let chain = |name: &&str| {
+            let chain = match *name {
+                "FORWARD" | "INPUT" | "PREROUTING" | "POSTROUTING" | "OUTPUT" => {
+                    Chain::base((*name).to_owned(), ChainKind::Filter, Hook::Forward, 0)
+                }
+                name => Chain::regular(name.to_owned()),
+            };
+            ChainInfo { chain, handle: 0 }
+        };
+        let rule = |(number, text): (usize, &&str)| {
+            let (place, target) = text.split_once(" > ").unwrap();
+            let (chain, remark) =
+                place.split_once(" # ").map_or((place, None), |(chain, remark)| (chain, Some(remark)));
+            RuleInfo {
+                chain: chain.to_owned(),
+                handle: u64::try_from(number).unwrap() + 1,
+                comment: remark.map(str::to_owned),
+                expressions: jump(target),
+            }
+        };
+        Found {
+            table: Table::new(TableFamily::Ip, table),
+            chains: chains.iter().map(chain).collect(),
+            rules: rules.iter().enumerate().map(rule).collect(),
+        }
+    }
+
+    /// The bytes of a jump as the kernel writes it: attributes in attributes.
+    fn jump(target: &str) -> Vec<u8> {
+        let attribute = |kind: u16, value: &[u8]| {
+            let length = u16::try_from(value.len() + 4).unwrap();
+            let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            bytes
+        };
+        let verdict = attribute(2, &attribute(2, target.as_bytes()));
+        let data = attribute(2, &verdict);
+        attribute(1, &[attribute(1, b"immediate\0"), attribute(2, &data)].concat())
+    }
+
+    #[test]
+    fn kube_proxys_chains_go_and_its_neighbours_stay() {
+        let nat = found(
+            "nat",
+            &[
+                "PREROUTING",
+                "KUBE-SERVICES",
+                "KUBE-SVC-ABC",
+                "KUBE-SEP-ABC",
+                "KUBE-KUBELET-CANARY",
+                "MINE",
+                "KUBE-FIREWALL",
+            ],
+            &["PREROUTING > KUBE-SERVICES", "KUBE-SERVICES > KUBE-SVC-ABC", "PREROUTING > MINE", "MINE > KUBE-SVC-ABC"],
+        );
+        let removal = kube_proxy(&nat);
+        assert_eq!(removal.chains, ["KUBE-SERVICES", "KUBE-SVC-ABC", "KUBE-SEP-ABC", "KUBE-FIREWALL"]);
+        assert_eq!(removal.rules, [("PREROUTING".to_owned(), 1), ("MINE".to_owned(), 4)]);
+
+        let kept = ["KUBE-FIREWALL", "KUBE-ROUTER-INPUT", "KUBE-NWPLCY-X", "KUBE-POD-FW-X", "KUBE-IPTABLES-HINT"];
+        assert!(kube_proxy(&found("filter", &kept, &["INPUT > KUBE-FIREWALL"])).is_empty());
+        assert!(kube_proxy(&found("other", &["KUBE-SERVICES"], &[])).is_empty());
+    }
+
+    #[test]
+    fn a_chain_for_forwarded_packets_stays_where_it_is_needed() {
+        let filter = found("filter", &["FORWARD", "FLANNEL-FWD"], &["FORWARD > FLANNEL-FWD"]);
+        assert_eq!(flannel(&filter).chains, ["FLANNEL-FWD"]);
+        assert!(!needs_flannel_forward(&filter));
+        let mut dropping = filter;
+        dropping.chains[0].chain.base.as_mut().unwrap().policy = Policy::Drop;
+        assert!(flannel(&dropping).is_empty() && needs_flannel_forward(&dropping));
+        let nat = found("nat", &["POSTROUTING", "FLANNEL-POSTRTG"], &["POSTROUTING > FLANNEL-POSTRTG"]);
+        assert_eq!(flannel(&nat).rules, [("POSTROUTING".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn the_plugins_chains_go_by_network_and_container() {
+        let nat = found(
+            "nat",
+            &[
+                "PREROUTING",
+                "POSTROUTING",
+                "CNI-HOSTPORT-DNAT",
+                "CNI-HOSTPORT-MASQ",
+                "CNI-DN-a",
+                "CNI-DN-b",
+                "CNI-DN-c",
+                "CNI-m",
+            ],
+            &[
+                "PREROUTING > CNI-HOSTPORT-DNAT",
+                r#"CNI-HOSTPORT-DNAT # dnat name: "cbr0" id: "a" > CNI-DN-a"#,
+                r#"CNI-HOSTPORT-DNAT # dnat name: "cbr0" id: "b" > CNI-DN-b"#,
+                r#"CNI-HOSTPORT-DNAT # dnat name: "podman" id: "c" > CNI-DN-c"#,
+                r#"POSTROUTING # name: "cbr0" id: "a" > CNI-m"#,
+                "POSTROUTING > CNI-HOSTPORT-MASQ",
+                "CNI-DN-a > CNI-HOSTPORT-SETMARK",
+            ],
+        );
+        let rule = |chain: &str, handle| (chain.to_owned(), handle);
+        let kept = BTreeSet::from(["b".to_owned()]);
+        let some = plugins(&nat, "cbr0", &kept);
+        assert_eq!(some.chains, ["CNI-DN-a", "CNI-m"]);
+        assert_eq!(some.rules, [rule("CNI-HOSTPORT-DNAT", 2), rule("POSTROUTING", 5)]);
+
+        // Once nobody has ports any more, what is common to all goes, too.
+        let mut alone = nat;
+        alone.rules.retain(|rule| rule.handle != 4);
+        let all = plugins(&alone, "cbr0", &BTreeSet::new());
+        assert_eq!(all.chains, ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-DN-a", "CNI-DN-b", "CNI-m"]);
+        assert_eq!(all.rules, [rule("PREROUTING", 1), rule("POSTROUTING", 5), rule("POSTROUTING", 6)]);
+        assert!(plugins(&found("nat", &["PREROUTING"], &[]), "cbr0", &kept).is_empty());
+    }
+
+    #[test]
+    fn remarks_of_others_name_no_attachment() {
+        assert_eq!(attachment_of(r#"dnat name: "cbr0" id: "abc""#), Some(("cbr0", "abc")));
+        assert_eq!(attachment_of(r#"name: "cbr0" id: "cut"#), Some(("cbr0", "cut")));
+        for other in ["kubernetes service portals", "name: cbr0", r#"name: "x""#] {
+            assert_eq!(attachment_of(other), None, "{other}");
+        }
+    }
+}

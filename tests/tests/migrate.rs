@@ -1,0 +1,295 @@
+//! A node of flannel's plugins changes over to weft with its pods running, and back.
+//!
+//! ```text
+//!   client ── underlay ── node1: eth0, flannel.1, cni0 ── old pods (bridge, host-local, portmap), later pods (weft-cni)
+//! ```
+//!
+//! The plugins are those of Debian's package; flannel's part (device, conflist, rules) is made by hand as flanneld makes it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use weft_tests::lab::{Node, OwnedLab, Spec};
+use weft_tests::netns::{Netns, OwnedNetns};
+use weft_tests::probe::{Answer, Dialogue, Pinger, ProbeServer, Question};
+use weft_tests::process::{self, ProcessId};
+use weft_tests::runtime::{Attachment, Runtime};
+use weft_tests::tool::{self, Output, Stdin};
+use weft_tests::{binaries, skip, wait};
+
+/// Where Debian keeps the plugins that were there before.
+const OTHERS: &str = "/usr/lib/cni";
+/// A network with one subnet in it, so that it is known which one the node gets.
+const ONE_SUBNET: &str =
+    r#"{"Network":"10.244.0.0/16","SubnetMin":"10.244.1.0","SubnetMax":"10.244.1.0","Backend":{"Type":"vxlan"}}"#;
+const FLANNEL_CONFLIST: &str = "10-flannel.conflist";
+
+/// A node that flannel has, with a client outside.
+struct World {
+    lab: OwnedLab,
+    node: Node,
+    client: Netns,
+}
+
+/// A pod with a server on port 80.
+struct Pod {
+    netns: OwnedNetns,
+    attachment: Attachment,
+    ip: IpAddr,
+    _server: ProbeServer,
+}
+
+/// A stand-in for a daemon: a process of its name in the node's namespace.
+struct Daemon(ProcessId);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let mut lab = OwnedLab::bare(Spec::test(1).network(ONE_SUBNET));
+        let name = lab.new_node().unwrap();
+        let (node, client) = (lab.node(&name).unwrap().clone(), lab.outside().unwrap());
+        let world = Self { lab, node, client };
+        world.write_conflist(false);
+        world.ip(&format!(
+            "link add flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning",
+            world.node.v4()
+        ));
+        world.ip("addr add 10.244.1.0/32 dev flannel.1");
+        world.ip("link set flannel.1 up");
+        for rule in [
+            "-t nat -N FLANNEL-POSTRTG",
+            "-t nat -A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE",
+            "-t nat -A POSTROUTING -j FLANNEL-POSTRTG",
+            "-N FLANNEL-FWD",
+            "-A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT",
+            "-A FORWARD -j FLANNEL-FWD",
+            "-t nat -N MINE",
+            "-t nat -A PREROUTING -p udp --dport 9 -j MINE",
+        ] {
+            world.iptables(rule);
+        }
+        world
+    }
+
+    /// What flannel's plugin makes of its configuration. With `masquerade` (flanneld without `--ip-masq`) the bridge plugin
+    /// makes a chain for each pod, which its DEL wants to find.
+    fn write_conflist(&self, masquerade: bool) {
+        let ipam = json!({"type": "host-local", "dataDir": self.node.path("networks"),
+            "ranges": [[{"subnet": "10.244.1.0/24"}]]});
+        let bridge = json!({"type": "bridge", "bridge": "cni0", "isGateway": true, "isDefaultGateway": true,
+            "hairpinMode": true, "mtu": 1450, "ipMasq": masquerade, "ipam": ipam});
+        let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}, "snat": true});
+        let list = json!({"name": "cbr0", "cniVersion": "0.3.1", "plugins": [bridge, portmap]});
+        self.write("net.d/10-flannel.conflist", &list);
+    }
+
+    fn write(&self, name: &str, content: &Value) {
+        let path = self.node.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content.to_string()).unwrap();
+    }
+
+    fn ip(&self, words: &str) {
+        self.node.netns.tool("ip", &words.split(' ').collect::<Vec<_>>()).unwrap();
+    }
+
+    fn iptables(&self, words: &str) -> String {
+        self.node.netns.tool("iptables", &words.split(' ').collect::<Vec<_>>()).unwrap()
+    }
+
+    /// All rules of iptables, in its own words but for the time of day.
+    fn rules(&self) -> String {
+        let all = self.node.netns.tool("iptables-save", &[]).unwrap();
+        all.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The runtime of this node. weft's conflist leaves host-local's directory at its default, which is the machine's; here
+    /// it is read from a copy that names this node's.
+    fn runtime(&self) -> Runtime {
+        let runtime = Runtime { bin_dirs: vec![self.node.path("bin"), OTHERS.into()], ..self.node.runtime() };
+        if self.conflists()[0] == FLANNEL_CONFLIST {
+            return runtime;
+        }
+        let mut conflist: Value = serde_json::from_slice(&fs::read(self.node.conflist()).unwrap()).unwrap();
+        conflist["plugins"][0]["ipam"] = json!({"dataDir": self.node.path("networks")});
+        self.write("net.copy/10-weft.conflist", &conflist);
+        Runtime { conf_dir: self.node.path("net.copy"), ..runtime }
+    }
+
+    /// A pod made by whichever plugins the runtime takes now.
+    fn pod(&self, name: &str, host_port: Option<u16>) -> Pod {
+        let netns = OwnedNetns::bare(format!("{}-{name}", self.node.netns.name()));
+        let mut attachment = Attachment::eth0(name, &netns);
+        if let Some(port) = host_port {
+            let mapping = json!([{"hostPort": port, "containerPort": 80, "protocol": "tcp", "hostIP": ""}]);
+            attachment.capabilities.insert("portMappings".to_owned(), mapping);
+        }
+        let result = self.runtime().add(&attachment).unwrap();
+        let ip = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+        let server = ProbeServer::start(&netns, name, &[80]).unwrap();
+        Pod { netns, attachment, ip, _server: server }
+    }
+
+    fn host_port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.node.v4().into(), port)
+    }
+
+    /// Who answers on a port of the node.
+    fn answers(&self, port: u16) -> Option<String> {
+        let question = Question { limit: Duration::from_secs(1), ..Question::new(self.host_port(port)) };
+        match Dialogue::open_in(&self.client, &question).unwrap().map(|dialogue| dialogue.ask()) {
+            Ok(Answer::Served { by, .. }) => Some(by),
+            _ => None,
+        }
+    }
+
+    fn migrate(&self, verb: &str) -> Output {
+        let mut command = tool::command(binaries::find("weft").unwrap());
+        command.args(["migrate", verb, "--node-name", &self.node.name, "--healthz-bind", "0.0.0.0:8081"]);
+        command.arg("--data-dir").arg(self.node.path("networks"));
+        for (flag, name) in [("--cni-conf-dir", "net.d"), ("--run-dir", "run")] {
+            command.arg(flag).arg(self.node.path(name));
+        }
+        match verb {
+            "node" => command.arg("--cni-cache-dir").arg(self.node.path("results")),
+            _ => command
+                .arg("--cni-state-dir")
+                .arg(self.node.path("cni"))
+                .arg("--flannel-dir")
+                .arg(self.node.path("flannel")),
+        };
+        self.node.netns.run(|| tool::run_with(&mut command, Stdin::Bytes(b""))).unwrap().unwrap()
+    }
+
+    /// As [`Self::migrate`], which has to do all of it.
+    fn migrated(&self, verb: &str) -> String {
+        let output = self.migrate(verb);
+        assert_eq!(output.exit, Some(0), "{}\n{}", output.stdout, output.stderr);
+        output.stdout
+    }
+
+    /// A process of this name in the node's namespace.
+    fn daemon(&self, name: &str) -> Daemon {
+        let program = self.node.path(name);
+        fs::copy("/usr/bin/sleep", &program).unwrap();
+        let mut command = tool::command(&program);
+        command.arg("1000");
+        let log = self.node.path("stand-in.log");
+        Daemon(process::spawn(&self.node.netns, &mut command, &log).unwrap())
+    }
+
+    fn conflists(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.node.path("net.d")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn reservation(&self, pod: &Pod) -> PathBuf {
+        self.node.path("networks/cbr0").join(pod.ip.to_string())
+    }
+
+    /// The elements of the map of host ports, in nft's words; empty where there is no table.
+    fn elements(&self) -> String {
+        self.node.netns.tool("nft", &["list", "map", "inet", "weft-cni", "ports4"]).unwrap_or_default()
+    }
+}
+
+fn others_are_missing() -> bool {
+    !Path::new(OTHERS).join("portmap").is_file()
+}
+
+#[test]
+fn a_node_changes_over_with_its_pods_and_their_host_ports_and_back() {
+    if others_are_missing() {
+        skip!("no containernetworking-plugins on this machine");
+    }
+    let mut world = World::new();
+    let (plain, web) = (world.pod("plain", None), world.pod("web", Some(8080)));
+    world.write_conflist(true);
+    let doomed = world.pod("doomed", Some(8082));
+    world.write_conflist(false);
+    assert_eq!(world.answers(8080).as_deref(), Some("web"));
+    let before = world.rules();
+    assert!(before.contains("CNI-DN-") && before.contains("FLANNEL-POSTRTG"), "{before}");
+
+    // Nothing goes before weft serves.
+    let early = world.migrate("node");
+    assert_eq!(early.exit, Some(75), "{}", early.stderr);
+    assert!(early.stderr.contains("weft's agent does not answer"), "{}", early.stderr);
+    assert_eq!(world.rules(), before);
+
+    let kept = Dialogue::open_in(&world.client, &Question::new(world.host_port(8080))).unwrap().unwrap();
+    let pinger = Pinger::start(&world.node.netns, plain.ip);
+    pinger.let_pass(20).unwrap();
+    world.lab.start_agent("node1").unwrap();
+    world.lab.await_ready("node1").unwrap();
+    // Nor while one of the others runs.
+    let flanneld = world.daemon("flanneld");
+    let early = world.migrate("node");
+    assert!(early.exit == Some(75) && early.stderr.contains("flanneld runs"), "{}", early.stderr);
+    drop(flanneld);
+    let told = world.migrated("node");
+    pinger.let_pass(100).unwrap();
+    let losses = pinger.finish().unwrap();
+    assert!(losses.count() < 200, "more than a second: {losses:?}");
+
+    assert_eq!(world.conflists(), ["10-flannel.conflist.weft-saved", "10-weft.conflist"]);
+    let rules = world.rules();
+    for gone in ["CNI-", "FLANNEL-"] {
+        assert!(!rules.contains(gone), "{gone} in {rules}\n{told}");
+    }
+    assert!(rules.contains("-A PREROUTING -p udp -m udp --dport 9 -j MINE"), "{rules}");
+    assert!(matches!(kept.ask(), Answer::Served { .. }), "the connection through the host port is lost");
+    assert_eq!(world.answers(8080).as_deref(), Some("web"));
+    let again = world.migrated("node");
+    assert!(!again.contains("taken over") && !again.contains("removed,"), "{again}");
+
+    // The next pod is weft's; a port that is taken stays with whom it is.
+    let next = world.pod("next", Some(8090));
+    assert_eq!(world.answers(8090).as_deref(), Some("next"));
+    assert_ne!(next.ip, plain.ip);
+    // What of a pod of the others is left after DEL would lead to whoever gets its address.
+    world.runtime().del(&doomed.attachment).unwrap();
+    assert!(!world.elements().contains(&doomed.ip.to_string()), "{}", world.elements());
+    assert!(!world.reservation(&doomed).exists());
+    assert_eq!(world.answers(8082), None);
+
+    // And back.
+    let early = world.migrate("back");
+    assert!(early.exit == Some(75) && early.stderr.contains("agent runs on this node"), "{}", early.stderr);
+    world.lab.stop_agent("node1").unwrap();
+    let early = world.migrate("back");
+    assert!(early.exit == Some(75) && early.stderr.contains("kube-proxy does not run"), "{}", early.stderr);
+    let _others = [world.daemon("flanneld"), world.daemon("kube-proxy")];
+    let pinger = Pinger::start(&world.node.netns, next.ip);
+    let told = world.migrated("back");
+    pinger.let_pass(100).unwrap();
+    assert!(pinger.finish().unwrap().count() < 200);
+    assert_eq!(world.conflists(), [FLANNEL_CONFLIST]);
+    let tables = world.node.netns.tool("nft", &["list", "tables"]).unwrap();
+    assert!(!tables.lines().any(|line| line == "table inet weft"), "{tables}");
+    assert!(told.contains("next") && world.answers(8090).as_deref() == Some("next"), "{told}");
+    assert!(world.reservation(&next).exists());
+
+    // The others' plugins delete what either has made, and the last run finishes.
+    for pod in [&next, &web, &plain] {
+        world.runtime().del(&pod.attachment).unwrap();
+        let gone = || pod.netns.objects("ip", &["link"]).unwrap().iter().all(|link| link["ifname"] != "eth0");
+        wait::until(Duration::from_secs(5), "eth0 to go", gone).unwrap();
+        assert!(!world.reservation(pod).exists());
+    }
+    let told = world.migrated("back");
+    assert!(told.contains("table inet weft-cni is gone"), "{told}");
+    assert!(world.elements().is_empty());
+}
