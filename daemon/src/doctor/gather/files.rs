@@ -89,7 +89,7 @@ mod tests {
             fs::write(folder.path().join(name), "{}").unwrap();
         }
         assert_eq!(configurations(folder.path()).unwrap(), ["05-a.conf", "10-weft.conflist", "99-z.json"]);
-        assert_eq!(configurations(&folder.path().join("absent")).unwrap(), [String::new(); 0]);
+        assert!(configurations(&folder.path().join("absent")).unwrap().is_empty());
     }
 
     #[test]
