@@ -14,7 +14,8 @@ use std::fs;
 use serde_json::{Value, json};
 use weft_tests::lab::{NETWORK_PREFIX, OwnedLab, Spec};
 use weft_tests::netns::Netns;
-use weft_tests::wait;
+use weft_tests::tool::{self, Stdin};
+use weft_tests::{binaries, wait};
 
 /// What the doctor has said.
 struct Visit {
@@ -131,6 +132,49 @@ fn a_node_that_is_well_gives_no_finding_and_is_left_as_it_was() {
     assert_eq!((text.exit, text.stdout.lines().count()), (Some(0), 1), "{}", text.stdout);
     let wide = lab.weft("node1", "doctor", &["-o", "wide"]).unwrap();
     assert!(wide.stdout.contains("good     path node2:"), "{}", wide.stdout);
+}
+
+#[test]
+fn both_families_are_examined() {
+    let lab = OwnedLab::up(Spec { pods: 0, ..Spec::test(2) }.dual_stack());
+    let names = ["path node2 (IPv4)", "path node2 (IPv6)", "path node2 (IPv4) mtu", "path node2 (IPv6) mtu"];
+    wait::until(wait::patience(std::time::Duration::from_secs(20)), "both ways to node2", || {
+        let good = Visit::of(&lab, "node1").named("good");
+        names.iter().all(|name| good.contains(*name))
+    })
+    .unwrap();
+    let visit = Visit::of(&lab, "node1");
+    visit.assert_problems(&[]);
+    assert_eq!(visit.exit, 0, "{}", visit.text);
+    assert!(visit.named("good").contains("sysctls net.ipv6.conf.all.forwarding"), "{}", visit.text);
+
+    let [chain, rule] =
+        ["chain c { type filter hook input priority 0; }", "rule c meta nfproto ipv6 udp dport 8472 drop"];
+    with_rules(&lab, "node2", "inet fault", &[chain, rule], |visit| visit.assert_problems(&["path node2 (IPv6)"]));
+}
+
+#[test]
+fn the_rights_of_the_agents_pod_are_enough() {
+    let lab = two_nodes();
+    let node = lab.node("node1").unwrap();
+    let mut command = tool::command("setpriv");
+    command.args(["--bounding-set", "-all,+net_admin,+net_raw", "--inh-caps", "-all", "--no-new-privs"]);
+    command.arg(binaries::find("weft").unwrap()).args(["doctor", "-o", "json", "--node-name", "node1"]);
+    command.args(["--etcd-prefix", NETWORK_PREFIX, "--etcd-endpoints", &lab.etcd().unwrap().endpoint()]);
+    for (flag, name) in [
+        ("--subnet-file", "subnet.env"),
+        ("--run-dir", "run"),
+        ("--cni-conf-dir", "net.d"),
+        ("--cni-bin-dir", "bin"),
+        ("--cni-state-dir", "cni"),
+        ("--state-dir", "lib"),
+    ] {
+        command.arg(flag).arg(node.path(name));
+    }
+    let output = node.netns.run(|| tool::run_with(&mut command, Stdin::Bytes(b""))).unwrap().unwrap();
+    assert_eq!(output.exit, Some(0), "{output:?}");
+    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!((&report["problems"], &report["unknown"]), (&json!(0), &json!(0)), "{report}");
 }
 
 #[test]

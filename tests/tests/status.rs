@@ -59,7 +59,11 @@ fn a_cluster_that_is_well_is_shown_whole_and_gives_zero() {
     let (exit, document) = status(&lab, "node1", &[]);
     assert_eq!((exit, &document["verdict"]), (0, &json!("well")), "{document}");
     let own = row(&document, "node1");
-    assert_eq!((&own["own"], &own["ready"], &own["peers"]), (&json!(true), &json!(true), &json!([1, 1])), "{own}");
+    assert_eq!(
+        (&own["own"], &own["ready"], &own["peers"]),
+        (&json!(true), &json!(true), &json!({"programmed": 1, "all": 1})),
+        "{own}"
+    );
     assert_eq!(own["subnets"], json!(lab.node("node1").unwrap().subnets()));
     assert_eq!(own["services"]["mode"], "nftables");
     assert!(own["services"]["revision"].as_i64() > Some(0), "{own}");

@@ -101,26 +101,28 @@ fn reach(peer: &Peer, port: u16) -> Check {
     if peer.reached() {
         return GROUP.good(name, format!("answers at {inner} through the overlay (UDP {port} to {outer} and back)"));
     }
-    let local_rule = format!(
-        "nft list ruleset | grep -n -B3 {port} shows the rule; iptables -I {{chain}} -p udp --dport {port} -j ACCEPT, or firewall-cmd --permanent --add-port={port}/udp && firewall-cmd --reload"
-    );
+    let rule_at = |chain: &str| {
+        format!(
+            "nft list ruleset | grep -n -B3 {port} shows the rule; iptables -I {chain} -p udp --dport {port} -j ACCEPT, or firewall-cmd --permanent --add-port={port}/udp && firewall-cmd --reload"
+        )
+    };
     let underlay = peer.underlay || peer.underlay_tcp == Connect::Answered;
     let (cause, remedy) = match peer.wire {
         Some(Wire { sent: false, .. }) => (
             format!(
                 "packets for {outer} do not leave this machine: a rule at OUTPUT drops UDP {port}, or there is no way to {outer}"
             ),
-            format!("{}; ip route get {outer}", local_rule.replace("{chain}", "OUTPUT")),
+            format!("{}; ip route get {outer}", rule_at("OUTPUT")),
         ),
         Some(Wire { answered: true, .. }) => (
             format!("its answers come in here, and a rule at INPUT of this machine drops UDP {port}"),
-            local_rule.replace("{chain}", "INPUT"),
+            rule_at("INPUT"),
         ),
         Some(Wire { heard: true, .. }) => (
             format!(
                 "we send and it does not answer, though other packets of its overlay come in: ours are lost on the way there, or a firewall on {name} drops UDP {port} from this node"
             ),
-            format!("on {name}: weft doctor, and {}", local_rule.replace("{chain}", "INPUT")),
+            format!("on {name}: weft doctor, and {}", rule_at("INPUT")),
         ),
         _ if underlay => (
             format!(
@@ -128,7 +130,7 @@ fn reach(peer: &Peer, port: u16) -> Check {
             ),
             format!(
                 "allow UDP {port} between all nodes, both ways (security group, NSX, host firewall on {name}: {}); on {name}, tcpdump -ni any udp port {port} and host {outer} shows whether ours arrive, and weft doctor its side of it",
-                local_rule.replace("{chain}", "INPUT")
+                rule_at("INPUT")
             ),
         ),
         _ => (

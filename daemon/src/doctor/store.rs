@@ -59,6 +59,15 @@ pub fn judge(facts: &StoreFacts) -> Vec<Check> {
     checks
 }
 
+/// The check where this program was given another source than the agent: what it would ask is not what the agent asks.
+#[must_use]
+pub fn another_source(agent: &str, given: &str) -> Check {
+    GROUP.unknown(
+        "answers",
+        format!("the agent's source is {agent}, this program was given {given}; give it the agent's settings (--source {agent}, for kube with --kubeconfig), or run it in the agent's pod"),
+    )
+}
+
 /// The end of a token's life (`exp`, RFC 7519), in seconds since 1970; `None` if it is no JWT, or has no end.
 #[must_use]
 pub fn expiry(token: &str) -> Option<i64> {

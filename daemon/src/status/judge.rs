@@ -64,6 +64,15 @@ impl Verdict {
     }
 }
 
+/// The peers of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PeerCount {
+    /// Those that are in its kernel as they should be.
+    pub programmed: usize,
+    /// All.
+    pub all: usize,
+}
+
 /// A line of the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,8 +89,8 @@ pub struct Row {
     pub subnets: Vec<IpNetwork>,
     /// The addresses to which encapsulated packets are sent.
     pub addresses: Vec<IpAddr>,
-    /// Peers that are in its kernel as they should be, and all.
-    pub peers: Option<(usize, usize)>,
+    /// Its peers; nothing if its agent did not say.
+    pub peers: Option<PeerCount>,
     /// Services.
     pub services: Option<ServicesStatus>,
     /// Objects put back, by kind; those kinds alone of which there were some.
@@ -172,9 +181,9 @@ fn row(sighting: &Sighting) -> Row {
         Agent::Silent(reason) => row.unknown = Some(reason.clone()),
         Agent::Answered(status) => {
             row.wrong.extend(wrong(status));
-            let good = status.peers.iter().filter(|peer| peer.state == PeerState::Programmed).count();
+            let programmed = status.peers.iter().filter(|peer| peer.state == PeerState::Programmed).count();
             row.ready = Some(status.ready);
-            row.peers = Some((good, status.peers.len()));
+            row.peers = Some(PeerCount { programmed, all: status.peers.len() });
             row.services.clone_from(&status.services);
             row.repairs = Some(status.repairs.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n)).collect());
             row.version = Some(status.version.clone());
@@ -213,7 +222,7 @@ pub fn wrong(status: &NodeStatus) -> Vec<String> {
     }
     wrong.extend(status.peers.iter().filter_map(unreached));
     wrong.extend(status.rejected.iter().map(|lease| format!("lease {} is ignored: {}", lease.lease, lease.reason)));
-    wrong.extend(status.lease.iter().filter_map(full));
+    wrong.extend(status.lease.iter().filter_map(|lease| full(lease).or_else(|| lease.notice.clone())));
     if let Some(services) = &status.services {
         if services.rejected > 0 {
             wrong.push(format!(
@@ -292,7 +301,7 @@ mod tests {
         assert_eq!(report.verdict, Verdict::Well);
         let names: Vec<_> = report.nodes.iter().map(|row| (row.node.as_deref().unwrap(), row.own)).collect();
         assert_eq!(names, [("n1", true), ("n2", false)]);
-        assert_eq!(report.nodes[0].peers, Some((1, 1)));
+        assert_eq!(report.nodes[0].peers, Some(PeerCount { programmed: 1, all: 1 }));
         assert_eq!(report.nodes[0].repairs, Some([("peers".to_owned(), 3)].into()));
         assert_eq!(report.nodes[1].version, None);
     }

@@ -60,7 +60,7 @@ fn cells(row: &Row, wide: bool) -> Vec<String> {
         told(row.ready.map(|ready| if ready { "yes" } else { "no" }.to_owned())),
         list(&row.subnets),
         list(&row.addresses),
-        told(row.peers.map(|(good, all)| format!("{good}/{all}"))),
+        told(row.peers.map(|peers| format!("{}/{}", peers.programmed, peers.all))),
         told(row.ready.map(|_| services(row.services.as_ref()))),
         told(repairs),
         told(row.version.clone()),

@@ -53,6 +53,11 @@ impl ApiServer {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
+    /// The file with the credentials of an administrator.
+    pub(crate) fn kubeconfig(&self) -> String {
+        self.path("kubeconfig")
+    }
+
     /// The files that a server starts from, and the credentials for a client.
     fn prepare(&self) {
         #[expect(clippy::disallowed_methods, reason = "a test makes a key with the usual tool")]
@@ -73,7 +78,7 @@ impl ApiServer {
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
             "current-context": "x",
         });
-        std::fs::write(self.path("kubeconfig"), kubeconfig.to_string()).unwrap();
+        std::fs::write(self.kubeconfig(), kubeconfig.to_string()).unwrap();
     }
 
     /// Starts the server again with all that it had.
@@ -102,7 +107,7 @@ impl ApiServer {
     }
 
     async fn is_ready(&self) -> bool {
-        let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
+        let options = KubeOptions { kubeconfig: Some(self.kubeconfig().into()), kube_api_server: None };
         // Before it has made its certificate there is nothing to make a client of.
         let Ok(client) = connect(&options).await else { return false };
         for path in ["/readyz", "/api/v1/namespaces/default/services/kubernetes"] {
@@ -158,7 +163,7 @@ impl ApiServer {
 
     /// A client as the agent makes it.
     pub(crate) async fn client(&self) -> Client {
-        let options = KubeOptions { kubeconfig: Some(self.path("kubeconfig").into()), kube_api_server: None };
+        let options = KubeOptions { kubeconfig: Some(self.kubeconfig().into()), kube_api_server: None };
         connect(&options).await.unwrap()
     }
 

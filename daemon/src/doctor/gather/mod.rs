@@ -43,14 +43,14 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     let own = fetch::status(fetch::from_own_node(settings.healthz_bind), LIMIT).await;
     let status: Told<NodeStatus> = own.map(|(status, _)| status).map_err(|error| error.to_string());
     let view = links::View::read(settings.bridge.as_str(), status.as_ref().ok());
-    let store = store::ask(config).await;
+    let (store, clock) = store(config, status.as_ref().ok()).await;
     let peers = path::peers(&view, status.as_ref().ok(), most);
     let (peers, skipped) = match peers {
         Ok((peers, skipped)) => (Ok(path::ask(peers, &view, settings.healthz_bind.port()).await), skipped),
         Err(reason) => (Err(reason), 0),
     };
     let asked = peers.as_deref().unwrap_or_default();
-    let clocks = clocks(store.ahead.clone(), asked, settings.healthz_bind.port()).await;
+    let clocks = clocks(clock, asked, settings.healthz_bind.port()).await;
     let port = view.port().unwrap_or(settings.vxlan_port);
     let networks = networks(&status, config);
 
@@ -70,9 +70,21 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     checks.extend(ways::judge(&PathFacts { peers, port, skipped }));
     checks.extend(cni::judge(&files::cni(settings, status.as_ref().ok())));
     checks.extend(disk::judge(&files::directories(settings)));
-    checks.extend(stores::judge(&store.facts));
+    checks.extend(store);
     checks.extend(clock::judge(&clocks));
     Report::new(settings.node_name.to_string(), checks)
+}
+
+/// The store's checks, and its clock.
+async fn store(config: &AgentConfig, status: Option<&NodeStatus>) -> (Vec<Check>, Told<Ahead>) {
+    let given = config.settings.source.name();
+    match status.map(|status| status.source.as_str()).filter(|source| *source != given) {
+        Some(source) => (vec![stores::another_source(source, given)], Err("the agent has another source".to_owned())),
+        None => {
+            let store::Asked { facts, ahead } = store::ask(config).await;
+            (stores::judge(&facts), ahead)
+        }
+    }
 }
 
 /// The pods' networks, as text: those of the lease, else those of the configuration.
