@@ -10,12 +10,14 @@ use weft_netlink::nft::{Batch, Socket};
 use weft_netlink::{LinkChange, RouteSocket};
 
 use super::conflists;
+use super::kernel;
 use super::ports;
 use super::report::Report;
 use crate::filter::{agent_table, plugin_table};
 use crate::node::{NODE_RECORD, Owned};
 use crate::publish::Places;
 use crate::service::cleanup_ipvs;
+use crate::service::ipvs::forget_record;
 
 /// What is known of the node.
 #[derive(Debug, Clone)]
@@ -62,7 +64,13 @@ pub fn give_pods_back(options: &BackOptions, report: &mut Report) {
 
 /// Takes out of the kernel what weft has there for Services and masquerade. Whoever serves them now has his own.
 pub fn remove_rules(options: &BackOptions, report: &mut Report) {
+    // In ipvs mode kube-proxy found weft's virtual servers and keeps them as its own: to delete them would end its service.
+    let its_own = kernel::device().is_ok_and(|(device, _)| device.is_some());
+    if its_own && let Err(error) = forget_record(&options.run_dir) {
+        return report.failed("virtual servers", &format!("cannot forget which are weft's: {error}"));
+    }
     match cleanup_ipvs(&options.run_dir) {
+        Ok(()) if its_own => report.done("virtual servers", "they are kube-proxy's now; weft's route to them is gone"),
         Ok(()) => report.done("virtual servers", "those of weft's and their route are gone"),
         Err(errors) => errors.iter().for_each(|error| report.failed("virtual servers", &error.to_string())),
     }

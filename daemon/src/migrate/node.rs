@@ -198,7 +198,7 @@ fn remove(kernel: &mut Kernel, report: &mut Report, step: &str, plan: impl Fn(&r
     match kernel.remove(plan) {
         Ok((0, 0)) => report.nothing(step, "there are none"),
         Ok((chains, rules)) => {
-            report.done(step, &format!("{chains} chains removed, and {rules} rules that led to them"))
+            report.done(step, &format!("{chains} chains removed, and {rules} rules that led to them"));
         }
         Err(error) => report.failed(step, &error.to_string()),
     }

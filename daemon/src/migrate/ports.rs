@@ -82,7 +82,7 @@ fn alive(found: Inherited, links: &[Link], store: &Path) -> Option<Attachment> {
 ///
 /// # Errors
 /// What the kernel says.
-pub fn missing<'a>(pods: &'a [Attachment]) -> Result<Vec<&'a Attachment>, Error> {
+pub fn missing(pods: &[Attachment]) -> Result<Vec<&Attachment>, Error> {
     let mut table = PortTable::default();
     let mut missing = Vec::new();
     for pod in pods {

@@ -47,3 +47,14 @@ pub fn has_record(run_dir: &std::path::Path) -> bool {
     // A record that cannot be read is looked into by whoever opens IPVS.
     ownership::Ownership::load(run_dir).map_or(true, |journal| !journal.is_blank())
 }
+
+/// Forgets which virtual servers are ours, for a node on which kube-proxy keeps them from now on.
+///
+/// # Errors
+/// If the record in the run directory is there and cannot be removed.
+pub fn forget_record(run_dir: &std::path::Path) -> std::io::Result<()> {
+    match std::fs::remove_file(run_dir.join(ownership::FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -24,7 +24,8 @@ use weft_netlink::sysctl::Sysctl;
 
 use crate::cluster::services::Protocol;
 
-const FILE: &str = "ipvs.journal";
+/// Name of the journal.
+pub(super) const FILE: &str = "ipvs.journal";
 const MODE: u32 = 0o600;
 const TITLE: &str = "weft-ipvs 1";
 const ADOPTED: &str = "adopted";
