@@ -290,7 +290,8 @@ async fn measure() {
     let scratch = Scratch::new();
     let agent = Agent::start(&scratch, server.kubeconfig().to_str().unwrap());
     let ready = agent.ready().await;
-    println!("ready after {ready:.1?}, {} MiB, at most {} MiB", agent.memory("VmRSS"), agent.memory("VmHWM"));
+    let (processor, memory, peak) = (agent.processor(), agent.memory("VmRSS"), agent.memory("VmHWM"));
+    println!("ready after {ready:.1?} and {processor:.1} s of processor time, {memory} MiB, at most {peak} MiB");
     // What comes once: the last-known file, the lists' leftovers.
     sleep(Duration::from_secs(20)).await;
     let (idle, _) = agent.cost(sleep(Duration::from_secs(30))).await;

@@ -32,6 +32,10 @@ use crate::overlay::{attachments, device, links};
 use crate::reconcile::{Pass, Reconciler};
 use crate::serve::{Component, Health, Metrics, gauge};
 
+/// How many times as long as the comparison of the peers took nothing is compared again, if nobody tells of a change: with
+/// thousands of peers all that the kernel's events do not tell of would else cost more than everything else.
+const PEERS_REST: u32 = 200;
+
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
 
@@ -57,8 +61,19 @@ pub struct Node {
     published: bool,
     /// Objects that this pass has put back.
     repaired: usize,
+    /// The peers were as they should be, and without a change are not compared again before this.
+    peers_rest_until: Option<Instant>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     settled: Option<Settled>,
+}
+
+/// Why there is a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Something has changed: the cluster, the lease, or the kernel has said so.
+    Change,
+    /// Nothing that anybody has told of.
+    Timer,
 }
 
 /// What a pass has come to.
@@ -107,6 +122,7 @@ impl Node {
             config: None,
             published: false,
             repaired: 0,
+            peers_rest_until: None,
             settled: None,
             options,
         })
@@ -118,9 +134,12 @@ impl Node {
     }
 
     /// One pass.
-    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>) -> Passed {
+    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Snapshot>, cause: Cause) -> Passed {
         let started = Instant::now();
         self.repaired = 0;
+        if cause == Cause::Change {
+            self.peers_rest_until = None;
+        }
         self.tell_oddities(snapshot);
         let retry_at = self.stages(lease, snapshot, started).await;
         self.metrics.passes.inc();
@@ -144,7 +163,9 @@ impl Node {
         });
         self.tell_facts(&held, &uplink);
         let filter_retry = self.place_filter(&held, now).await;
+        let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
+            Some(_) if links_are_as_before && self.peers_rest_until.is_some_and(|until| now < until) => None,
             Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
             None => {
                 self.health.waiting(Component::Peers, "the leases of the other nodes have not been read yet");
@@ -370,6 +391,7 @@ impl Node {
             let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
             local.set(family, Some(end));
         }
+        let began = Instant::now();
         let (others, overlapping) = snapshot.peers_of(&held.key);
         let bounds = Bounds { cluster: networks(held) };
         let plan = peers::plan(&local, &bounds, &others);
@@ -382,6 +404,8 @@ impl Node {
         if let Ok(pass) = &outcome {
             let broken: BTreeSet<_> = pass.failed.iter().filter_map(|(key, _)| plan.owners.get(key)).collect();
             self.metrics.peers_programmed.set(gauge(plan.reached.len() - broken.len()));
+            let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
+            self.peers_rest_until = is_quiet.then(|| Instant::now() + began.elapsed() * PEERS_REST);
         }
         let reached = plan.reached.len();
         self.report(Component::Peers, "peers", outcome, |_| {
