@@ -279,17 +279,19 @@ fn five_thousand_nodes_and_ten_thousand_services() {
 async fn measure() {
     let etcd = Etcd::start().await;
     let mut client = etcd.client().await;
+    // It checks at its start, and then only now and then, whether it has given out all service addresses itself.
+    let server = ApiServer::start(&etcd).await.unwrap();
     store(&mut client, (0..NODES).map(|n| (format!("{NODE_KEY}n{n}"), node(n, 0)))).await;
     store(&mut client, (0..SERVICES).map(|n| (format!("/registry/services/specs/default/s{n}"), service(n)))).await;
     store(&mut client, (0..SERVICES).map(|n| (format!("/registry/endpointslices/default/s{n}-1"), slice(n)))).await;
-    let server = ApiServer::start(&etcd).await.unwrap();
     let count = server.ask("GET", "/api/v1/nodes?limit=1", None).await;
-    assert_eq!(count["metadata"]["remainingItemCount"], NODES - 1);
+    assert_eq!(count["items"].as_array().map(Vec::len), Some(1), "{count}");
 
     let scratch = Scratch::new();
     let agent = Agent::start(&scratch, server.kubeconfig().to_str().unwrap());
     let ready = agent.ready().await;
-    println!("ready after {ready:.1?}, {} MiB, at most {} MiB", agent.memory("VmRSS"), agent.memory("VmHWM"));
+    let (processor, memory, peak) = (agent.processor(), agent.memory("VmRSS"), agent.memory("VmHWM"));
+    println!("ready after {ready:.1?} and {processor:.1} s of processor time, {memory} MiB, at most {peak} MiB");
     // What comes once: the last-known file, the lists' leftovers.
     sleep(Duration::from_secs(20)).await;
     let (idle, _) = agent.cost(sleep(Duration::from_secs(30))).await;

@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_netlink::agent::{Event, Monitor};
 
-use super::pass::{Node, Passed};
+use super::pass::{Cause, Node, Passed};
 use super::tables::TablesWatch;
 use crate::cluster::SourceStatus;
 use crate::cluster::model::Snapshot;
@@ -48,12 +48,17 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut patience = Patience::new(inputs.repair_interval / 2);
+    let mut cause = Cause::Change;
     loop {
+        // The timer may have come first, and the change with it.
+        if inputs.lease.has_changed().unwrap_or_default() || inputs.snapshots.has_changed().unwrap_or_default() {
+            cause = Cause::Change;
+        }
         let lease = inputs.lease.borrow_and_update().clone();
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         let stands_in = *inputs.stands_in.borrow();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), stands_in, &health, &metrics);
-        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref()).await;
+        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref(), cause).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
         inputs.tables.seen();
@@ -61,11 +66,14 @@ pub async fn run(
         // What no event tells of is found by the timer: at half the time, so that it is repaired within the whole.
         let timer = now + inputs.repair_interval / 2;
         let due = retry_at.map_or(timer, |retry| retry.min(timer));
-        tokio::select! {
+        cause = tokio::select! {
             () = stop.cancelled() => return,
-            () = something(&mut inputs, &node) => debounce(&mut inputs, &node, patience.wait).await,
-            () = sleep_until(due.into()) => {}
-        }
+            () = something(&mut inputs, &node) => {
+                debounce(&mut inputs, &node, patience.wait).await;
+                Cause::Change
+            }
+            () = sleep_until(due.into()) => Cause::Timer,
+        };
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use weft_netlink::agent::Connection;
@@ -32,6 +32,13 @@ use crate::reconcile::{Pass, Reconciler};
 use crate::serve::document::UplinkStatus;
 use crate::serve::{Board, Component, Health, Metrics, PeersSeen, gauge};
 
+/// How many times as long as the comparison of the peers took nothing is compared again, if nobody tells of a change: with
+/// thousands of peers all that the kernel's events do not tell of would else cost more than everything else.
+const PEERS_REST: u32 = 200;
+
+/// But no longer than this, so that the repair of what no event tells of stays near its time.
+const PEERS_REST_AT_MOST: Duration = Duration::from_secs(8);
+
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
 
@@ -58,8 +65,19 @@ pub struct Node {
     published: bool,
     /// Objects that this pass has put back.
     repaired: usize,
+    /// The peers were as they should be, and without a change are not compared again before this.
+    peers_rest_until: Option<Instant>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     settled: Option<Settled>,
+}
+
+/// Why there is a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Something has changed: the cluster, the lease, or the kernel has said so.
+    Change,
+    /// Nothing that anybody has told of.
+    Timer,
 }
 
 /// What a pass has come to.
@@ -110,6 +128,7 @@ impl Node {
             config: None,
             published: false,
             repaired: 0,
+            peers_rest_until: None,
             settled: None,
             options,
         })
@@ -121,9 +140,12 @@ impl Node {
     }
 
     /// One pass.
-    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>) -> Passed {
+    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, cause: Cause) -> Passed {
         let started = Instant::now();
         self.repaired = 0;
+        if cause == Cause::Change {
+            self.peers_rest_until = None;
+        }
         self.tell_oddities(snapshot);
         let retry_at = self.stages(lease, snapshot, started).await;
         self.metrics.passes.inc();
@@ -149,7 +171,9 @@ impl Node {
         let ends = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
         self.board.node(status_of(&held), ends, vteps.values().map(vtep::Vtep::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
+        let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
+            Some(_) if links_are_as_before && self.peers_rest_until.is_some_and(|until| now < until) => None,
             Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
             None => {
                 self.health.waiting(Component::Peers, "the leases of the other nodes have not been read yet");
@@ -375,6 +399,7 @@ impl Node {
             let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
             local.set(family, Some(end));
         }
+        let began = Instant::now();
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
         let bounds = Bounds { cluster: networks(held) };
         let plan = peers::plan(&local, &bounds, &others);
@@ -384,6 +409,11 @@ impl Node {
         let devices = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
         self.peers.table_mut().set_devices(devices);
         let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
+        if let Ok(pass) = &outcome {
+            let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
+            let rest = (began.elapsed() * PEERS_REST).min(PEERS_REST_AT_MOST);
+            self.peers_rest_until = is_quiet.then(|| Instant::now() + rest);
+        }
         let reached = plan.reached.len();
         if let Ok(pass) = &outcome {
             let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));

@@ -112,7 +112,9 @@ impl<T: Table> Reconciler<T> {
             (None, None) => false,
             (wanted, found) => wanted != found,
         });
-        self.settled.clone_from(desired);
+        if self.settled != *desired {
+            self.settled.clone_from(desired);
+        }
         for (key, reason) in self.failures.reasons() {
             self.settled.remove(key);
             pass.failed.push((key.clone(), reason.to_owned()));

@@ -79,6 +79,7 @@ async fn serve(options: &ProxyOptions, inputs: &mut Inputs, teller: &Teller) {
         listening: Vec::new(),
         next_glance: now + GLANCE,
         next_audit: now + options.repair_interval / 2,
+        uncounted: false,
     };
     this.health_ports(&mut outcome);
     this.count();
@@ -163,6 +164,8 @@ struct Loop<'a> {
     listening: Vec<IpAddr>,
     next_glance: Instant,
     next_audit: Instant,
+    /// Something has changed that was not counted yet.
+    uncounted: bool,
 }
 
 impl Loop<'_> {
@@ -227,6 +230,7 @@ impl Loop<'_> {
         // The first change after a pause is served at once; those that come close behind it share a pass.
         if let Some(arrived) = self.pending.take_if(|_| now >= self.not_before) {
             self.unserved.get_or_insert(arrived);
+            self.uncounted = true;
             let (changes, revision) = self.inputs.store.take();
             self.revision = revision;
             let node = self.inputs.store.node();
@@ -239,10 +243,16 @@ impl Loop<'_> {
             let begin = Instant::now();
             outcome += self.engine.glance();
             self.next_glance = Instant::now() + (begin.elapsed() * LOOKING).max(GLANCE);
-            self.count();
+            if self.uncounted {
+                self.count();
+            }
+            // What drains gets fewer without a change.
+            self.uncounted = self.engine.draining() > 0;
         }
         if now >= self.next_audit {
             outcome += self.engine.audit(now);
+            // Of objects that cannot be used nobody tells.
+            self.uncounted = true;
             self.next_audit = Instant::now() + self.options.repair_interval / 2;
         }
         outcome += self.engine.tick(now);

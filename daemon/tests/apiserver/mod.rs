@@ -100,8 +100,9 @@ impl ApiServer {
         self.process = Some(command.spawn().unwrap());
         let deadline = Instant::now() + START;
         while !self.is_ready().await {
+            let has_ended = self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some());
             let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(Instant::now() < deadline, "the API server does not start: {}", log());
+            assert!(Instant::now() < deadline && !has_ended, "the API server does not start: {}", log());
             sleep(Duration::from_millis(100)).await;
         }
     }
