@@ -1,0 +1,159 @@
+//! What tests run on a cluster: pods that answer who they are, and Services over them.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, LIMIT, PROBE, items};
+use crate::netns::Netns;
+use crate::process::ProcessId;
+use crate::scratch::unique_name;
+use crate::{tool, wait};
+
+/// The port at which pods answer.
+pub const PORT: u16 = 8080;
+
+/// A pod that runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name, which it answers with.
+    pub name: String,
+    /// The name of its node.
+    pub node: String,
+    /// Its address.
+    pub ip: IpAddr,
+    uid: String,
+}
+
+impl Pod {
+    /// Where it answers.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddr {
+        SocketAddr::new(self.ip, PORT)
+    }
+}
+
+/// A container that answers.
+#[must_use]
+pub fn container() -> Value {
+    json!({
+        "name": "probe", "image": PROBE, "imagePullPolicy": "Never", "args": [PORT.to_string()],
+        "ports": [{"containerPort": PORT}],
+        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+    })
+}
+
+/// A Deployment of pods that answer, at most one a node more than on any other.
+#[must_use]
+pub fn deployment(name: &str, replicas: usize) -> Value {
+    let labels = json!({"app": name});
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": labels}}]);
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"containers": [container()], "topologySpreadConstraints": spread, "terminationGracePeriodSeconds": 2},
+        }},
+    })
+}
+
+/// A pod on a certain node.
+#[must_use]
+pub fn pod_on(node: &str, name: &str, container: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 2},
+    })
+}
+
+/// A Service over the pods of a Deployment, at port 80.
+#[must_use]
+pub fn service(name: &str, kind: &str, app: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"type": kind, "selector": {"app": app}, "ports": [{"port": 80, "targetPort": PORT}]},
+    })
+}
+
+/// A pod's network while it is asked from there. The pod may end meanwhile.
+#[derive(Debug)]
+pub struct Inside(Netns);
+
+impl std::ops::Deref for Inside {
+    type Target = Netns;
+    fn deref(&self) -> &Netns {
+        &self.0
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        // Only the name: the pod's processes are not ours to end.
+        let _ = tool::call("ip", &["netns", "delete", self.0.name()]);
+    }
+}
+
+impl Cluster {
+    /// The pods with this label `app`, once so many are ready and no other is left.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn pods(&self, app: &str, count: usize) -> Result<Vec<Pod>> {
+        let pods = wait::until_ok(LIMIT, &format!("{count} pods {app}"), || {
+            let list = self.get(&["pods", "--selector", &format!("app={app}")])?;
+            let ready = items(&list).map(ready).collect::<Result<Vec<_>>>()?;
+            anyhow::ensure!(ready.len() == count, "there are {}", ready.len());
+            Ok(ready)
+        })?;
+        Ok(pods)
+    }
+
+    /// The address of a Service's own.
+    ///
+    /// # Errors
+    /// When there is no such Service.
+    pub fn cluster_ip(&self, service: &str) -> Result<IpAddr> {
+        Ok(text(&self.get(&["service", service])?["spec"]["clusterIP"])?.parse()?)
+    }
+
+    /// Enters a pod's network.
+    ///
+    /// # Errors
+    /// When it has no process any more.
+    pub fn inside(&self, pod: &Pod) -> Result<Inside> {
+        let process = process_of(&pod.uid).with_context(|| format!("{} has no process", pod.name))?;
+        let name = unique_name();
+        tool::call("ip", &["netns", "attach", &name, &process.pid.to_string()])?;
+        Ok(Inside(Netns::named(name)))
+    }
+}
+
+/// A process of a pod: kubelet's groups have the pod's UID in their names.
+fn process_of(uid: &str) -> Option<ProcessId> {
+    let group = format!("pod{uid}");
+    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
+        groups.contains(&group).then(|| ProcessId::of(pid))?
+    })
+}
+
+fn ready(pod: &Value) -> Result<Pod> {
+    let name = text(&pod["metadata"]["name"])?.to_owned();
+    let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let is_ready = conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
+    anyhow::ensure!(is_ready, "{name} is not ready: {}", pod["status"]);
+    anyhow::ensure!(pod["metadata"]["deletionTimestamp"].is_null(), "{name} is going");
+    Ok(Pod {
+        node: text(&pod["spec"]["nodeName"])?.to_owned(),
+        ip: text(&pod["status"]["podIP"])?.parse()?,
+        uid: text(&pod["metadata"]["uid"])?.to_owned(),
+        name,
+    })
+}
+
+fn text(value: &Value) -> Result<&str> {
+    value.as_str().with_context(|| format!("expected a string, found {value}"))
+}
