@@ -30,6 +30,12 @@ sweep() {
         *) "${sudo[@]}" rm -rf "$path" ;;
         esac
     done
+    # Of machines (tests/src/node): control groups of their names.
+    for path in /sys/fs/cgroup/*/wt*x*-n*; do
+        [ -d "$path" ] || continue
+        name=${path##*/wt}
+        [ -d "/proc/${name%%x*}" ] || "${sudo[@]}" find "$path" -depth -type d -exec rmdir {} +
+    done
     "${sudo[@]}" rm -f "$log" "$skips"
 }
 trap sweep EXIT

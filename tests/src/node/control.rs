@@ -42,25 +42,28 @@ impl Control {
         prepare(folder, nodes)?;
         let etcd = Etcd::start(netns, "127.0.0.1:2379".parse()?, &folder.join("etcd"))?;
         let server = api_server(netns, ip, folder)?;
-        let mut this =
-            Self { netns: netns.clone(), ip, folder: folder.to_owned(), etcd, server, others: Vec::new() };
+        let mut this = Self { netns: netns.clone(), ip, folder: folder.to_owned(), etcd, server, others: Vec::new() };
         this.await_ready()?;
-        for (program, further) in [
-            ("kube-controller-manager", CONTROLLERS),
-            ("kube-scheduler", &[] as &[&str]),
-        ] {
-            let kubeconfig = this.kubeconfig(&format!("system:{program}"))?;
+        this.start_others()?;
+        Ok(this)
+    }
+
+    /// Starts the controller manager and the scheduler.
+    fn start_others(&mut self) -> Result<()> {
+        for program in ["kube-controller-manager", "kube-scheduler"] {
             let mut command = tool::command(peers::need(program)?);
-            command.arg("--kubeconfig").arg(&kubeconfig).args(["--leader-elect=false"]).args(further);
+            command.arg("--kubeconfig").arg(self.kubeconfig(&format!("system:{program}"))?).arg("--leader-elect=false");
             if program == "kube-controller-manager" {
+                command.args(["--allocate-node-cidrs", "--use-service-account-credentials"]);
                 command.arg(format!("--cluster-cidr={POD_NETWORK}"));
                 command.arg(format!("--service-cluster-ip-range={SERVICE_NETWORK}"));
-                command.arg("--service-account-private-key-file").arg(folder.join("account.key"));
-                command.arg("--root-ca-file").arg(this.authority());
+                command.arg("--service-account-private-key-file").arg(self.folder.join("account.key"));
+                command.arg("--root-ca-file").arg(self.authority());
             }
-            this.others.push(process::spawn(netns, &mut command, &folder.join(format!("{program}.log")))?);
+            let log = self.folder.join(format!("{program}.log"));
+            self.others.push(process::spawn(&self.netns, &mut command, &log)?);
         }
-        Ok(this)
+        Ok(())
     }
 
     /// Where the API server is.
@@ -111,18 +114,19 @@ impl Control {
         self.netns.command(&mut command)
     }
 
-    /// Kills the API server. The others go on and cannot reach it.
-    pub fn stop_api(&self) {
-        self.server.kill();
+    /// Kills the API server, and with it those that end when they cannot reach it; etcd keeps what it has.
+    pub fn stop(&mut self) {
+        self.others.drain(..).chain([self.server]).for_each(ProcessId::kill);
     }
 
-    /// Starts the API server again.
+    /// Starts again what [`Control::stop`] has ended.
     ///
     /// # Errors
-    /// When it does not get ready.
-    pub fn resume_api(&mut self) -> Result<()> {
+    /// When the API server does not get ready.
+    pub fn resume(&mut self) -> Result<()> {
         self.server = api_server(&self.netns, self.ip, &self.folder)?;
-        self.await_ready()
+        self.await_ready()?;
+        self.start_others()
     }
 
     fn await_ready(&self) -> Result<()> {
@@ -148,13 +152,6 @@ impl Drop for Control {
         }
     }
 }
-
-const CONTROLLERS: &[&str] = &[
-    "--allocate-node-cidrs",
-    "--use-service-account-credentials",
-    // A node that is gone is told soon: the default is most of a minute.
-    "--node-monitor-grace-period=20s",
-];
 
 /// A token that says whose it is: these clusters are reached from their own network only.
 fn token(user: &str) -> String {

@@ -118,6 +118,62 @@ impl Cluster {
         Ok(text(&self.get(&["service", service])?["spec"]["clusterIP"])?.parse()?)
     }
 
+    /// Waits until the DaemonSet weft has a pod on each node, all are of the newest revision and ready.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn await_rollout(&self) -> Result<()> {
+        wait::until_ok(LIMIT, "the DaemonSet's rollout", || {
+            let set = self.get(&["--namespace", "kube-system", "daemonset", "weft"])?;
+            let (status, nodes) = (&set["status"], self.nodes().len());
+            let seen = status["observedGeneration"] == set["metadata"]["generation"];
+            let counts = ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable", "numberReady"];
+            anyhow::ensure!(seen && counts.iter().all(|count| status[count] == nodes), "{status}");
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Waits until a node has as many attachments on record as it has pods with a network of their own, and no other.
+    ///
+    /// # Errors
+    /// When an address is kept for nobody, or a pod has none.
+    pub fn await_no_leak(&self, node: &str) -> Result<()> {
+        wait::until_ok(LIMIT, &format!("only live attachments on {node}"), || {
+            let selector = format!("spec.nodeName={node}");
+            let pods = self.get(&["pods", "--all-namespaces", "--field-selector", &selector])?;
+            let own = |pod: &&Value| pod["spec"]["hostNetwork"] != true;
+            let ips = items(&pods).filter(own).map(|pod| text(&pod["status"]["podIP"]));
+            let ips = ips.collect::<Result<Vec<&str>>>()?;
+            let (records, ports) = (self.records(node)?, self.ports(node)?);
+            let counts = (records.len(), ports.len());
+            anyhow::ensure!(counts == (ips.len(), ips.len()), "records and ports are {counts:?}, pods have {ips:?}");
+            for ip in ips {
+                let known = records.iter().any(|record| record.contains(&format!("\"{ip}/")));
+                anyhow::ensure!(known, "no record has {ip}");
+            }
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// What weft's plugin keeps of its attachments on a node.
+    fn records(&self, node: &str) -> Result<Vec<String>> {
+        let networks = self.node(node).machine.inside("/run/weft/cni")?;
+        let mut records = Vec::new();
+        for network in std::fs::read_dir(networks)?.flatten() {
+            for record in std::fs::read_dir(network.path().join("att")).into_iter().flatten().flatten() {
+                records.push(String::from_utf8_lossy(&std::fs::read(record.path())?).into_owned());
+            }
+        }
+        Ok(records)
+    }
+
+    /// The ports of a node's bridge.
+    fn ports(&self, node: &str) -> Result<Vec<Value>> {
+        self.node(node).machine.netns().objects("ip", &["link", "show", "master", "cni0"])
+    }
+
     /// Enters a pod's network.
     ///
     /// # Errors
