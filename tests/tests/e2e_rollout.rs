@@ -98,7 +98,7 @@ fn rolling_update(cluster: &Cluster, pods: &[Pod]) {
     }
     let image = format!("weft={new}");
     cluster.kubectl(&["--namespace", "kube-system", "set", "image", "daemonset/weft", &image]).unwrap();
-    cluster.await_rollout().unwrap();
+    cluster.await_rollout(cluster.nodes().len()).unwrap();
     askers.iter().for_each(|asker| asker.let_pass(50).unwrap());
     askers.into_iter().for_each(|asker| all_served(&asker.finish().unwrap()));
 }
@@ -135,9 +135,9 @@ fn rollout_services_rolling_update_and_an_outage_of_the_control_plane() {
         skip!("{reason}");
     }
     let mut cluster = Cluster::start(2).unwrap();
-    cluster.install_weft().unwrap();
+    cluster.install_weft("manifests").unwrap();
     cluster.await_ready().unwrap();
-    cluster.await_rollout().unwrap();
+    cluster.await_rollout(cluster.nodes().len()).unwrap();
 
     cluster.apply(&[deployment("web", 4), service("web", "LoadBalancer", "web")]).unwrap();
     let status: Value = json!({"status": {"loadBalancer": {"ingress": [{"ip": BALANCER}]}}});

@@ -148,25 +148,30 @@ impl Cluster {
         Ok(())
     }
 
-    /// Installs weft as its README says: the manifests with what this cluster needs changed by kustomize.
+    /// Installs weft as its README says: a folder of this repository (`manifests`, or one of its overlays), and what this
+    /// cluster needs changed by kustomize.
     ///
     /// # Errors
     /// When the API server refuses them.
-    pub fn install_weft(&self) -> Result<()> {
-        let manifests = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
-        // A resource of kustomize has to be below a relative path.
-        tool::run(tool::command("cp").args(["-r", manifests]).arg(self.scratch.join("manifests")))?;
+    pub fn install_weft(&self, manifests: &str) -> Result<()> {
+        // kustomize takes resources from a relative path only.
+        let copy = self.scratch.join("manifests");
+        if !copy.exists() {
+            let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
+            tool::run(tool::command("cp").args(["-r", source]).arg(&copy))?;
+        }
         let folder = self.scratch.join("overlay");
         fs::create_dir_all(&folder)?;
-        let config = format!(
-            "proxy-mode: auto\nlog-level: info\nkube-api-server: {}\n",
-            self.control.url()
-        );
-        let config = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "weft-config", "namespace": "kube-system"},
-            "data": {"config.yaml": config}});
+        let settings = format!("proxy-mode: auto\nlog-level: info\nkube-api-server: {}\n", self.control.url());
+        let config = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "weft-config", "namespace": "kube-system"},
+            "data": {"config.yaml": settings},
+        });
         fs::write(folder.join("config.json"), config.to_string())?;
-        let kustomization = json!({"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
-            "resources": ["../manifests"], "patches": [{"path": "config.json"}]});
+        let kustomization = json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization",
+            "resources": [format!("../{manifests}")], "patches": [{"path": "config.json"}],
+        });
         fs::write(folder.join("kustomization.yaml"), kustomization.to_string())?;
         self.kubectl(&["apply", "--kustomize", &folder.display().to_string()]).map(drop)
     }

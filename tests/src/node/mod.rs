@@ -9,11 +9,12 @@
 //! ```
 //!
 //! [`machine`] makes the namespaces, [`kubelet`] is what runs in them, [`control`] the control plane, [`cluster`] puts them
-//! together, [`workload`] is what tests run on it. Programs come from [`peers`], images are made by [`image`]; nothing is
+//! together, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces. Programs come from [`peers`], images are made by [`image`]; nothing is
 //! fetched. All of it ends with its owner, also when a test panics, and several can be there at once.
 
 pub mod cluster;
 pub mod control;
+pub mod flannel;
 pub mod image;
 mod kubelet;
 pub mod machine;

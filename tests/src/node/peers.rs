@@ -20,13 +20,16 @@ pub const CLUSTER: [&str; 9] = [
 /// Folders below `WEFT_PEERS` in which programs may lie: its own, those of upstream's archives, CNI plugins.
 const FOLDERS: [&str; 5] = ["", "bin", "kubernetes/bin", "cni", "cni/bin"];
 
+/// Where programs are installed that the search path of a user does not lead to: Debian's CNI plugins among them.
+const INSTALLED: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/lib/cni"];
+
 /// Where a program is.
 #[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     let peers = std::env::var_os("WEFT_PEERS").map(PathBuf::from);
     let given = peers.iter().flat_map(|peers| FOLDERS.map(|folder| peers.join(folder)));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed: Vec<PathBuf> = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]).collect();
+    let installed: Vec<PathBuf> = std::env::split_paths(&path).chain(INSTALLED.map(Into::into)).collect();
     given.chain(installed).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 

@@ -118,14 +118,14 @@ impl Cluster {
         Ok(text(&self.get(&["service", service])?["spec"]["clusterIP"])?.parse()?)
     }
 
-    /// Waits until the DaemonSet weft has a pod on each node, all are of the newest revision and ready.
+    /// Waits until the DaemonSet weft has a pod on so many nodes, all of the newest revision and ready.
     ///
     /// # Errors
     /// When that does not come about.
-    pub fn await_rollout(&self) -> Result<()> {
+    pub fn await_rollout(&self, nodes: usize) -> Result<()> {
         wait::until_ok(LIMIT, "the DaemonSet's rollout", || {
             let set = self.get(&["--namespace", "kube-system", "daemonset", "weft"])?;
-            let (status, nodes) = (&set["status"], self.nodes().len());
+            let status = &set["status"];
             let seen = status["observedGeneration"] == set["metadata"]["generation"];
             let counts = ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable", "numberReady"];
             anyhow::ensure!(seen && counts.iter().all(|count| status[count] == nodes), "{status}");
