@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_tests::netns::Netns;
 use weft_tests::node::cluster::{Cluster, LIMIT, obstacle};
+use weft_tests::node::dns;
+use weft_tests::node::peers;
 use weft_tests::node::workload::{Pod, container, deployment, pod_on, service};
 use weft_tests::probe::{Asker, Outcome, Question, ask};
 use weft_tests::{skip, wait};
@@ -70,6 +72,19 @@ fn host_port(cluster: &Cluster) {
     let target = SocketAddr::new(cluster.node("n1").machine.ip(), 8088);
     served_by(cluster.outside(), target, &door);
     served_by(cluster.node("n2").machine.netns(), target, &door);
+}
+
+/// Names lead to the Service's address, asked from pods of both nodes. Without CoreDNS there is nothing to ask.
+fn names_resolve(cluster: &Cluster, pods: &[Pod]) {
+    let Some(program) = peers::find(dns::PROGRAM) else {
+        return skip::record("the part with names: needs coredns in the folder WEFT_PEERS");
+    };
+    dns::install(cluster, &program).unwrap();
+    let address = cluster.cluster_ip("web").unwrap();
+    for from in pods {
+        let inside = cluster.inside(from).unwrap();
+        assert_eq!(dns::lookup(&inside, "web.default.svc.cluster.local").unwrap(), address, "{from:?}");
+    }
 }
 
 /// What asks all the time: from one node's pod through Services and to the other node's pod, and from outside.
@@ -149,6 +164,7 @@ fn rollout_services_rolling_update_and_an_outage_of_the_control_plane() {
 
     every_way(&cluster, &pods);
     host_port(&cluster);
+    names_resolve(&cluster, &pods);
     rolling_update(&cluster, &pods);
     outage(&mut cluster, &pods);
     for node in ["n1", "n2"] {

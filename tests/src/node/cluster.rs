@@ -1,7 +1,7 @@
 //! A cluster: a control plane, nodes, and weft on them as users install it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -104,6 +104,16 @@ impl Cluster {
         let kubelet = kubelet::kubelet(&machine, &self.credentials(&machine)?)?;
         self.nodes.push(Node { machine, containerd, kubelet });
         Ok(())
+    }
+
+    /// Puts an image of one static program on every node that is there.
+    ///
+    /// # Errors
+    /// When there is no such program, or containerd refuses.
+    pub fn import_image(&self, name: &str, program: &Path) -> Result<()> {
+        let archive = self.scratch.join("image.tar");
+        fs::write(&archive, image::of(name, program)?)?;
+        self.nodes.iter().try_for_each(|node| kubelet::import(&node.machine, &archive))
     }
 
     fn credentials(&self, machine: &Machine) -> Result<PathBuf> {

@@ -14,6 +14,7 @@
 
 pub mod cluster;
 pub mod control;
+pub mod dns;
 pub mod flannel;
 pub mod image;
 mod kubelet;

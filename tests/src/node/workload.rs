@@ -101,8 +101,16 @@ impl Cluster {
     /// # Errors
     /// When that does not come about.
     pub fn pods(&self, app: &str, count: usize) -> Result<Vec<Pod>> {
+        self.pods_in("default", app, count)
+    }
+
+    /// The same in another Kubernetes namespace.
+    ///
+    /// # Errors
+    /// As [`Cluster::pods`].
+    pub fn pods_in(&self, namespace: &str, app: &str, count: usize) -> Result<Vec<Pod>> {
         let pods = wait::until_ok(LIMIT, &format!("{count} pods {app}"), || {
-            let list = self.get(&["pods", "--selector", &format!("app={app}")])?;
+            let list = self.get(&["pods", "--namespace", namespace, "--selector", &format!("app={app}")])?;
             let ready = items(&list).map(ready).collect::<Result<Vec<_>>>()?;
             anyhow::ensure!(ready.len() == count, "there are {}", ready.len());
             Ok(ready)
