@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -72,6 +73,25 @@ fn host_port(cluster: &Cluster) {
     let target = SocketAddr::new(cluster.node("n1").machine.ip(), 8088);
     served_by(cluster.outside(), target, &door);
     served_by(cluster.node("n2").machine.netns(), target, &door);
+}
+
+/// The agent has two capabilities, a filter of system calls, and nothing that it could write but what is mounted for it.
+fn least_privilege(cluster: &Cluster) {
+    for node in ["n1", "n2"] {
+        let process = cluster.agent(node).unwrap();
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid)).unwrap();
+        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        // CAP_NET_ADMIN is bit 12, CAP_NET_RAW bit 13 (capability.h); 2 is a filter (proc(5)).
+        for (name, value) in
+            [("CapEff", "0000000000003000"), ("CapBnd", "0000000000003000"), ("NoNewPrivs", "1"), ("Seccomp", "2")]
+        {
+            assert_eq!(field(name), Some(value), "{name} on {node}");
+        }
+        let mounts = fs::read_to_string(format!("/proc/{}/mounts", process.pid)).unwrap();
+        let options = |line: &str| line.split(' ').nth(3).unwrap().to_owned();
+        let root = mounts.lines().find(|line| line.split(' ').nth(1) == Some("/")).map(options).unwrap();
+        assert!(root.starts_with("ro,"), "{root}");
+    }
 }
 
 /// Names lead to the Service's address, asked from pods of both nodes. Without CoreDNS there is nothing to ask.
@@ -164,6 +184,7 @@ fn rollout_services_rolling_update_and_an_outage_of_the_control_plane() {
 
     every_way(&cluster, &pods);
     host_port(&cluster);
+    least_privilege(&cluster);
     names_resolve(&cluster, &pods);
     rolling_update(&cluster, &pods);
     outage(&mut cluster, &pods);

@@ -142,6 +142,22 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process of weft's agent on a node.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn agent(&self, node: &str) -> Result<ProcessId> {
+        let selector = format!("spec.nodeName={node}");
+        let weft = ["--namespace", "kube-system", "--selector", "app.kubernetes.io/name=weft", "--field-selector"];
+        let pods = self.get(&[&["pods"], weft.as_slice(), &[&selector]].concat())?;
+        let uids = items(&pods).filter_map(|pod| pod["metadata"]["uid"].as_str());
+        let is_agent = |process: &ProcessId| {
+            let words = std::fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+            words.split(|byte| *byte == 0).nth(1) == Some(b"agent")
+        };
+        uids.flat_map(processes_of).find(is_agent).with_context(|| format!("no agent runs on {node}"))
+    }
+
     /// Waits until a node has as many attachments on record as it has pods with a network of their own, and no other.
     ///
     /// # Errors
@@ -187,17 +203,17 @@ impl Cluster {
     /// # Errors
     /// When it has no process any more.
     pub fn inside(&self, pod: &Pod) -> Result<Inside> {
-        let process = process_of(&pod.uid).with_context(|| format!("{} has no process", pod.name))?;
+        let process = processes_of(&pod.uid).next().with_context(|| format!("{} has no process", pod.name))?;
         let name = unique_name();
         tool::call("ip", &["netns", "attach", &name, &process.pid.to_string()])?;
         Ok(Inside(Netns::named(name)))
     }
 }
 
-/// A process of a pod: kubelet's groups have the pod's UID in their names.
-fn process_of(uid: &str) -> Option<ProcessId> {
+/// The processes of a pod: kubelet's groups have the pod's UID in their names.
+fn processes_of(uid: &str) -> impl Iterator<Item = ProcessId> {
     let group = format!("pod{uid}");
-    std::fs::read_dir("/proc").ok()?.flatten().find_map(|entry| {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(move |entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
         groups.contains(&group).then(|| ProcessId::of(pid))?
