@@ -58,8 +58,10 @@ fn flannel_and_weft_are_one_network_and_a_node_changes_over() {
     reaches(&cluster, &ours, &theirs);
     reaches(&cluster, &theirs, &ours);
 
-    let pinger = Pinger::start(&cluster.inside(&ours).unwrap(), theirs.ip);
+    let inside = cluster.inside(&ours).unwrap();
+    let pinger = Pinger::start(&inside, theirs.ip);
     pinger.let_pass(100).unwrap();
+    drop(inside);
     flanneld.kill();
     cluster.kubectl(&["label", "node", "n2", "weft/agent=true"]).unwrap();
     cluster.await_rollout(2).unwrap();

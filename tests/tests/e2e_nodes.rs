@@ -13,7 +13,9 @@ use weft_tests::{skip, wait};
 /// Asks one pod from another all the time.
 fn between(cluster: &Cluster, from: &Pod, to: &Pod) -> Asker {
     let question = Question { limit: Duration::from_secs(10), ..Question::new(to.socket()) };
-    let asker = Asker::start(&cluster.inside(from).unwrap(), question);
+    let inside = cluster.inside(from).unwrap();
+    let asker = Asker::start(&inside, question);
+    // The namespace's name goes with `inside`: it shall have entered it before.
     asker.let_pass(5).unwrap();
     asker
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::dialogue::{Dialogue, Question};
 use super::outcome::Outcome;
@@ -45,11 +45,13 @@ impl Asker {
     /// Waits until so many more questions have had their answer.
     ///
     /// # Errors
-    /// When that takes longer than a question can.
+    /// When it does not get there.
     pub fn let_pass(&self, count: usize) -> Result<()> {
         let goal = self.asked.load(Ordering::Relaxed) + count;
         let limit = Duration::from_secs(60);
-        Ok(wait::until(limit, &format!("{goal} questions"), || self.asked.load(Ordering::Relaxed) >= goal)?)
+        let ended = || self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        wait::until(limit, &format!("{goal} questions"), || ended() || self.asked.load(Ordering::Relaxed) >= goal)?;
+        if ended() { bail!("the asker has ended before its time") } else { Ok(()) }
     }
 
     /// Stops and sums up.
