@@ -19,7 +19,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image lab lab-down test guest lint bench clean setup-%
+.PHONY: help build image lab lab-down test e2e guest lint bench clean setup-%
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -52,6 +52,13 @@ lab-down: setup-build ## remove every trace of the lab: LAB=lab
 
 test: setup-test build ## all tests, in namespaces of their own
 	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
+
+# WEFT_PEERS: a folder with kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl, containerd 2 with ctr and
+# its shim, and what else CONTRIBUTING.md names. What is missing is said, and skipped.
+e2e: setup-test image ## weft on real Kubernetes nodes: WEFT_PEERS=folder, WEFT_E2E_OUTAGE=300 for a longer outage
+	@cargo build --locked --target $(TARGET) --package weft-tests --bin weft-probe
+	@$(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) \
+		tests/run.sh --package weft-tests --test 'e2e_*' -- --test-threads 1
 
 guest: ARGS ?= --package weft-tests --features guest --test 'guest*'
 guest: setup-test ## tests on another kernel: KERNEL=6.1|6.12 ARGS="-p weft-netlink --test nft -- FILTER"

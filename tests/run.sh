@@ -30,6 +30,12 @@ sweep() {
         *) "${sudo[@]}" rm -rf "$path" ;;
         esac
     done
+    # Of machines (tests/src/node): control groups of their names.
+    for path in /sys/fs/cgroup/*/wt*x*-n*; do
+        [ -d "$path" ] || continue
+        name=${path##*/wt}
+        [ -d "/proc/${name%%x*}" ] || "${sudo[@]}" find "$path" -depth -type d -exec rmdir {} +
+    done
     "${sudo[@]}" rm -f "$log" "$skips"
 }
 trap sweep EXIT
@@ -38,10 +44,13 @@ if [ "$(id -u)" != 0 ]; then
     # For the test that asks cargo what the image is made of: root's cargo would fetch everything again.
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=CARGO_HOME,WEFT_BIN_DIR,WEFT_SKIP_LOG,RUST_BACKTRACE"
+    export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=CARGO_HOME,WEFT_BIN_DIR,WEFT_PEERS,WEFT_E2E_OUTAGE,WEFT_SKIP_LOG,RUST_BACKTRACE"
 fi
 
-cargo test --locked --workspace --no-fail-fast "$@" 2>&1 | tee "$log"
+# Features of all packages together are a build of its own: whoever names a package has that alone.
+scope=--workspace
+[ "${1:-}" != --package ] || scope=
+cargo test --locked $scope --no-fail-fast "$@" 2>&1 | tee "$log"
 status=${PIPESTATUS[0]}
 
 # The tests that need another kernel, on each of those that there are. None that passed is a failure, too.

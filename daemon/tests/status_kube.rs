@@ -62,7 +62,7 @@ async fn weft(server: &ApiServer, verb: &'static str, port: u16, args: &'static 
     let kubeconfig = server.kubeconfig();
     let run = move || {
         let mut command = tool::command(env!("CARGO_BIN_EXE_weft"));
-        command.arg(verb).args(["--source", "kube", "--node-name", "n1", "--kubeconfig", &kubeconfig]);
+        command.arg(verb).args(["--source", "kube", "--node-name", "n1", "--kubeconfig"]).arg(&kubeconfig);
         command.args(["--healthz-bind", &format!("127.0.0.1:{port}"), "-o", "json"]).args(args);
         tool::run_with(&mut command, Stdin::Bytes(b"")).unwrap()
     };

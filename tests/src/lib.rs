@@ -27,6 +27,7 @@ pub mod http;
 pub mod kube;
 pub mod lab;
 pub mod netns;
+pub mod node;
 pub mod probe;
 pub mod process;
 pub mod runtime;

@@ -93,6 +93,11 @@ pub fn throughout<E>(span: Duration, mut condition: impl FnMut() -> Result<(), E
     Ok(())
 }
 
+/// Leaves the processor to others between two actions of a load. Not a way to wait for anything.
+pub fn pause(pause: Duration) {
+    rest(pause);
+}
+
 #[expect(clippy::disallowed_methods, reason = "the pause between two looks at a condition; the only one of the tests")]
 fn rest(pause: Duration) {
     std::thread::sleep(pause);

@@ -53,11 +53,6 @@ impl ApiServer {
         self.directory.path().join(name).to_str().unwrap().to_owned()
     }
 
-    /// The file with the credentials of an administrator.
-    pub(crate) fn kubeconfig(&self) -> String {
-        self.path("kubeconfig")
-    }
-
     /// The files that a server starts from, and the credentials for a client.
     fn prepare(&self) {
         #[expect(clippy::disallowed_methods, reason = "a test makes a key with the usual tool")]

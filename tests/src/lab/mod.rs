@@ -11,7 +11,7 @@ mod outside;
 mod services;
 mod spec;
 mod state;
-mod underlay;
+pub(crate) mod underlay;
 mod view;
 
 use std::net::SocketAddr;

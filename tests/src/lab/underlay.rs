@@ -9,23 +9,23 @@ use crate::netns::Netns;
 use crate::tool;
 
 /// The address of the underlay itself: the nodes' default gateway, and etcd's.
-pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
 /// etcd's client port.
 pub(super) const ETCD_PORT: u16 = 2379;
 
 /// Node 1 has .11.
-pub(super) fn node_v4(number: u8) -> Ipv4Addr {
+pub(crate) fn node_v4(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 100, number.saturating_add(10))
 }
 
 /// Node 1 has ::11 in writing, as in v4.
-pub(super) fn node_v6(number: u8) -> Ipv6Addr {
+pub(crate) fn node_v6(number: u8) -> Ipv6Addr {
     let digits = u16::from_str_radix(&number.saturating_add(10).to_string(), 16).unwrap_or_default();
     Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, digits)
 }
 
 /// Makes the segment, unless it is there.
-pub(super) fn ensure(underlay: &Netns) -> Result<()> {
+pub(crate) fn ensure(underlay: &Netns) -> Result<()> {
     Netns::ensure_machine(underlay.name())?;
     if underlay.tool("ip", &["link", "show", "br0"]).is_ok() {
         return Ok(());
@@ -56,7 +56,7 @@ pub(super) fn attach(underlay: &Netns, node: &Node, nodes: u16) -> Result<()> {
 }
 
 /// Gives a machine its `eth0` on the segment, unless it has it.
-pub(super) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ips: [IpAddr; 2]) -> Result<()> {
+pub(crate) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ips: [IpAddr; 2]) -> Result<()> {
     // The last thing that is done below.
     if netns.tool("ip", &["-6", "route", "show", "default"])?.contains("eth0") {
         return Ok(());
@@ -87,7 +87,7 @@ fn introduce(netns: &Netns, node: &Node, nodes: u16) -> Result<()> {
 }
 
 /// The MAC of a node's `eth0`.
-fn mac(number: u8) -> String {
+pub(crate) fn mac(number: u8) -> String {
     format!("02:00:c0:a8:64:{:02x}", number.saturating_add(10))
 }
 

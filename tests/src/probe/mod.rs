@@ -2,6 +2,7 @@
 //!
 //! Everything here sends real packets from inside a namespace; no address is taken on trust.
 
+mod asker;
 mod dialogue;
 mod exchange;
 mod icmp;
@@ -10,6 +11,7 @@ mod pinger;
 mod server;
 mod transport;
 
+pub use asker::Asker;
 pub use dialogue::{Answer, Dialogue, Question};
 pub use exchange::{Transfer, refused_or_accepted, tcp_transfer, udp_echo};
 pub use icmp::{Echoes, ping, sweep};
