@@ -103,7 +103,7 @@ impl ApiServer {
     }
 
     async fn is_ready(&self) -> bool {
-        let options = KubeOptions { kubeconfig: Some(self.kubeconfig().into()), kube_api_server: None };
+        let options = KubeOptions { kubeconfig: Some(self.kubeconfig()), kube_api_server: None };
         // Before it has made its certificate there is nothing to make a client of.
         let Ok(client) = connect(&options).await else { return false };
         for path in ["/readyz", "/api/v1/namespaces/default/services/kubernetes"] {
@@ -159,7 +159,7 @@ impl ApiServer {
 
     /// A client as the agent makes it.
     pub(crate) async fn client(&self) -> Client {
-        let options = KubeOptions { kubeconfig: Some(self.kubeconfig().into()), kube_api_server: None };
+        let options = KubeOptions { kubeconfig: Some(self.kubeconfig()), kube_api_server: None };
         connect(&options).await.unwrap()
     }
 
