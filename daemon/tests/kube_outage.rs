@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 #[expect(dead_code, reason = "these tests take less of it than others do")]
+#[macro_use]
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
@@ -11,7 +12,7 @@ mod etcd;
 use std::time::Duration;
 
 use apiserver::ApiServer;
-use etcd::{Etcd, LIMIT};
+use etcd::LIMIT;
 use kube::Client;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,16 +22,6 @@ use weft::cluster::services::ServicesHandle;
 
 /// How soon a source is to be back once its API server answers: its longest back-off, and what a busy machine adds.
 const BACK: Duration = Duration::from_secs(25);
-
-macro_rules! server {
-    ($etcd:ident) => {{
-        $etcd = Etcd::start().await;
-        match ApiServer::start(&$etcd).await {
-            Some(server) => server,
-            None => weft_tests::skip!("WEFT_PEERS names no folder with a kube-apiserver"),
-        }
-    }};
-}
 
 async fn service(server: &ApiServer, name: &str) {
     let body =

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 #[expect(dead_code, reason = "these tests take less of it than others do")]
+#[macro_use]
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
@@ -10,7 +11,7 @@ mod etcd;
 mod kube_node;
 
 use apiserver::ApiServer;
-use etcd::{Etcd, LIMIT};
+use etcd::LIMIT;
 use kube_node::{Node, flannel, node, own_node};
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -18,17 +19,6 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use weft::cluster::kube::{service_cidrs, services};
 use weft::cluster::services::{ObjectName, ServiceStore, ServicesHandle};
 use weft::lease::LeaseState;
-
-/// Skips aloud if there is no API server to be had.
-macro_rules! server {
-    ($etcd:ident) => {{
-        $etcd = Etcd::start().await;
-        match ApiServer::start(&$etcd).await {
-            Some(server) => server,
-            None => weft_tests::skip!("WEFT_PEERS names no folder with a kube-apiserver"),
-        }
-    }};
-}
 
 async fn service(server: &ApiServer, name: &str, address: &str, labels: Value) {
     let body = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "labels": labels},

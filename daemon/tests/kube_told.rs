@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 #[expect(dead_code, reason = "these tests take less of it than others do")]
+#[macro_use]
 mod apiserver;
 #[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
@@ -12,7 +13,7 @@ mod kube_node;
 use std::time::Duration;
 
 use apiserver::ApiServer;
-use etcd::{Etcd, LIMIT};
+use etcd::LIMIT;
 use kube_node::{Node, event, flannel, node, own_node};
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
@@ -22,17 +23,6 @@ use weft::cluster::kube::{Api, node_path, services};
 use weft::lease::LeaseState;
 
 const OURS: &str = "c6:d2:32:6f:8f:01";
-
-/// Skips aloud if there is no API server to be had.
-macro_rules! server {
-    ($etcd:ident) => {{
-        $etcd = Etcd::start().await;
-        match ApiServer::start(&$etcd).await {
-            Some(server) => server,
-            None => weft_tests::skip!("WEFT_PEERS names no folder with a kube-apiserver"),
-        }
-    }};
-}
 
 #[tokio::test]
 async fn a_pod_network_that_another_node_has_is_told_by_the_younger_one() {

@@ -14,6 +14,19 @@ use weft::cluster::kube::{Api, KubeOptions, connect};
 
 use crate::etcd::{Etcd, free_port};
 
+/// Starts a server over an etcd of its own, or skips the test aloud if there is no server to be had. The etcd is the caller's, so
+/// that it is there as long as the server.
+#[allow(unused_macros, reason = "not every test starts one so")]
+macro_rules! server {
+    ($etcd:ident) => {{
+        $etcd = $crate::etcd::Etcd::start().await;
+        match $crate::apiserver::ApiServer::start(&$etcd).await {
+            Some(server) => server,
+            None => weft_tests::skip!("WEFT_PEERS names no folder with a kube-apiserver"),
+        }
+    }};
+}
+
 /// How long the server may take to start, on a busy machine.
 const START: Duration = Duration::from_secs(240);
 
