@@ -205,6 +205,13 @@ fn t089_the_first_add_of_a_machine_killed_anywhere_does_not_stop_the_next() {
             let story = format!("{kind}: the first ADD killed at {} {}", point.name, point.nth);
             let (host, conf, pod) = virgin();
             let outcome = host.make(&injured(host.call("ADD", &conf, &pod, "eth0"), &point.kill()));
+            if outcome.succeeded() {
+                // Once in a while the list has a call more than are made: then another list must not have it.
+                let (host, conf, pod) = virgin();
+                let again = points(&host, host.call("ADD", &conf, &pod, "eth0"));
+                assert!(!again.contains(&point), "{story}: was not killed: {outcome:?}");
+                continue;
+            }
             assert_eq!(outcome.output.exit, None, "{story}: was not killed: {outcome:?}");
             let next = host.pod();
             let result = host.add(&conf.clone().without("runtimeConfig"), &next).result();
