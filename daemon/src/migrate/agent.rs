@@ -1,8 +1,10 @@
 //! What the agent of this node says of itself, as the answer of its `/readyz`.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
+
+use crate::status::fetch::from_own_node;
 
 /// Longest time that the agent may take; it answers from memory.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -63,20 +65,11 @@ impl AgentState {
 /// Asks the agent, in the network namespace of the calling thread.
 #[must_use]
 pub fn ask(bind: SocketAddr) -> AgentState {
-    match get(reachable(bind)) {
+    let address = from_own_node(bind);
+    match get(address) {
         Ok((status, body)) => AgentState::read(status, &body),
-        Err(error) => AgentState::Absent(format!("{}: {error}", reachable(bind))),
+        Err(error) => AgentState::Absent(format!("{address}: {error}")),
     }
-}
-
-/// An address at which whoever listens there can be asked.
-fn reachable(bind: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = match bind.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, bind.port())
 }
 
 /// HTTP/1.0, so that the answer ends with the connection (RFC 1945).
@@ -121,7 +114,5 @@ mod tests {
     fn answers_that_are_none_are_told() {
         assert_eq!(parse("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"), Some((200, "ok".to_owned())));
         assert_eq!(parse("SSH-2.0\r\n\r\n"), None);
-        let nobody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 1));
-        assert_eq!(reachable(nobody), SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
     }
 }
