@@ -60,7 +60,7 @@ fn forget_all(store: &Store, dead: &mut Vec<Record>) -> Result<(), StoreError> {
 pub struct Swept {
     /// Attachments that were dead and hold nothing any more.
     pub freed: usize,
-    /// Attachments that still have their interface, and will soon have none.
+    /// Attachments that still have something in the kernel, and will soon have nothing.
     pub dying: usize,
 }
 
@@ -76,12 +76,10 @@ pub fn sweep(
     let mut swept = Swept { freed: 0, dying: 0 };
     let mut dead = Vec::new();
     store.visit(|mut record| {
-        if is_dead(&mut record, probe) {
-            // What cannot be undone keeps its address: it may still answer for it.
-            if undo(&record).is_ok() {
-                swept.freed += 1;
-                dead.push(record);
-            }
+        // What cannot be undone keeps its address: it may still answer for it.
+        if is_dead(&mut record, probe) && undo(&record).is_ok() {
+            swept.freed += 1;
+            dead.push(record);
         } else if record.content.as_ref().is_ok_and(is_dying) {
             swept.dying += 1;
         }
