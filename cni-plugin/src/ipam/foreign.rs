@@ -6,9 +6,9 @@
 //! no addresses left. Files from before the boot stand for containers that ended with it.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::lock;
 use super::store::{StoreError, wrong};
+use crate::formats::files::Durability;
 use crate::formats::host_local::{self, Owner};
 
 /// A file of host-local's that names an owner.
@@ -88,6 +89,38 @@ impl HostLocal {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(wrong("remove", &path)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Makes a reservation as host-local would, under its own lock; returns whose the address is if it is another's. What a
+    /// container of an earlier boot has left stands for nobody.
+    pub(super) fn reserve(
+        &self,
+        ip: IpAddr,
+        owner: &Owner,
+        durability: Durability,
+    ) -> Result<Option<Owner>, StoreError> {
+        fs::create_dir_all(&self.directory).map_err(wrong("create", &self.directory))?;
+        let lock = self.directory.join(host_local::LOCK);
+        File::options().write(true).create(true).truncate(false).open(&lock).map_err(wrong("create", &lock))?;
+        let _lock = self.lock()?;
+        let path = self.path(ip);
+        match read(ip, &path) {
+            Some(found) if found.owner == *owner => return Ok(None),
+            Some(found) if is_live(&path, booted()) => return Ok(Some(found.owner)),
+            _ => {}
+        }
+        let write = || -> io::Result<()> {
+            // In place: a name that begins with a dot would be a file of host-local's, too.
+            let mut options = File::options();
+            let mut file = options.write(true).create(true).truncate(true).mode(host_local::MODE).open(&path)?;
+            file.write_all(owner.render().as_bytes())?;
+            if durability == Durability::Durable {
+                file.sync_all()?;
+                File::open(&self.directory)?.sync_all()?;
+            }
+            Ok(())
+        };
+        write().map(|()| None).map_err(wrong("write", &path))
     }
 
     /// A store without a lock is nobody's at the moment.
