@@ -63,14 +63,14 @@ impl AgentState {
 /// Asks the agent, in the network namespace of the calling thread.
 #[must_use]
 pub fn ask(bind: SocketAddr) -> AgentState {
-    match get(reachable(bind)) {
+    match get(reachable(bind), "/readyz") {
         Ok((status, body)) => AgentState::read(status, &body),
         Err(error) => AgentState::Absent(format!("{}: {error}", reachable(bind))),
     }
 }
 
 /// An address at which whoever listens there can be asked.
-fn reachable(bind: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(bind: SocketAddr) -> SocketAddr {
     let ip: IpAddr = match bind.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -80,11 +80,11 @@ fn reachable(bind: SocketAddr) -> SocketAddr {
 }
 
 /// HTTP/1.0, so that the answer ends with the connection (RFC 1945).
-fn get(address: SocketAddr) -> io::Result<(u16, String)> {
+pub(super) fn get(address: SocketAddr, path: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
     stream.set_read_timeout(Some(LIMIT))?;
     stream.set_write_timeout(Some(LIMIT))?;
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.take(MAX_LENGTH).read_to_string(&mut answer)?;
     parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
