@@ -16,7 +16,6 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::lock;
 use super::store::{StoreError, wrong};
-use crate::formats::files::Durability;
 use crate::formats::host_local::{self, Owner};
 
 /// A file of host-local's that names an owner.
@@ -93,12 +92,7 @@ impl HostLocal {
 
     /// Makes a reservation as host-local would, under its own lock; returns whose the address is if it is another's. What a
     /// container of an earlier boot has left stands for nobody.
-    pub(super) fn reserve(
-        &self,
-        ip: IpAddr,
-        owner: &Owner,
-        durability: Durability,
-    ) -> Result<Option<Owner>, StoreError> {
+    pub(super) fn reserve(&self, ip: IpAddr, owner: &Owner) -> Result<Option<Owner>, StoreError> {
         fs::create_dir_all(&self.directory).map_err(wrong("create", &self.directory))?;
         let lock = self.directory.join(host_local::LOCK);
         File::options().write(true).create(true).truncate(false).open(&lock).map_err(wrong("create", &lock))?;
@@ -109,18 +103,26 @@ impl HostLocal {
             Some(found) if is_live(&path, booted()) => return Ok(Some(found.owner)),
             _ => {}
         }
-        let write = || -> io::Result<()> {
-            // In place: a name that begins with a dot would be a file of host-local's, too.
-            let mut options = File::options();
-            let mut file = options.write(true).create(true).truncate(true).mode(host_local::MODE).open(&path)?;
-            file.write_all(owner.render().as_bytes())?;
-            if durability == Durability::Durable {
-                file.sync_all()?;
-                File::open(&self.directory)?.sync_all()?;
+        // In place: host-local would see a temporary file, too.
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).mode(host_local::MODE).open(&path);
+        let written = file.and_then(|mut file| file.write_all(owner.render().as_bytes()));
+        written.map(|()| None).map_err(wrong("write", &path))
+    }
+
+    /// Sees to it that the reservations of these addresses outlast a power failure. One that is gone again is no error.
+    pub(super) fn sync(&self, ips: &[IpAddr]) -> Result<(), StoreError> {
+        if ips.is_empty() {
+            return Ok(());
+        }
+        for path in ips.iter().map(|ip| self.path(*ip)) {
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong("sync", &path)(error)),
+                _ => {}
             }
-            Ok(())
-        };
-        write().map(|()| None).map_err(wrong("write", &path))
+        }
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(wrong("sync", &self.directory))
     }
 
     /// A store without a lock is nobody's at the moment.

@@ -10,7 +10,6 @@ use std::net::IpAddr;
 use super::allocator::AllocateError;
 use super::store::{Store, StoreError, wrong};
 use crate::formats::attachment::{self, Attachment};
-use crate::formats::files::Durability;
 use crate::formats::host_local::Owner;
 
 /// An address that host-local has given to another container.
@@ -31,18 +30,22 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what was reserved before stays so.
     pub fn hand_over(&self, wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Refused>, StoreError> {
-        let _lock = self.lock()?;
+        let lock = self.lock()?;
         let marker = self.directory.join(attachment::HANDOVER);
         File::create(&marker).map_err(wrong("create", &marker))?;
-        let mut refused = Vec::new();
+        let (mut refused, mut reserved) = (Vec::new(), Vec::new());
         self.visit(|record| {
             let Ok(attachment) = &record.content else { return Ok(()) };
             for ip in attachment.ips.iter().map(|ip| ip.address.ip()).filter(|_| wanted(attachment)) {
-                let owner = self.host_local.reserve(ip, &owner_of(attachment), Durability::Durable)?;
+                let owner = self.host_local.reserve(ip, &owner_of(attachment))?;
+                reserved.push(ip);
                 refused.extend(owner.map(|owner| Refused { ip, attachment: attachment.clone(), owner }));
             }
             Ok(())
         })?;
+        // ADD waits for the lock, and need not wait for the disk.
+        drop(lock);
+        self.host_local.sync(&reserved)?;
         Ok(refused)
     }
 
@@ -58,7 +61,7 @@ impl Store {
         }
         for ip in attachment.ips.iter().map(|ip| ip.address.ip()) {
             // An ADD of its own was faster.
-            if self.host_local.reserve(ip, &owner_of(attachment), Durability::UntilReboot)?.is_some() {
+            if self.host_local.reserve(ip, &owner_of(attachment))?.is_some() {
                 self.release_there(attachment)?;
                 return Err(AllocateError::InUse { ip }.into());
             }
