@@ -108,7 +108,10 @@ async fn a_cluster_is_planned_and_finished_and_finished_again() {
     assert_eq!(first["cluster"]["apiServer"], "https://192.0.2.10:6443");
     assert_eq!(first["cluster"]["nodes"][0]["kubeProxy"], true);
     let text = cluster.migrate(&["plan", "--node-name", "x"]).stdout;
-    assert!(text.contains("kubectl label node n1 weft/agent=true") && text.contains("iptables mode"), "{text}");
+    assert!(
+        text.contains("kubectl label --overwrite node n1 weft/agent=true") && text.contains("iptables mode"),
+        "{text}"
+    );
     let early = cluster.migrate(&["finish"]);
     assert!(early.exit == Some(1) && early.stderr.contains("node n1 is not weft's"), "{}", early.stderr);
 
@@ -138,9 +141,31 @@ async fn a_cluster_is_planned_and_finished_and_finished_again() {
     assert_eq!(kubeadm["data"]["ClusterConfiguration"], wanted);
     let saved = cluster.get("/api/v1/namespaces/kube-system/configmaps/weft-migration-saved").await;
     let flannel = saved["data"]["kube-flannel.kube-flannel-ds.json"].as_str().unwrap();
-    // What was kept can be had back.
-    let flannel: Value = serde_json::from_str(flannel).unwrap();
-    cluster.make("/apis/apps/v1/namespaces/kube-flannel/daemonsets", &flannel).await;
+    assert!(flannel.contains("flanneld"), "{flannel}");
+
+    // What was kept can be had back, when flannel and kube-proxy cannot come to nodes that are weft's.
+    let early = cluster.migrate(&["unfinish"]);
+    assert!(
+        early.exit == Some(1) && early.stderr.contains("node n1 is weft's and has not its label"),
+        "{}",
+        early.stderr
+    );
+    let label = json!({"metadata": {"labels": {"weft/agent": "true"}}});
+    cluster.0.ask("PATCH", "/api/v1/nodes/n1", Some(&label)).await;
+    let by_label = json!({"spec": {"template": {"spec": {"nodeSelector": {"weft/agent": "true"}}}}});
+    cluster.0.ask("PATCH", "/apis/apps/v1/namespaces/kube-system/daemonsets/weft", Some(&by_label)).await;
+    let foretold = cluster.migrate(&["unfinish", "--dry-run"]);
+    assert!(foretold.exit == Some(0) && foretold.stdout.contains("kube-proxy would be created"), "{}", foretold.stderr);
+    let back = cluster.migrate(&["unfinish"]);
+    assert_eq!(back.exit, Some(0), "{}\n{}", back.stdout, back.stderr);
+    for path in ["kube-flannel/daemonsets/kube-flannel-ds", "kube-system/daemonsets/kube-proxy"] {
+        let set = cluster.get(&format!("/apis/apps/v1/namespaces/{path}")).await;
+        assert!(weft::migrate::keep_off::keeps_off(&set), "{set}");
+    }
+    let kubeadm = cluster.get("/api/v1/namespaces/kube-system/configmaps/kubeadm-config").await;
+    assert!(kubeadm["data"]["ClusterConfiguration"].as_str().unwrap().contains("disabled: false"));
+    let again = cluster.migrate(&["unfinish"]);
+    assert!(again.exit == Some(0) && again.stdout.contains("all that were deleted are there"), "{}", again.stdout);
     assert_eq!(cluster.migrate(&["finish"]).exit, Some(0));
     let again = cluster.migrate(&["finish"]);
     assert!(again.exit == Some(0) && again.stdout.contains("are gone"), "{}", again.stdout);

@@ -9,7 +9,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -153,9 +154,15 @@ impl World {
         }
     }
 
-    fn migrate(&self, verb: &str) -> Output {
+    fn migrate(&self, words: &str) -> Output {
         let mut command = tool::command(binaries::find("weft").unwrap());
-        command.args(["migrate", verb, "--node-name", &self.node.name, "--healthz-bind", "0.0.0.0:8081"]);
+        let verb = words.split(' ').next().unwrap();
+        command.arg("migrate").args(words.split(' ')).args([
+            "--node-name",
+            &self.node.name,
+            "--healthz-bind",
+            "0.0.0.0:8081",
+        ]);
         command.arg("--data-dir").arg(self.node.path("networks"));
         for (flag, name) in [("--cni-conf-dir", "net.d"), ("--run-dir", "run")] {
             command.arg(flag).arg(self.node.path(name));
@@ -172,8 +179,8 @@ impl World {
     }
 
     /// As [`Self::migrate`], which has to do all of it.
-    fn migrated(&self, verb: &str) -> String {
-        let output = self.migrate(verb);
+    fn migrated(&self, words: &str) -> String {
+        let output = self.migrate(words);
         assert_eq!(output.exit, Some(0), "{}\n{}", output.stdout, output.stderr);
         output.stdout
     }
@@ -186,6 +193,24 @@ impl World {
         command.arg("1000");
         let log = self.node.path("stand-in.log");
         Daemon(process::spawn(&self.node.netns, &mut command, &log).unwrap())
+    }
+
+    /// What kube-proxy is known by: its chain, and its answer to who asks after its health.
+    fn let_kube_proxy_serve(&self) {
+        self.iptables("-t nat -N KUBE-SERVICES");
+        let listener = self.node.netns.run(|| TcpListener::bind("127.0.0.1:10256")).unwrap().unwrap();
+        // It ends with the test's process.
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut question = [0; 1024];
+                let _ = stream.read(&mut question);
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n{}");
+            }
+        });
+    }
+
+    fn nft(&self, words: &str) -> String {
+        self.node.netns.tool("nft", &[words]).unwrap()
     }
 
     fn conflists(&self) -> Vec<String> {
@@ -220,6 +245,16 @@ fn a_node_changes_over_with_its_pods_and_their_host_ports_and_back() {
     let doomed = world.pod("doomed", Some(8082));
     world.write_conflist(false);
     assert_eq!(world.answers(8080).as_deref(), Some("web"));
+    // As portmap and the bridge plugin make them where they use nftables.
+    for words in [
+        "table ip cni_hostport { chain hostports { \
+         tcp dport 9099 dnat to 10.244.1.9:80 comment \"web\"; tcp dport 9098 dnat to 10.88.0.2:80 comment \"podmans\"; }; }",
+        "table inet cni_plugins_masquerade { chain masq_checks { \
+         ip saddr 10.244.1.2 masquerade comment \"01-23, net: cbr0, if: eth0, id: web\"; \
+         ip saddr 10.88.0.2 masquerade comment \"45-67, net: podman, if: eth0, id: podmans\"; }; }",
+    ] {
+        world.nft(words);
+    }
     let before = world.rules();
     assert!(before.contains("CNI-DN-") && before.contains("FLANNEL-POSTRTG"), "{before}");
 
@@ -250,6 +285,8 @@ fn a_node_changes_over_with_its_pods_and_their_host_ports_and_back() {
         assert!(!rules.contains(gone), "{gone} in {rules}\n{told}");
     }
     assert!(rules.contains("-A PREROUTING -p udp -m udp --dport 9 -j MINE"), "{rules}");
+    let tables = world.nft("list table ip cni_hostport") + &world.nft("list table inet cni_plugins_masquerade");
+    assert!(!tables.contains("web") && tables.matches("podmans").count() == 2, "{tables}");
     assert!(matches!(kept.ask(), Answer::Served { .. }), "the connection through the host port is lost");
     assert_eq!(world.answers(8080).as_deref(), Some("web"));
     let again = world.migrated("node");
@@ -272,6 +309,10 @@ fn a_node_changes_over_with_its_pods_and_their_host_ports_and_back() {
     let early = world.migrate("back");
     assert!(early.exit == Some(75) && early.stderr.contains("kube-proxy does not run"), "{}", early.stderr);
     let _others = [world.daemon("flanneld"), world.daemon("kube-proxy")];
+    // A process of that name serves nobody yet.
+    let early = world.migrate("back");
+    assert!(early.exit == Some(75) && early.stderr.contains("does not serve yet"), "{}", early.stderr);
+    world.let_kube_proxy_serve();
     let pinger = Pinger::start(&world.node.netns, next.ip);
     let told = world.migrated("back");
     pinger.let_pass(100).unwrap();
@@ -292,4 +333,65 @@ fn a_node_changes_over_with_its_pods_and_their_host_ports_and_back() {
     let told = world.migrated("back");
     assert!(told.contains("table inet weft-cni is gone"), "{told}");
     assert!(world.elements().is_empty());
+}
+
+#[test]
+fn a_node_that_was_prepared_gives_no_address_twice_whenever_flannel_comes() {
+    if others_are_missing() {
+        skip!("no containernetworking-plugins on this machine");
+    }
+    let mut world = World::new();
+    world.lab.start_agent("node1").unwrap();
+    world.lab.await_ready("node1").unwrap();
+    world.migrated("node");
+    let (first, second) = (world.pod("first", None), world.pod("second", None));
+
+    // What is another's there is named, and keeps nobody else.
+    let place = world.reservation(&first);
+    fs::create_dir_all(place.parent().unwrap()).unwrap();
+    fs::write(&place, "somebody\r\neth0").unwrap();
+    let refused = world.migrate("back --prepare");
+    assert!(refused.exit == Some(1) && refused.stderr.contains("delete default/first"), "{}", refused.stderr);
+    assert!(world.reservation(&second).exists());
+    fs::remove_file(&place).unwrap();
+    let told = world.migrated("back --prepare");
+    assert!(told.contains("may go back") && place.exists(), "{told}");
+
+    // Pods come and go while weft serves on.
+    let (late, short) = (world.pod("late", None), world.pod("short", None));
+    assert!(world.reservation(&late).exists() && world.reservation(&short).exists());
+    world.runtime().del(&short.attachment).unwrap();
+    assert!(!world.reservation(&short).exists());
+
+    // flannel's conflist is the first again, before `weft migrate back` has run, or weft has gone.
+    world.write_conflist(false);
+    let theirs = world.pod("theirs", None);
+    assert!(![first.ip, second.ip, late.ip].contains(&theirs.ip), "{}", theirs.ip);
+    fs::remove_file(world.node.path("net.d").join(FLANNEL_CONFLIST)).unwrap();
+    let last = world.pod("last", None);
+    assert!(![first.ip, second.ip, late.ip, theirs.ip].contains(&last.ip), "{}", last.ip);
+}
+
+#[test]
+fn host_ports_that_cannot_be_taken_over_stay_portmaps() {
+    if others_are_missing() {
+        skip!("no containernetworking-plugins on this machine");
+    }
+    let mut world = World::new();
+    let lost = world.pod("lost", Some(8083));
+    fs::remove_file(world.node.path("results/cbr0-lost-eth0")).unwrap();
+    fs::write(world.node.path("results/podman-other-eth0"), "{").unwrap();
+    world.lab.start_agent("node1").unwrap();
+    world.lab.await_ready("node1").unwrap();
+
+    let kept = world.migrate("node");
+    assert!(kept.exit == Some(1) && kept.stderr.contains("container lost lives"), "{}\n{}", kept.stdout, kept.stderr);
+    assert!(!kept.stderr.contains("podman"), "{}", kept.stderr);
+    assert!(world.rules().contains("CNI-DN-"));
+    assert_eq!(world.answers(8083).as_deref(), Some("lost"));
+
+    world.runtime().del(&lost.attachment).unwrap();
+    assert!(!world.reservation(&lost).exists());
+    world.migrated("node");
+    assert!(!world.rules().contains("CNI-"), "{}", world.rules());
 }

@@ -34,6 +34,8 @@ pub const RECORDS: &str = "att";
 pub const POOL: &str = "pool";
 /// The file whose lock guards the pool and the coming and going of records.
 pub const LOCK: &str = "lock";
+/// In a network's directory: while this file is there, each address is reserved in host-local's store, too.
+pub const HANDOVER: &str = "handover";
 /// Beside the networks' directories: the file whose lock lets one process a node lease a subnet. No network's name begins
 /// with a dot.
 pub const LEASE_LOCK: &str = ".lease.lock";

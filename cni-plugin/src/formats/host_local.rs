@@ -5,7 +5,7 @@
 //! `last_reserved_ip.<set>`. (containernetworking/plugins, `plugins/ipam/host-local/backend/disk`.)
 //!
 //! weft keeps no addresses there. It reads the store when it takes a node over from flannel, or from the bridge plugin, and
-//! writes it with `weft export` on the way back.
+//! writes it on the way back: with `weft export`, and from then on with each ADD.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

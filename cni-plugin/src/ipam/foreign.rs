@@ -6,9 +6,9 @@
 //! no addresses left. Files from before the boot stand for containers that ended with it.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -88,6 +88,41 @@ impl HostLocal {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(wrong("remove", &path)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Makes a reservation as host-local would, under its own lock; returns whose the address is if it is another's. What a
+    /// container of an earlier boot has left stands for nobody.
+    pub(super) fn reserve(&self, ip: IpAddr, owner: &Owner) -> Result<Option<Owner>, StoreError> {
+        fs::create_dir_all(&self.directory).map_err(wrong("create", &self.directory))?;
+        let lock = self.directory.join(host_local::LOCK);
+        File::options().write(true).create(true).truncate(false).open(&lock).map_err(wrong("create", &lock))?;
+        let _lock = self.lock()?;
+        let path = self.path(ip);
+        match read(ip, &path) {
+            Some(found) if found.owner == *owner => return Ok(None),
+            Some(found) if is_live(&path, booted()) => return Ok(Some(found.owner)),
+            _ => {}
+        }
+        // In place: host-local would see a temporary file, too.
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(true).mode(host_local::MODE).open(&path);
+        let written = file.and_then(|mut file| file.write_all(owner.render().as_bytes()));
+        written.map(|()| None).map_err(wrong("write", &path))
+    }
+
+    /// Sees to it that the reservations of these addresses outlast a power failure. One that is gone again is no error.
+    pub(super) fn sync(&self, ips: &[IpAddr]) -> Result<(), StoreError> {
+        if ips.is_empty() {
+            return Ok(());
+        }
+        for path in ips.iter().map(|ip| self.path(*ip)) {
+            match File::open(&path).and_then(|file| file.sync_all()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(wrong("sync", &path)(error)),
+                _ => {}
+            }
+        }
+        let synced = File::open(&self.directory).and_then(|directory| directory.sync_all());
+        synced.map_err(wrong("sync", &self.directory))
     }
 
     /// A store without a lock is nobody's at the moment.

@@ -192,9 +192,12 @@ impl Store {
         let before = pool.clone();
         let ips = choose(&mut pool)?;
         let attachment = describe(&ips);
+        self.reserve_there(&attachment)?;
         self.mark_dirty(&file, length)?;
         let record = self.publish(&attachment).inspect_err(|_| {
-            // Nothing was published, so what the pool said is still true.
+            // Nothing was published, so what the pool said is still true. A reservation that cannot be taken back now is found
+            // by DEL.
+            let _ = self.release_there(&attachment);
             let _ = self.save(&before, &file, length);
         })?;
         let bridge = pool.bridge.clone();
@@ -202,6 +205,7 @@ impl Store {
         if let Err(error) = saved {
             // The pool stays dirty and will be rebuilt; the record must not outlive this failure.
             let _ = fs::remove_file(record.path());
+            let _ = self.release_there(&attachment);
             return Err(error);
         }
         drop(lock);

@@ -362,6 +362,43 @@ fn t101_an_exported_attachment_is_forgotten_there_too() {
 }
 
 #[test]
+fn t101_from_the_handover_on_host_local_knows_of_each_address() {
+    let bench = Bench::new("10.1.0.0/29");
+    let (_live, _dead) = (bench.add("live").unwrap(), bench.add("dead").unwrap());
+    let directory = host_local(&bench, &[("10.1.0.6", "theirs\r\neth0")]);
+    // Left by a container of before the boot.
+    let old = File::create(directory.join("10.1.0.2")).unwrap();
+    (&old).write_all(b"before\r\neth0").unwrap();
+    old.set_modified(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
+    let lives = |attachment: &Attachment| attachment.identity.container != "dead";
+    for _ in 0..2 {
+        assert_eq!(bench.store.hand_over(lives).unwrap(), []);
+        assert_eq!(fs::read_to_string(directory.join("10.1.0.2")).unwrap(), "live\r\neth0");
+        assert!(!directory.join("10.1.0.3").exists());
+    }
+    // What host-local gives out meanwhile is not given again, and the other way round.
+    fs::write(directory.join("10.1.0.4"), "late\r\neth0").unwrap();
+    let next = bench.add("next").unwrap();
+    assert_eq!(ip(&next), "10.1.0.5/29");
+    assert_eq!(fs::read_to_string(directory.join("10.1.0.5")).unwrap(), "next\r\neth0");
+    assert!(bench.add("beyond").is_err());
+    bench.store.forget(&[next.record()]).unwrap();
+    assert!(!directory.join("10.1.0.5").exists() && directory.join("10.1.0.4").exists());
+}
+
+#[test]
+fn t101_an_address_that_is_anothers_is_named_and_the_rest_is_handed_over() {
+    let bench = Bench::new("10.1.0.0/29");
+    let _held = ["a", "b"].map(|container| bench.add(container).unwrap());
+    let directory = host_local(&bench, &[("10.1.0.2", "x\r\neth0")]);
+    let refused = bench.store.hand_over(|_| true).unwrap();
+    assert_eq!(refused.len(), 1);
+    assert_eq!((refused[0].attachment.identity.container.as_str(), refused[0].owner.container.as_str()), ("a", "x"));
+    assert_eq!(fs::read_to_string(directory.join("10.1.0.3")).unwrap(), "b\r\neth0");
+    assert_eq!(fs::read_to_string(directory.join("10.1.0.2")).unwrap(), "x\r\neth0");
+}
+
+#[test]
 fn t102_a_pool_of_another_version_is_built_anew() {
     let bench = Bench::new("10.1.0.0/29");
     let held: Vec<_> = ["a", "b"].map(|container| bench.add(container).unwrap()).into();

@@ -9,11 +9,11 @@ use super::pool::Pool;
 use super::range::RangeSet;
 use super::record::Record;
 use super::store::{Store, StoreError, open_pool, read_pool, wrong};
-use crate::formats::attachment::{self, AssignedIp, Identity};
+use crate::formats::attachment::{self, AssignedIp, Attachment, Identity};
 
 impl Store {
     /// Chooses addresses. While there are containers of host-local's, an ADD of its own may have begun before weft came and
-    /// ended after: then the address has a file that the pool does not know of.
+    /// ended after, or come before weft has gone: then the address has a file that the pool does not know of.
     pub(super) fn choose(
         &self,
         pool: &mut Pool,
@@ -21,10 +21,11 @@ impl Store {
         wish: Wish<'_>,
         recorded: impl Fn(IpAddr) -> bool,
     ) -> Result<Vec<AssignedIp>, AllocateError> {
+        let may_be_theirs = pool.has_foreign || self.is_handing_over();
         loop {
             let mut trial = pool.clone();
             let ips = allocate(&mut trial, sets, wish, &recorded)?;
-            let taken = ips.iter().map(|ip| ip.address.ip()).find(|ip| pool.has_foreign && self.host_local.holds(*ip));
+            let taken = ips.iter().map(|ip| ip.address.ip()).find(|ip| may_be_theirs && self.host_local.holds(*ip));
             match taken {
                 Some(ip) => pool.take(ip),
                 None => {
@@ -37,7 +38,11 @@ impl Store {
 
     /// An attachment that was exported to host-local's store and is forgotten here has gone there, too.
     pub(super) fn take_back_export(&self, record: &Record) -> Result<(), StoreError> {
-        let Ok(attachment) = &record.content else { return Ok(()) };
+        record.content.as_ref().map_or(Ok(()), |attachment| self.release_there(attachment))
+    }
+
+    /// Removes the reservations of an attachment from host-local's store, as far as they are its own.
+    pub(super) fn release_there(&self, attachment: &Attachment) -> Result<(), StoreError> {
         let Identity { container, interface, .. } = &attachment.identity;
         for ip in &attachment.ips {
             if let Some(exported) = self.host_local.owned_by(ip.address.ip(), container, interface) {

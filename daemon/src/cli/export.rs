@@ -6,23 +6,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
-use weft_cni::formats::Attachment;
+use weft_cni::formats::attachment::{Attachment, Identity, State};
 use weft_cni::formats::conflist::STATE_DIR;
 use weft_cni::formats::files::{Durability, write_atomically};
-use weft_cni::formats::host_local::{self, Owner};
+use weft_cni::formats::host_local;
+use weft_cni::ipam::handover::Refused;
+use weft_cni::ipam::store::Store;
 use weft_netlink::RouteSocket;
-
-use crate::overlay::attachments::recorded;
 
 /// Write what flannel's and the host-local plugin have to know of the pods that weft has attached, then exit.
 ///
 /// For the way back: without it, they would give the addresses of running pods a second time. Writes for each live pod its
-/// reservation in host-local's store, and flannel's note, without which nothing of the pod would be deleted. Changes nothing
-/// of weft's; run it when the agent has stopped, before the other network's conflist is put in the place of weft's. Exit code
-/// 1 if an address is another container's there. Host ports and limits of traffic cannot be handed over: it names the pods that
-/// have some.
+/// reservation in host-local's store, and flannel's note, without which nothing of the pod would be deleted; until the next
+/// boot, weft's plugin then makes such a reservation with each new pod, too. Run it before the other network's conflist comes.
+/// Exit code 1 if an address is another container's there: the pod is named, and all others are exported. Host ports and
+/// limits of traffic cannot be handed over: it names the pods that have some.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  weft export\n  rm /etc/cni/net.d/10-weft.conflist")]
 pub(super) struct ExportArgs {
@@ -60,27 +60,55 @@ pub(super) fn run(args: &ExportArgs) -> anyhow::Result<ExitCode> {
     Ok(if refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Exports all live attachments, and says what cannot be handed over.
+/// Exports all live attachments, has the plugin do so from now on, and says what cannot be handed over.
 pub(super) fn all(state_dir: &Path, destination: &Destination) -> anyhow::Result<Exported> {
-    let live = live(state_dir)?;
-    let mut refused = 0;
+    let links: HashSet<(u32, String)> =
+        RouteSocket::open()?.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    let lives = |found: &Attachment| {
+        // One that is being made has its address already.
+        found.status.state == State::Pending || links.contains(&(found.status.host_index, found.host_interface.clone()))
+    };
+    let mut live = Vec::new();
+    let mut refused = Vec::new();
+    for network in networks(state_dir)? {
+        let store = Store::new(state_dir, &destination.data_dir, &network);
+        refused.extend(store.hand_over(lives)?);
+        store.visit(|record| {
+            live.extend(record.content.ok().filter(lives));
+            Ok(())
+        })?;
+    }
+    refused.iter().for_each(|refused| eprintln!("weft export: {}", refusal(refused)));
+    let mut kept: HashSet<&Identity> = refused.iter().map(|refused| &refused.attachment.identity).collect();
     for attachment in &live {
-        if let Err(error) = export(attachment, destination) {
+        if let Err(error) = note(attachment, destination) {
             eprintln!("weft export: {error:#}");
-            refused += 1;
+            kept.insert(&attachment.identity);
         }
     }
     if let Some(reminder) = reminder(&live) {
         println!("{reminder}");
     }
-    Ok(Exported { live: live.len(), refused })
+    Ok(Exported { live: live.len(), refused: kept.len() })
+}
+
+/// Which pod it is whose address another one has, too.
+fn refusal(Refused { ip, attachment, owner }: &Refused) -> String {
+    let name = name_of(attachment);
+    format!(
+        "{ip} of {name} is container {}'s in host-local's store; delete {name} and run this again (container {})",
+        owner.container, attachment.identity.container
+    )
+}
+
+fn name_of(attachment: &Attachment) -> String {
+    attachment.pod.clone().unwrap_or_else(|| attachment.identity.container.clone())
 }
 
 /// What the other plugins will leave behind: they know nothing of host ports and limits.
 fn reminder(live: &[Attachment]) -> Option<String> {
     let names = |wanted: fn(&Attachment) -> bool| -> Vec<String> {
-        let name = |found: &Attachment| found.pod.clone().unwrap_or_else(|| found.identity.container.clone());
-        live.iter().filter(|found| wanted(found)).map(name).collect()
+        live.iter().filter(|found| wanted(found)).map(name_of).collect()
     };
     let with_ports = names(|found| !found.host_ports.is_empty());
     let with_limits = names(|found| found.limits.is_some());
@@ -94,7 +122,8 @@ fn reminder(live: &[Attachment]) -> Option<String> {
     if !with_ports.is_empty() {
         let ports = with_ports.join(", ");
         lines.push(format!(
-            "  host ports of {ports}: once they are gone, `nft delete table inet weft-cni`, or the ports stay theirs"
+            "  host ports of {ports}: once they are gone, `weft migrate back` (or `nft delete table inet weft-cni`), or the \
+             ports stay theirs"
         ));
     }
     if !with_limits.is_empty() {
@@ -103,44 +132,26 @@ fn reminder(live: &[Attachment]) -> Option<String> {
     Some(lines.join("\n"))
 }
 
-/// The attachments of all networks whose interface on the host is there.
-fn live(state_dir: &Path) -> anyhow::Result<Vec<Attachment>> {
+/// The networks that the plugin has served.
+fn networks(state_dir: &Path) -> anyhow::Result<Vec<String>> {
     let context = || format!("cannot list {}", state_dir.display());
-    let networks = match fs::read_dir(state_dir) {
+    let entries = match fs::read_dir(state_dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        networks => networks.with_context(context)?,
+        entries => entries.with_context(context)?,
     };
-    let links: HashSet<(u32, String)> =
-        RouteSocket::open()?.links()?.into_iter().map(|link| (link.index, link.name)).collect();
-    let mut live = Vec::new();
-    for network in networks {
-        let name = network.with_context(context)?.file_name();
-        let Some(name) = name.to_str() else { continue };
+    let mut found = Vec::new();
+    for entry in entries {
+        let name = entry.with_context(context)?.file_name().into_string();
         // The lock of `weft lease` lies there, too.
-        if state_dir.join(name).is_dir() {
-            live.extend(recorded(state_dir, name).with_context(context)?);
-        }
+        found.extend(name.ok().filter(|name| state_dir.join(name).is_dir()));
     }
-    live.retain(|attachment| links.contains(&(attachment.status.host_index, attachment.host_interface.clone())));
-    Ok(live)
+    Ok(found)
 }
 
-fn export(attachment: &Attachment, destination: &Destination) -> anyhow::Result<()> {
-    let identity = &attachment.identity;
-    let owner = Owner { container: identity.container.clone(), interface: Some(identity.interface.clone()) };
-    let Destination { data_dir, flannel_dir } = destination;
-    let directory = host_local::directory(data_dir, &identity.network);
-    for ip in &attachment.ips {
-        let path = directory.join(ip.address.ip().to_string());
-        match fs::read(&path).ok().and_then(|bytes| Owner::parse(&bytes)) {
-            Some(other) if other != owner => {
-                bail!("{} is container {}'s, not {}'s", path.display(), other.container, owner.container);
-            }
-            Some(_) => {}
-            None => write(&path, &owner.render())?,
-        }
-    }
-    write(&flannel_dir.join(&identity.container), &host_local::flannel_delegate(attachment, data_dir))
+/// flannel's note of a container, without which its plugin deletes nothing of it.
+fn note(attachment: &Attachment, destination: &Destination) -> anyhow::Result<()> {
+    let path = destination.flannel_dir.join(&attachment.identity.container);
+    write(&path, &host_local::flannel_delegate(attachment, &destination.data_dir))
 }
 
 /// Durable: the other network's plugins expect of these files that they are there when the node is.

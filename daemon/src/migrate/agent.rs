@@ -1,15 +1,12 @@
 //! What the agent of this node says of itself, as the answer of its `/readyz`.
 
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::status::fetch::from_own_node;
+use crate::status::fetch::{FetchError, from_own_node, get_blocking};
 
 /// Longest time that the agent may take; it answers from memory.
 const LIMIT: Duration = Duration::from_secs(5);
-/// Its answer is far shorter, in bytes.
-const MAX_LENGTH: u64 = 64 * 1024;
 /// Whose state must be good before anything of the predecessors' goes. A store or a peer that is away does not take the node
 /// out of service.
 const NEEDED: [&str; 4] = ["links", "filter", "publish", "services"];
@@ -65,28 +62,19 @@ impl AgentState {
 /// Asks the agent, in the network namespace of the calling thread.
 #[must_use]
 pub fn ask(bind: SocketAddr) -> AgentState {
-    let address = from_own_node(bind);
-    match get(address) {
+    match fetch(bind, "/readyz") {
         Ok((status, body)) => AgentState::read(status, &body),
-        Err(error) => AgentState::Absent(format!("{address}: {error}")),
+        Err(error) => AgentState::Absent(error.to_string()),
     }
 }
 
-/// HTTP/1.0, so that the answer ends with the connection (RFC 1945).
-fn get(address: SocketAddr) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
-    stream.write_all(format!("GET /readyz HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_LENGTH).read_to_string(&mut answer)?;
-    parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
-}
-
-fn parse(answer: &str) -> Option<(u16, String)> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some((status, body.to_owned()))
+/// What whoever is bound to that address says, in the network namespace of the calling thread: a status and a body.
+///
+/// # Errors
+/// [`FetchError`], with the address.
+pub(super) fn fetch(bind: SocketAddr, path: &str) -> Result<(u16, String), FetchError> {
+    let answer = get_blocking(from_own_node(bind), path, LIMIT)?;
+    Ok((answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
 }
 
 #[cfg(test)]
@@ -111,8 +99,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_are_none_are_told() {
-        assert_eq!(parse("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok"), Some((200, "ok".to_owned())));
-        assert_eq!(parse("SSH-2.0\r\n\r\n"), None);
+    fn what_does_not_speak_http_is_absent() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let other = std::thread::spawn(move || {
+            use std::io::Write;
+            listener.accept().unwrap().0.write_all(b"SSH-2.0\r\n").unwrap();
+        });
+        assert!(matches!(ask(address), AgentState::Absent(told) if told.contains(&address.to_string())));
+        other.join().unwrap();
     }
 }

@@ -6,12 +6,10 @@ use http::Request;
 use kube::{Client, Error};
 use serde_json::{Value, json};
 
-use super::cluster::{CONFIG_MAPS, FLANNEL_CONFIG, Objects};
+use super::cluster::{CONFIG_MAPS, FLANNEL_CONFIG, Objects, SAVED};
 
 /// Objects in one answer.
 const PAGE: usize = 500;
-/// The ConfigMap in which DaemonSets are kept that were deleted.
-pub const SAVED: (&str, &str) = ("kube-system", "weft-migration-saved");
 
 /// Reads what the cluster has.
 ///
@@ -85,6 +83,19 @@ pub async fn delete(client: &Client, daemon_sets: &[(String, String)]) -> Result
         absent_is_none(gone)?;
     }
     Ok(())
+}
+
+/// Creates a DaemonSet. One that is there already stays as it is.
+///
+/// # Errors
+/// That the request failed.
+pub async fn create(client: &Client, set: &Value) -> Result<(), Error> {
+    let namespace = set["metadata"]["namespace"].as_str().unwrap_or_default();
+    let all = format!("/apis/apps/v1/namespaces/{namespace}/daemonsets");
+    match client.request::<Value>(request("POST", &all, Some(set))?).await {
+        Err(Error::Api(status)) if status.code == 409 => Ok(()),
+        answer => answer.map(drop),
+    }
 }
 
 async fn save(client: &Client, data: &Value) -> Result<(), Error> {

@@ -10,12 +10,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ipnetwork::IpNetwork;
 use serde::Deserialize;
+use serde_json::Value;
 use weft_cni::formats::attachment::{AssignedIp, Attachment, Identity, Sandbox, Status};
 use weft_cni::formats::conflist::Conflist;
 use weft_cni::formats::host_port::{HostPorts, PortMapping, Protocol};
 
 /// Where libcni keeps the files unless told otherwise (`CacheDir` and `results`).
 pub const DIRECTORY: &str = "/var/lib/cni/results";
+/// What a file says that it is.
+const KIND: &str = "cniCacheV1";
 
 /// A pod with host ports, as another plugin attached it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +32,6 @@ pub struct Inherited {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct File {
-    kind: String,
     container_id: String,
     #[serde(default)]
     config: String,
@@ -39,6 +41,16 @@ struct File {
     capability_args: Option<CapabilityArgs>,
     #[serde(default)]
     result: ResultOfAdd,
+}
+
+/// What tells whose a file is, whatever else is in it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    #[serde(default)]
+    kind: Value,
+    #[serde(default)]
+    network_name: Value,
 }
 
 #[derive(Deserialize, Default)]
@@ -104,9 +116,13 @@ struct Plugin {
 /// # Errors
 /// What is wrong with a file that ought to be one.
 pub fn read(bytes: &[u8], network: &str) -> Result<Option<Inherited>, String> {
+    let head: Head = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if head.kind != KIND || head.network_name != network {
+        return Ok(None);
+    }
     let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let asked = file.capability_args.and_then(|args| args.port_mappings).unwrap_or_default();
-    if file.kind != "cniCacheV1" || file.network_name != network || asked.is_empty() {
+    if asked.is_empty() {
         return Ok(None);
     }
     let config = STANDARD.decode(&file.config).map_err(|error| format!("config: {error}"))?;
@@ -162,7 +178,7 @@ fn attachment(identity: Identity, ips: Vec<AssignedIp>, host_ports: HostPorts) -
 
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -212,5 +228,10 @@ mod tests {
         let wrong = read(&file(&chain, &json!([{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}])), "cbr0");
         assert!(wrong.unwrap_err().contains("icmp"));
         assert!(read(b"{", "cbr0").is_err());
+        assert!(read(br#"{"kind": "cniCacheV1", "networkName": "cbr0"}"#, "cbr0").is_err());
+        // What others keep there, in whatever shape, is theirs.
+        for other in [r#"{"kind": "cniCacheV1", "networkName": "podman", "containerId": 1}"#, r#"{"kind": 2}"#, "{}"] {
+            assert_eq!(read(other.as_bytes(), "cbr0"), Ok(None), "{other}");
+        }
     }
 }

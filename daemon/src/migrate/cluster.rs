@@ -5,11 +5,16 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::keep_off;
+
 /// Labels and names by which weft's own are known (manifests/).
 const WEFT: &str = "weft";
 const MIGRATION: &str = "weft-migrate";
+/// Labels of objects that an operator of the platform's brings back when they are deleted.
+const MANAGERS: [&str; 2] = ["addonmanager.kubernetes.io/mode", "eks.amazonaws.com/component"];
 const NAME_LABEL: &str = "app.kubernetes.io/name";
-const NODE_LABEL: &str = "weft/agent";
+/// The label of a node that is weft's, with the value `true`.
+pub(super) const NODE_LABEL: &str = "weft/agent";
 
 /// The objects, as they were read. Lists are those of their `items`.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +38,11 @@ pub struct DaemonSet {
     pub name: String,
     /// Whether its pods keep away from nodes that are weft's.
     pub keeps_off: bool,
+    /// The patch that makes them, for a strategic merge.
+    #[serde(skip)]
+    pub keep_off: Value,
+    /// Whether somebody else brings it back when it is deleted, and who.
+    pub manager: Option<String>,
 }
 
 /// A node.
@@ -61,6 +71,8 @@ pub struct NodeState {
 pub struct Cluster {
     /// flannel's DaemonSets; one an architecture in old manifests.
     pub flannel: Vec<DaemonSet>,
+    /// DaemonSets that run flanneld and something else, as canal does.
+    pub mixed: Vec<String>,
     /// flannel's net-conf.json.
     pub net_conf: Option<String>,
     /// kube-proxy's DaemonSet.
@@ -71,6 +83,8 @@ pub struct Cluster {
     pub api_server: Option<String>,
     /// weft's DaemonSet.
     pub weft: Option<DaemonSet>,
+    /// Whether it runs on nodes with weft's label only.
+    pub weft_by_label: bool,
     /// weft's net-conf.json.
     pub weft_net_conf: Option<String>,
     /// Whether weft's ConfigMap gives the API server's address.
@@ -80,17 +94,27 @@ pub struct Cluster {
     /// kubeadm's ClusterConfiguration.
     #[serde(skip)]
     pub kubeadm: Option<String>,
+    /// Pods of kube-proxy that a node runs out of a file.
+    pub static_proxies: Vec<String>,
+    /// Whether nodes run k3s.
+    pub k3s: bool,
+    /// The DaemonSets that `weft migrate finish` has deleted.
+    #[serde(skip)]
+    pub saved: Vec<Value>,
     /// The nodes that run Linux, by name.
     pub nodes: Vec<NodeState>,
 }
 
 /// The ConfigMaps that are asked for, beside flannel's.
-pub const CONFIG_MAPS: [(&str, &str); 4] = [
+pub const CONFIG_MAPS: [(&str, &str); 5] = [
     ("kube-system", "kubeadm-config"),
     ("kube-system", "kube-proxy"),
     ("kube-system", "weft-config"),
     ("kube-flannel", FLANNEL_CONFIG),
+    SAVED,
 ];
+/// The ConfigMap in which DaemonSets are kept that were deleted.
+pub const SAVED: (&str, &str) = ("kube-system", "weft-migration-saved");
 /// flannel's, in the namespace of its DaemonSet.
 pub const FLANNEL_CONFIG: &str = "kube-flannel-cfg";
 
@@ -103,7 +127,8 @@ pub fn read(objects: &Objects) -> Cluster {
     let one = |name: &str| {
         sets(&|set| text(set, "/metadata/name") == name && text(set, "/metadata/namespace") == "kube-system").pop()
     };
-    let flannel = sets(&runs_flannel);
+    let flannel = sets(&|set| matches!(flannels(set), (1.., 0)));
+    let mixed = sets(&|set| matches!(flannels(set), (1.., 1..)));
     let data = |namespace: &str, name: &str, key: &str| {
         let map = objects.config_maps.get(&(namespace.to_owned(), name.to_owned()))?;
         map["data"][key].as_str().map(str::to_owned)
@@ -126,6 +151,14 @@ pub fn read(objects: &Objects) -> Cluster {
         kubeadm: data("kube-system", "kubeadm-config", "ClusterConfiguration"),
         nodes: nodes(objects, &flannel),
         flannel,
+        mixed: mixed.iter().map(|set| format!("{}/{}", set.namespace, set.name)).collect(),
+        weft_by_label: objects.daemon_sets.iter().any(|set| {
+            let is_it = text(set, "/metadata/name") == WEFT && text(set, "/metadata/namespace") == "kube-system";
+            is_it && set["spec"]["template"]["spec"]["nodeSelector"][NODE_LABEL] == "true"
+        }),
+        static_proxies: objects.pods.iter().filter(|pod| is_static_proxy(pod)).map(named).collect(),
+        k3s: objects.nodes.iter().any(|node| text(node, "/status/nodeInfo/kubeletVersion").contains("+k3s")),
+        saved: saved(objects),
     }
 }
 
@@ -143,7 +176,10 @@ fn nodes(objects: &Objects, flannel: &[DaemonSet]) -> Vec<NodeState> {
                 weft: ready(WEFT),
                 changed_over: ready(MIGRATION),
                 flannel: has(&|pod| flannel.iter().any(|set| is_of(pod, set))),
-                kube_proxy: has(&|pod| owner(pod) == "kube-proxy" && text(pod, "/metadata/namespace") == "kube-system"),
+                kube_proxy: has(&|pod| {
+                    let is_sets = owner(pod) == "kube-proxy" && text(pod, "/metadata/namespace") == "kube-system";
+                    is_sets || is_static_proxy(pod)
+                }),
                 host_port_pods: pods
                     .iter()
                     .filter(|pod| !is_over(pod) && has_host_ports(pod))
@@ -157,29 +193,26 @@ fn nodes(objects: &Objects, flannel: &[DaemonSet]) -> Vec<NodeState> {
 }
 
 fn daemon_set(set: &Value) -> DaemonSet {
-    let terms = &set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-        ["nodeSelectorTerms"];
-    let says = |term: &Value| {
-        let expressions = term["matchExpressions"].as_array();
-        expressions.into_iter().flatten().any(|said| said["key"] == NODE_LABEL && said["operator"] == "DoesNotExist")
-    };
-    // A node needs to satisfy one term only.
-    let keeps_off = terms.as_array().is_some_and(|terms| !terms.is_empty() && terms.iter().all(says));
     let of = |path| text(set, path).to_owned();
-    DaemonSet { namespace: of("/metadata/namespace"), name: of("/metadata/name"), keeps_off }
+    let manager = MANAGERS.into_iter().find(|label| !set["metadata"]["labels"][label].is_null());
+    DaemonSet {
+        namespace: of("/metadata/namespace"),
+        name: of("/metadata/name"),
+        keeps_off: keep_off::keeps_off(set),
+        keep_off: keep_off::patch(set),
+        manager: manager.map(str::to_owned),
+    }
 }
 
-/// Whatever it is called: its containers run flanneld.
-fn runs_flannel(set: &Value) -> bool {
+/// Whatever it is called: how many of its containers run flanneld, and how many do not. Those that run before are left aside.
+fn flannels(set: &Value) -> (usize, usize) {
     let containers = set["spec"]["template"]["spec"]["containers"].as_array();
-    containers.into_iter().flatten().any(|container| {
-        let command = container["command"].as_array();
-        command
-            .into_iter()
-            .flatten()
-            .chain(container["args"].as_array().into_iter().flatten())
-            .any(|word| word.as_str().is_some_and(|word| word.rsplit('/').next() == Some("flanneld")))
-    })
+    let runs_it = |container: &&Value| {
+        let words = ["command", "args"].into_iter().filter_map(|key| container[key].as_array()).flatten();
+        words.filter_map(Value::as_str).any(|word| word.rsplit('/').next() == Some("flanneld"))
+    };
+    let (of_flannel, others): (Vec<&Value>, Vec<&Value>) = containers.into_iter().flatten().partition(runs_it);
+    (of_flannel.len(), others.len())
 }
 
 fn is_of(pod: &Value, set: &DaemonSet) -> bool {
@@ -192,6 +225,21 @@ fn owner(pod: &Value) -> &str {
     } else {
         ""
     }
+}
+
+/// Such a pod is the node's own; its name ends in the node's.
+fn is_static_proxy(pod: &Value) -> bool {
+    let is_nodes = text(pod, "/metadata/ownerReferences/0/kind") == "Node";
+    is_nodes
+        && text(pod, "/metadata/namespace") == "kube-system"
+        && text(pod, "/metadata/name").starts_with("kube-proxy")
+}
+
+fn saved(objects: &Objects) -> Vec<Value> {
+    let (namespace, name) = SAVED;
+    let map = objects.config_maps.get(&(namespace.to_owned(), name.to_owned()));
+    let data = map.and_then(|map| map["data"].as_object()).into_iter().flat_map(|data| data.values());
+    data.filter_map(|text| serde_json::from_str(text.as_str()?).ok()).collect()
 }
 
 fn is_labelled(pod: &Value, name: &str) -> bool {
@@ -303,5 +351,30 @@ pub(super) mod tests {
         assert!(!n2.labelled && !n2.weft && n2.flannel && !n2.kube_proxy);
         assert_eq!(n2.host_port_pods, ["default/web"]);
         assert_eq!(read(&Objects::default()), Cluster::default());
+    }
+
+    #[test]
+    fn what_runs_flannel_beside_something_else_is_not_flannel() {
+        let mut objects = objects();
+        let spec = &mut objects.daemon_sets[0]["spec"]["template"]["spec"];
+        spec["initContainers"] = json!([{"name": "install-cni", "command": ["cp"]}]);
+        assert_eq!(read(&objects).flannel.len(), 1);
+        let spec = &mut objects.daemon_sets[0]["spec"]["template"]["spec"];
+        spec["containers"].as_array_mut().unwrap().push(json!({"name": "calico-node", "image": "x"}));
+        let canal = read(&objects);
+        assert_eq!((canal.flannel.len(), canal.mixed), (0, vec!["kube-flannel/kube-flannel-ds".to_owned()]));
+    }
+
+    #[test]
+    fn what_platforms_run_by_themselves_is_known() {
+        let mut objects = objects();
+        objects.daemon_sets[1]["metadata"]["labels"] = json!({"eks.amazonaws.com/component": "kube-proxy"});
+        objects.pods.push(json!({"metadata": {"namespace": "kube-system", "name": "kube-proxy-n2",
+            "ownerReferences": [{"kind": "Node", "name": "n2"}]}, "spec": {"nodeName": "n2"}, "status": {}}));
+        objects.nodes[0]["status"] = json!({"nodeInfo": {"kubeletVersion": "v1.34.1+k3s1"}});
+        let cluster = read(&objects);
+        assert_eq!(cluster.kube_proxy.unwrap().manager.as_deref(), Some("eks.amazonaws.com/component"));
+        assert_eq!(cluster.static_proxies, ["kube-system/kube-proxy-n2"]);
+        assert!(cluster.k3s && cluster.nodes[1].kube_proxy);
     }
 }

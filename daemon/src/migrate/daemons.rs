@@ -14,9 +14,15 @@ pub struct Running {
 }
 
 /// Those programs.
-const NAMES: [&str; 2] = [KUBE_PROXY, "flanneld"];
+const NAMES: [&str; 5] = [KUBE_PROXY, "flanneld", "k3s", "k3s-server", "k3s-agent"];
 /// kube-proxy, which may stay where weft leaves Services to others.
 pub const KUBE_PROXY: &str = "kube-proxy";
+
+/// Whether a program is k3s, which has flannel and kube-proxy in itself unless it was told otherwise.
+#[must_use]
+pub fn is_k3s(name: &str) -> bool {
+    name.starts_with("k3s")
+}
 
 /// The daemons that run in this process's network namespace. One whose namespace may not be looked at counts, too.
 ///

@@ -7,6 +7,7 @@ use weft_netlink::ipvs::{self, Target};
 use weft_netlink::nft::{Batch, CommitError, Socket, Table, TableFamily};
 use weft_netlink::{Errno, Error, RouteSocket, delete_link, ipset};
 
+use super::plugins;
 use super::rules::{Found, Removal};
 use super::virtual_servers::{DEVICE, is_its_set};
 
@@ -36,6 +37,17 @@ pub struct Device {
     pub index: u32,
     /// The addresses on it: those of all Services.
     pub addresses: Vec<IpAddr>,
+}
+
+/// What was removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// How many chains.
+    pub chains: usize,
+    /// How many rules beside those in the chains.
+    pub rules: usize,
+    /// In words, those of the rules that others made.
+    pub foreign: Vec<String>,
 }
 
 impl Kernel {
@@ -80,14 +92,23 @@ impl Kernel {
         Ok(self.nft.commit(batch)?)
     }
 
-    /// Removes from each table of iptables' what `plan` finds in it, until it finds nothing; says how many chains and rules
-    /// that were.
+    /// The plugins' tables of nftables, whatever their family is.
+    ///
+    /// # Errors
+    /// As [`iptables`](Self::iptables).
+    pub fn plugins(&mut self) -> Result<Vec<Found>, Error> {
+        let is_theirs = |table: &Table| plugins::TABLES.contains(&&*table.name);
+        let tables: Vec<Table> = self.nft.tables()?.into_iter().map(|info| info.table).filter(is_theirs).collect();
+        tables.into_iter().map(|table| self.found(table)).collect()
+    }
+
+    /// Removes from each of these tables what `plan` finds in it, until it finds nothing; says what that was.
     ///
     /// # Errors
     /// What the kernel says; what was removed before stays removed, and the next run goes on.
-    pub fn remove(&mut self, plan: impl Fn(&Found) -> Removal) -> Result<(usize, usize), Error> {
-        let (mut chains, mut rules) = (0, 0);
-        for table in self.iptables()? {
+    pub fn remove(&mut self, tables: Vec<Found>, plan: impl Fn(&Found) -> Removal) -> Result<Removed, Error> {
+        let mut removed = Removed::default();
+        for table in tables {
             let mut found = table;
             for attempt in 1.. {
                 let removal = plan(&found);
@@ -96,8 +117,9 @@ impl Kernel {
                 }
                 match self.apply(&removal) {
                     Ok(()) => {
-                        chains += removal.chains.len();
-                        rules += removal.rules.len();
+                        removed.chains += removal.chains.len();
+                        removed.rules += removal.rules.len();
+                        removed.foreign.extend(removal.foreign);
                     }
                     // Somebody removed a rule, or led another one to a chain, since the table was read.
                     Err(CommitError::Refused { first, .. })
@@ -110,13 +132,13 @@ impl Kernel {
                 found = self.found(found.table)?;
             }
         }
-        Ok((chains, rules))
+        Ok(removed)
     }
 
     /// First what leads to the chains, then what is in them, then they themselves: so each transaction leaves something
     /// that holds together.
     fn apply(&mut self, removal: &Removal) -> Result<(), CommitError> {
-        let Removal { table, rules, chains } = removal;
+        let Removal { table, rules, chains, .. } = removal;
         let mut batch = Batch::new();
         rules.iter().for_each(|(chain, handle)| batch.delete_rule(table, chain, *handle));
         for part in chains.chunks(AT_ONCE) {

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 
 /// The version that knows `proxy.disabled`.
 const API_VERSION: &str = "kubeadm.k8s.io/v1beta4";
+/// Those before that kubeadm still reads.
+const OLDER: [&str; 2] = ["kubeadm.k8s.io/v1beta2", "kubeadm.k8s.io/v1beta3"];
 
 /// What has to become of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,6 +18,8 @@ pub enum ProxyEdit {
     Disabled,
     /// It has to be this text.
     Replace(String),
+    /// It is of this older version, which cannot say so.
+    TooOld(String),
 }
 
 /// Says what has to become of a ClusterConfiguration so that it has no kube-proxy.
@@ -24,6 +28,9 @@ pub enum ProxyEdit {
 /// Why it cannot be edited, in words.
 pub fn without_proxy(text: &str) -> Result<ProxyEdit, String> {
     let before = read(text)?;
+    if let Some(version) = before["apiVersion"].as_str().filter(|version| OLDER.contains(version)) {
+        return Ok(ProxyEdit::TooOld(version.to_owned()));
+    }
     if before["apiVersion"] != API_VERSION {
         return Err(format!("apiVersion is {}, and only {API_VERSION} knows proxy.disabled", before["apiVersion"]));
     }
@@ -40,6 +47,25 @@ pub fn without_proxy(text: &str) -> Result<ProxyEdit, String> {
         Ok(ProxyEdit::Replace(edited))
     } else {
         Err("its proxy cannot be edited; set proxy.disabled to true by hand".to_owned())
+    }
+}
+
+/// The ClusterConfiguration with kube-proxy again; `None` if it has it.
+///
+/// # Errors
+/// Why it cannot be edited, in words.
+pub fn with_proxy(text: &str) -> Result<Option<String>, String> {
+    let before = read(text)?;
+    if before["proxy"]["disabled"] != true {
+        return Ok(None);
+    }
+    let edited = text.replacen("\n  disabled: true\n", "\n  disabled: false\n", 1);
+    let mut wanted = before;
+    wanted["proxy"]["disabled"] = json!(false);
+    if read(&edited).as_ref() == Ok(&wanted) {
+        Ok(Some(edited))
+    } else {
+        Err("its proxy cannot be edited; set proxy.disabled to false by hand".to_owned())
     }
 }
 
@@ -92,9 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn kube_proxy_is_had_again() {
+        let without = format!("{HEAD}proxy:\n  disabled: true\n{TAIL}");
+        let with = without.replace("true", "false");
+        assert_eq!(with_proxy(&without), Ok(Some(with.clone())));
+        assert_eq!(with_proxy(&with), Ok(None));
+        assert_eq!(with_proxy(&HEAD.replace("v1beta4", "v1beta3")), Ok(None));
+        assert!(with_proxy(&format!("{HEAD}proxy: {{disabled: true}}\n")).unwrap_err().contains("by hand"));
+        // Another object's key of that name is not the one.
+        let other = format!("{HEAD}dns:\n  disabled: true\nproxy:\n  disabled: true\n");
+        assert!(with_proxy(&other).is_err());
+    }
+
+    #[test]
     fn what_cannot_be_edited_is_left_alone() {
         let old = HEAD.replace("v1beta4", "v1beta3");
-        assert!(without_proxy(&old).unwrap_err().contains("v1beta3"));
+        assert_eq!(without_proxy(&old), Ok(ProxyEdit::TooOld("kubeadm.k8s.io/v1beta3".to_owned())));
+        assert!(without_proxy(&HEAD.replace("v1beta4", "v9")).unwrap_err().contains("v9"));
         assert!(without_proxy(&format!("{HEAD}\"proxy\": {{}}\n")).unwrap_err().contains("by hand"));
         assert!(without_proxy("- a\n").is_err() && without_proxy("a: [").is_err());
     }

@@ -3,8 +3,9 @@
 //! The order is one of service: host ports lead to their pods by weft's table before portmap's chains go, and everything of
 //! kube-proxy's goes last, when weft serves Services. Established connections keep the translation that they began with.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnetwork::IpNetwork;
@@ -13,12 +14,14 @@ use weft_netlink::{LinkKind, RouteSocket};
 use super::agent::{self, AgentState, Services};
 use super::conflists::{self, SAVED};
 use super::daemons;
-use super::kernel::{self, FLANNEL_TABLES, KUBE_PROXY_TABLES, Kernel};
+use super::kernel::{self, Device, FLANNEL_TABLES, KUBE_PROXY_TABLES, Kernel, Removed};
+use super::legacy;
 use super::obstacles::{Obstacle, before_changing_over};
 use super::plan::Step;
+use super::plugins::{self, Holders};
 use super::ports;
 use super::report::Report;
-use super::rules;
+use super::rules::{self, Found, Removal};
 use super::virtual_servers::{DEVICE, Ground, left};
 
 /// What makes each step of a node.
@@ -41,6 +44,10 @@ pub struct NodeOptions {
     pub data_dir: PathBuf,
     /// The networks that cluster IPs are taken from.
     pub service_cidrs: Vec<IpNetwork>,
+    /// Whether k3s runs here without flannel and kube-proxy in it.
+    pub k3s_bare: bool,
+    /// Whether somebody has cleaned the tables of iptables-legacy.
+    pub legacy_cleaned: bool,
 }
 
 /// Whether the node may change over, and who serves Services then; else what is in the way.
@@ -49,7 +56,9 @@ pub struct NodeOptions {
 /// If the node's processes cannot be listed.
 pub fn readiness(options: &NodeOptions) -> std::io::Result<Result<Services, Vec<Obstacle>>> {
     let state = agent::ask(options.healthz);
-    let obstacles = before_changing_over(&state, &daemons::running()?);
+    let mut running = daemons::running()?;
+    running.retain(|running| !(options.k3s_bare && daemons::is_k3s(running.name)));
+    let obstacles = before_changing_over(&state, &running);
     Ok(match state {
         AgentState::Serves { services } if obstacles.is_empty() => Ok(services),
         _ => Err(obstacles),
@@ -60,17 +69,12 @@ pub fn readiness(options: &NodeOptions) -> std::io::Result<Result<Services, Vec<
 pub fn change_over(options: &NodeOptions, services: Services, report: &mut Report) {
     step_aside(options, report);
     show_devices(options, report);
-    let keep = take_ports(options, report);
+    let taken = take_ports(options, report);
     let mut kernel = match Kernel::open() {
         Ok(kernel) => kernel,
         Err(error) => return report.failed("rules", &error.to_string()),
     };
-    match keep {
-        Some(keep) => {
-            remove(&mut kernel, report, "plugins' rules", |found| rules::plugins(found, &options.network, &keep));
-        }
-        None => report.note("plugins' rules", "they stay until host ports have been looked at"),
-    }
+    remove_plugins(&mut kernel, options, &taken, report);
     remove(&mut kernel, report, "flannel's rules", rules::flannel);
     tell_of_forward(&mut kernel, report);
     remove_tables(&mut kernel, report, "flannel's tables", &FLANNEL_TABLES);
@@ -79,7 +83,7 @@ pub fn change_over(options: &NodeOptions, services: Services, report: &mut Repor
     } else {
         remove_kube_proxy(&mut kernel, options, services, report);
     }
-    tell_of_legacy(report);
+    tell_of_legacy(options, &taken, report);
 }
 
 /// What [`change_over`] would find, without changing anything.
@@ -101,12 +105,12 @@ pub fn foretell(options: &NodeOptions) -> anyhow::Result<Vec<Step>> {
     );
     let mut kernel = Kernel::open()?;
     let tables = kernel.iptables()?;
-    let nobody = BTreeSet::new();
-    let mut chains = |whose: &str, plan: &dyn Fn(&rules::Found) -> rules::Removal| {
+    let nobody = Holders::default();
+    let mut chains = |whose: &str, plan: &dyn Fn(&Found) -> Removal| {
         let count = tables.iter().map(|found| plan(found).chains.len()).sum();
         step(count, format!("no chains of {whose} in iptables' tables ({count} are there)"));
     };
-    chains("the plugins", &|found| rules::plugins(found, &options.network, &nobody));
+    chains("the plugins", &|found| plugins::plugins(found, &options.network, &nobody));
     chains("flannel", &rules::flannel);
     chains("kube-proxy", &rules::kube_proxy);
     let named = kernel.tables_named(&[&FLANNEL_TABLES[..], &KUBE_PROXY_TABLES].concat())?;
@@ -114,9 +118,19 @@ pub fn foretell(options: &NodeOptions) -> anyhow::Result<Vec<Step>> {
     step(named.len(), format!("no nftables tables of flannel and kube-proxy ({})", words(&named)));
     let sets = kernel::ip_sets()?.len();
     step(sets, format!("no IP sets of kube-proxy ({sets} are there)"));
-    let (device, _) = kernel::device()?;
+    let (device, own) = kernel::device()?;
     step(usize::from(device.is_some()), format!("no {DEVICE}"));
+    let weft_has_ipvs = agent::ask(options.healthz) == AgentState::Serves { services: Services::Ipvs };
+    let servers = left(&ground(options, weft_has_ipvs, device.as_ref(), own), &kernel::virtual_servers()?).len();
+    step(servers, format!("no virtual servers of kube-proxy ({servers} are there)"));
+    let legacy = if options.legacy_cleaned { Vec::new() } else { kernel::legacy_tables() };
+    step(legacy.len(), format!("nothing of theirs in tables of iptables-legacy ({})", words(&legacy)));
     Ok(steps)
+}
+
+fn ground(options: &NodeOptions, weft_has_ipvs: bool, device: Option<&Device>, own: Vec<IpAddr>) -> Ground {
+    let on_device = device.map(|device| device.addresses.clone());
+    Ground { on_device, service_cidrs: options.service_cidrs.clone(), own, weft_has_ipvs }
 }
 
 fn words(names: &[String]) -> String {
@@ -159,46 +173,98 @@ fn show_devices(options: &NodeOptions, report: &mut Report) {
     report.nothing("devices", &words);
 }
 
-/// Takes host ports over; returns the containers whose ports are still portmap's, `None` if nothing is known of them.
-fn take_ports(options: &NodeOptions, report: &mut Report) -> Option<BTreeSet<String>> {
+/// Takes host ports over; returns the containers that have all of theirs in weft's table.
+fn take_ports(options: &NodeOptions, report: &mut Report) -> BTreeSet<String> {
     const STEP: &str = "host ports";
+    let mut taken = BTreeSet::new();
     let survey = match ports::survey(&options.cache_dir, &options.data_dir, &options.network) {
         Ok(survey) => survey,
         Err(error) => {
             report.failed(STEP, &format!("cannot look for pods in {}: {error}", options.cache_dir.display()));
-            return None;
+            return taken;
         }
     };
-    let unknown = !survey.problems.is_empty();
     survey.problems.iter().for_each(|problem| report.failed(STEP, problem));
     let missing = match ports::missing(&survey.pods) {
         Ok(missing) => missing,
         Err(error) => {
             report.failed(STEP, &error.to_string());
-            return None;
+            return taken;
         }
     };
-    let mut keep = BTreeSet::new();
+    taken.extend(survey.pods.iter().map(|pod| pod.identity.container.clone()));
     for pod in &missing {
         let listed: Vec<String> = pod.host_ports.mappings.iter().map(ToString::to_string).collect();
         let words = format!("{} of container {} taken over", listed.join(", "), pod.identity.container);
-        let taken = ports::take(pod);
-        if taken.is_err() {
-            keep.insert(pod.identity.container.clone());
+        let outcome = ports::take(pod);
+        if outcome.is_err() {
+            taken.remove(&pod.identity.container);
         }
-        report.outcome(STEP, taken, &words);
+        report.outcome(STEP, outcome, &words);
     }
-    if missing.is_empty() && !unknown {
+    if missing.is_empty() && survey.problems.is_empty() {
         report.nothing(STEP, &format!("{} pods of portmap's have all of theirs", survey.pods.len()));
     }
-    (!unknown).then_some(keep)
+    taken
 }
 
-fn remove(kernel: &mut Kernel, report: &mut Report, step: &str, plan: impl Fn(&rules::Found) -> rules::Removal) {
-    match kernel.remove(plan) {
-        Ok((0, 0)) => report.nothing(step, "there are none"),
-        Ok((chains, rules)) => {
-            report.done(step, &format!("{chains} chains removed, and {rules} rules that led to them"));
+/// Who has an address is asked after the rules were read: an ADD that ended before has one.
+fn remove_plugins(kernel: &mut Kernel, options: &NodeOptions, taken: &BTreeSet<String>, report: &mut Report) {
+    const STEP: &str = "plugins' rules";
+    let network = &options.network;
+    let unknown = RefCell::new(None);
+    let holders = || {
+        let reserved = ports::reserved(&options.data_dir, network);
+        let reserved = reserved.map_err(|error| unknown.replace(Some(error.to_string()))).ok()?;
+        Some(Holders { taken: taken.clone(), reserved })
+    };
+    let removed = kernel.iptables().and_then(|tables| {
+        kernel.remove(tables, |found| {
+            holders().map_or_else(|| Removal::none(found), |all| plugins::plugins(found, network, &all))
+        })
+    });
+    told(report, STEP, removed);
+    let removed = kernel.plugins().and_then(|tables| {
+        kernel.remove(tables, |found| {
+            holders().map_or_else(|| Removal::none(found), |all| plugins::of_nftables(found, network, &all))
+        })
+    });
+    told(report, "plugins' tables", removed);
+    let left = kernel.iptables().and_then(|mut left| {
+        left.extend(kernel.plugins()?);
+        Ok(left)
+    });
+    match (left, holders()) {
+        (Ok(left), Some(all)) => {
+            let kept: BTreeSet<String> = left.iter().flat_map(|found| plugins::kept(found, network, &all)).collect();
+            for container in kept {
+                let words = format!(
+                    "container {container} lives, and its host ports have not been taken over: they stay portmap's; run this \
+                     again, or delete its pod"
+                );
+                report.failed(STEP, &words);
+            }
+        }
+        (Err(error), _) => report.failed(STEP, &error.to_string()),
+        (_, None) => {
+            let why = unknown.take().unwrap_or_default();
+            report.failed(STEP, &format!("they stay, as {} cannot be read: {why}", options.data_dir.display()));
+        }
+    }
+}
+
+/// Removes from iptables' tables what `plan` finds in them.
+fn remove(kernel: &mut Kernel, report: &mut Report, step: &str, plan: impl Fn(&Found) -> Removal) {
+    let removed = kernel.iptables().and_then(|tables| kernel.remove(tables, plan));
+    told(report, step, removed);
+}
+
+fn told(report: &mut Report, step: &str, removed: Result<Removed, weft_netlink::Error>) {
+    match removed {
+        Ok(Removed { chains: 0, rules: 0, .. }) => report.nothing(step, "there are none"),
+        Ok(Removed { chains, rules, foreign }) => {
+            report.done(step, &format!("{chains} chains removed, and {rules} rules beside them"));
+            foreign.iter().for_each(|rule| report.note(step, &format!("removed, and somebody else's: {rule}")));
         }
         Err(error) => report.failed(step, &error.to_string()),
     }
@@ -237,12 +303,7 @@ fn remove_kube_proxy(kernel: &mut Kernel, options: &NodeOptions, services: Servi
 fn remove_ipvs(options: &NodeOptions, services: Services, report: &mut Report) -> Result<(), weft_netlink::Error> {
     const STEP: &str = "kube-proxy's virtual servers";
     let (device, own) = kernel::device()?;
-    let ground = Ground {
-        on_device: device.as_ref().map(|device| device.addresses.clone()),
-        service_cidrs: options.service_cidrs.clone(),
-        own,
-        weft_has_ipvs: services == Services::Ipvs,
-    };
+    let ground = ground(options, services == Services::Ipvs, device.as_ref(), own);
     let doomed = left(&ground, &kernel::virtual_servers()?);
     if doomed.is_empty() {
         report.nothing(STEP, "there are none");
@@ -266,15 +327,16 @@ fn tell_of_forward(kernel: &mut Kernel, report: &mut Report) {
     }
 }
 
-fn tell_of_legacy(report: &mut Report) {
+/// It would go on leading Services and host ports past weft, so that the node is not done before somebody has looked.
+fn tell_of_legacy(options: &NodeOptions, taken: &BTreeSet<String>, report: &mut Report) {
     let tables = kernel::legacy_tables();
-    if !tables.is_empty() {
+    if !tables.is_empty() && !options.legacy_cleaned {
         let words = format!(
-            "the kernel has tables of iptables-legacy ({}), in which others' chains cannot be seen from here; remove them by: \
-             for i in iptables ip6tables; do $i-legacy-save | grep -vE 'KUBE-(SERVICES|EXTERNAL-SERVICES|NODEPORTS|\
-             POSTROUTING|FORWARD|PROXY-|MARK-|SVC-|SVL-|SEP-|FW-|EXT-)|CNI-(DN|HOSTPORT)|FLANNEL-' | $i-legacy-restore; done",
-            tables.join(", ")
+            "the kernel has tables of iptables-legacy ({}), in which others' chains cannot be seen from here; remove them on the \
+             node by the command that follows, then run this with --legacy-cleaned: {}",
+            tables.join(", "),
+            legacy::command(&options.network, taken)
         );
-        report.note("iptables-legacy", &words);
+        report.failed("iptables-legacy", &words);
     }
 }

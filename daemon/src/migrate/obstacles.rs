@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::agent::{AgentState, Services};
-use super::daemons::{KUBE_PROXY, Running};
+use super::daemons::{KUBE_PROXY, Running, is_k3s};
 
 /// Something that has to be put right first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -29,7 +29,7 @@ pub fn before_changing_over(agent: &AgentState, running: &[Running]) -> Vec<Obst
     match agent {
         AgentState::Absent(error) => found.push(Obstacle::new(
             format!("weft's agent does not answer on this node ({error})"),
-            "kubectl label node NODE weft/agent=true",
+            "kubectl label --overwrite node NODE weft/agent=true",
         )),
         AgentState::NotReady(lines) => found.push(Obstacle::new(
             format!("weft's agent does not serve yet: {}", lines.join("; ")),
@@ -39,17 +39,29 @@ pub fn before_changing_over(agent: &AgentState, running: &[Running]) -> Vec<Obst
     }
     let in_the_way = running.iter().filter(|running| !(others_serve && running.name == KUBE_PROXY));
     found.extend(in_the_way.map(|Running { name, pid }| {
+        if is_k3s(name) {
+            return Obstacle::new(
+                format!("{name} runs on this node (process {pid}), and flannel and kube-proxy within it"),
+                "start it with --flannel-backend=none --disable-kube-proxy --disable-network-policy, and then run this with \
+                 --k3s-bare",
+            );
+        }
         Obstacle::new(
             format!("{name} runs on this node (process {pid}) and would put back what is removed"),
-            keep_off(name),
+            "keep its DaemonSet off this node: weft migrate plan has the command",
         )
     }));
     found
 }
 
-/// Why weft may not let go of a node yet: its agent would put everything back, or nobody else serves.
+/// Why weft may not let go of a node yet: its agent would put everything back, or nobody else serves. Of kube-proxy it says
+/// whether it serves, if it is wanted.
 #[must_use]
-pub fn before_going_back(agent: &AgentState, running: &[Running], kube_proxy_wanted: bool) -> Vec<Obstacle> {
+pub fn before_going_back(
+    agent: &AgentState,
+    running: &[Running],
+    kube_proxy: Option<Result<(), String>>,
+) -> Vec<Obstacle> {
     let mut found = Vec::new();
     if !matches!(agent, AgentState::Absent(_)) {
         found.push(Obstacle::new(
@@ -57,32 +69,21 @@ pub fn before_going_back(agent: &AgentState, running: &[Running], kube_proxy_wan
             "kubectl label node NODE weft/agent-",
         ));
     }
-    let wanted = ["flanneld", KUBE_PROXY].into_iter().filter(|name| kube_proxy_wanted || *name != KUBE_PROXY);
-    for name in wanted.filter(|name| !running.iter().any(|running| running.name == *name)) {
+    let runs = |name: &str| running.iter().any(|running| running.name == name);
+    let wanted = ["flanneld", KUBE_PROXY].into_iter().filter(|name| kube_proxy.is_some() || *name != KUBE_PROXY);
+    for name in wanted.filter(|name| !runs(name)) {
         found.push(Obstacle::new(
             format!("{name} does not run on this node yet"),
             format!("let its DaemonSet put it there: {name}'s pods come to nodes without the label weft/agent"),
         ));
     }
+    if let Some(Err(error)) = kube_proxy.filter(|_| runs(KUBE_PROXY)) {
+        found.push(Obstacle::new(
+            format!("kube-proxy runs on this node and does not serve yet: {error}"),
+            "wait for it; if it answers elsewhere: --kube-proxy-healthz ADDRESS:PORT",
+        ));
+    }
     found
-}
-
-/// The patch that keeps a DaemonSet off the nodes that are weft's.
-#[must_use]
-pub fn keep_off(daemon: &str) -> String {
-    let (namespace, name) =
-        if daemon == KUBE_PROXY { ("kube-system", KUBE_PROXY) } else { ("kube-flannel", "kube-flannel-ds") };
-    format!("kubectl --namespace {namespace} patch daemonset {name} --patch '{}'", affinity())
-}
-
-/// It as JSON, for a strategic merge.
-fn affinity() -> serde_json::Value {
-    let terms = serde_json::json!([{"matchExpressions": [
-        {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]},
-        {"key": "weft/agent", "operator": "DoesNotExist"},
-    ]}]);
-    let node = serde_json::json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
-    serde_json::json!({"spec": {"template": {"spec": {"affinity": {"nodeAffinity": node}}}}})
 }
 
 #[cfg(test)]
@@ -102,7 +103,9 @@ mod tests {
         assert_eq!(before_changing_over(&serves(Services::Ipvs), &[]), []);
         let both = before_changing_over(&serves(Services::Nftables), &[PROXY, FLANNELD]);
         assert_eq!(whats(&both), ["kube-proxy", "flanneld"]);
-        assert!(both[0].mend.contains("kube-system") && both[1].mend.contains("kube-flannel-ds"));
+        let k3s = Running { name: "k3s-server", pid: 9 };
+        let within = before_changing_over(&serves(Services::Nftables), &[k3s]);
+        assert!(within[0].what.starts_with("k3s-server runs") && within[0].mend.contains("--disable-kube-proxy"));
         // Where Services are left to it, kube-proxy belongs there.
         assert_eq!(before_changing_over(&serves(Services::Others), &[PROXY]), []);
         let waiting = AgentState::NotReady(vec!["[-] services: x".to_owned()]);
@@ -113,10 +116,15 @@ mod tests {
     #[test]
     fn weft_lets_go_when_the_others_are_there() {
         let absent = AgentState::Absent(String::new());
-        assert_eq!(before_going_back(&absent, &[PROXY, FLANNELD], true), []);
-        assert_eq!(whats(&before_going_back(&absent, &[], true)), ["flanneld", "kube-proxy"]);
-        assert_eq!(before_going_back(&absent, &[FLANNELD], false), []);
+        let good = || Some(Ok(()));
+        assert_eq!(before_going_back(&absent, &[PROXY, FLANNELD], good()), []);
+        let waiting = || Some(Err("says 503".to_owned()));
+        assert_eq!(whats(&before_going_back(&absent, &[], waiting())), ["flanneld", "kube-proxy"]);
+        assert_eq!(before_going_back(&absent, &[FLANNELD], None), []);
+        // A process is not enough.
+        let early = before_going_back(&absent, &[PROXY, FLANNELD], waiting());
+        assert!(whats(&early) == ["kube-proxy"] && early[0].what.contains("says 503"), "{early:?}");
         let still = AgentState::NotReady(Vec::new());
-        assert_eq!(whats(&before_going_back(&still, &[PROXY, FLANNELD], true)), ["weft's"]);
+        assert_eq!(whats(&before_going_back(&still, &[PROXY, FLANNELD], good())), ["weft's"]);
     }
 }

@@ -40,7 +40,7 @@ pub fn survey(cache_dir: &Path, data_dir: &Path, network: &str) -> anyhow::Resul
         entries => entries?,
     };
     let links = RouteSocket::open()?.links()?;
-    let store = host_local::directory(data_dir, network);
+    let (store, of_network) = (host_local::directory(data_dir, network), format!("{network}-"));
     for entry in entries {
         let path = entry?.path();
         // Gone since it was listed: the pod is, too.
@@ -48,11 +48,38 @@ pub fn survey(cache_dir: &Path, data_dir: &Path, network: &str) -> anyhow::Resul
         match cache::read(&bytes, network) {
             Ok(Some(found)) => survey.pods.extend(alive(found, &links, &store)),
             Ok(None) => {}
+            // A file is named after its network first; others' are theirs to read.
+            Err(_) if !path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&of_network)) => {}
             Err(error) => survey.problems.push(format!("{}: {error}", path.display())),
         }
     }
     survey.pods.sort_by(|a, b| a.identity.cmp(&b.identity));
     Ok(survey)
+}
+
+/// The containers that have an address of host-local's.
+///
+/// # Errors
+/// If its directory is there and cannot be listed. A file that names nobody is nobody's: whoever writes it has nothing else
+/// yet.
+pub fn reserved(data_dir: &Path, network: &str) -> io::Result<BTreeSet<String>> {
+    let entries = match fs::read_dir(host_local::directory(data_dir, network)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        entries => entries?,
+    };
+    let mut found = BTreeSet::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(host_local::address_of).is_none() {
+            continue;
+        }
+        match fs::read(entry.path()) {
+            Ok(bytes) => found.extend(Owner::parse(&bytes).map(|owner| owner.container)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 /// The pod with its interface and its bridge, if it lives.

@@ -2,16 +2,13 @@
 //!
 //! iptables-nft keeps its tables in nf_tables, as `ip nat` and so on. kube-proxy's chains are told by name from those of
 //! kubelet (`KUBE-FIREWALL`, `KUBE-KUBELET-CANARY`, `KUBE-IPTABLES-HINT`) and of kube-router (`KUBE-ROUTER-…`,
-//! `KUBE-NWPLCY-…`, `KUBE-POD-FW-…`), which stay. The plugins' chains are told by the network and the container that their
-//! rules name, as podman and nerdctl have such chains, too.
-
-use std::collections::BTreeSet;
+//! `KUBE-NWPLCY-…`, `KUBE-POD-FW-…`), which stay. The plugins' are told in `plugins`.
 
 use weft_netlink::nft::{ChainInfo, Policy, RuleInfo, Table};
 
 /// Chains of kube-proxy, in all of its modes that use iptables (kubernetes/kubernetes, `pkg/proxy/iptables`,
 /// `pkg/proxy/ipvs`, and the two that older kubelets made for it).
-const KUBE_PROXY: [&str; 14] = [
+pub(super) const KUBE_PROXY_CHAINS: [&str; 14] = [
     "KUBE-SERVICES",
     "KUBE-EXTERNAL-SERVICES",
     "KUBE-NODEPORTS",
@@ -28,19 +25,16 @@ const KUBE_PROXY: [&str; 14] = [
     "KUBE-IPVS-OUT-FILTER",
 ];
 /// What the names of its chains of one Service or endpoint begin with.
-const KUBE_PROXY_PARTS: [&str; 6] = ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-"];
+pub(super) const KUBE_PROXY_PARTS: [&str; 6] =
+    ["KUBE-SVC-", "KUBE-SVL-", "KUBE-SEP-", "KUBE-FW-", "KUBE-EXT-", "KUBE-XLB-"];
 /// flannel's chain of masquerade.
-const FLANNEL_MASQUERADE: &str = "FLANNEL-POSTRTG";
+pub(super) const FLANNEL_MASQUERADE: &str = "FLANNEL-POSTRTG";
 /// flannel's chain that lets forwarded packets of pods pass.
-const FLANNEL_FORWARD: &str = "FLANNEL-FWD";
+pub(super) const FLANNEL_FORWARD: &str = "FLANNEL-FWD";
+/// What the names of its chains begin with that others lead to from chains of the kernel's.
+const KUBE_PROXY_MARKS: &str = "KUBE-MARK-";
 /// The tables in which kube-proxy has chains.
 const TABLES: [&str; 3] = ["filter", "nat", "mangle"];
-/// portmap's chain that leads to those of containers, and the two beside it.
-const HOST_PORTS: &str = "CNI-HOSTPORT-DNAT";
-const HOST_PORTS_BESIDE: [&str; 2] = ["CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK"];
-/// What the names of the plugins' chains begin with.
-const PLUGINS: &str = "CNI-";
-
 /// A table of iptables' as it was found.
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -61,9 +55,17 @@ pub struct Removal {
     pub rules: Vec<(String, u64)>,
     /// Chains, with the rules in them.
     pub chains: Vec<String>,
+    /// In words: those of the rules that nobody knows whose they are, and that led to the chains.
+    pub foreign: Vec<String>,
 }
 
 impl Removal {
+    /// That nothing has to go.
+    #[must_use]
+    pub fn none(found: &Found) -> Self {
+        Self { table: found.table.clone(), rules: Vec::new(), chains: Vec::new(), foreign: Vec::new() }
+    }
+
     /// Whether nothing has to go.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -78,9 +80,26 @@ pub fn kube_proxy(found: &Found) -> Removal {
         let is_part = KUBE_PROXY_PARTS.iter().any(|prefix| name.starts_with(prefix));
         // In ipvs mode it had a chain of this name here; that in `filter` is kubelet's.
         let is_of_nat = found.table.name == "nat" && name == "KUBE-FIREWALL";
-        KUBE_PROXY.contains(&name) || is_part || is_of_nat
+        KUBE_PROXY_CHAINS.contains(&name) || is_part || is_of_nat
     };
-    without(found, |name| TABLES.contains(&found.table.name.as_str()) && is_its(name), |_| false)
+    let mut removal = without(found, |name| TABLES.contains(&found.table.name.as_str()) && is_its(name), |_| false);
+    removal.foreign = foreign(found, &removal.rules);
+    removal
+}
+
+/// kube-proxy leads to its chains from the kernel's; others have rules in chains of their own, or lead to one Service.
+fn foreign(found: &Found, rules: &[(String, u64)]) -> Vec<String> {
+    let is_base = |name: &str| found.chains.iter().any(|info| info.chain.name == name && info.chain.base.is_some());
+    let is_of_one = |name: &str| {
+        name.starts_with(KUBE_PROXY_MARKS) || KUBE_PROXY_PARTS.iter().any(|prefix| name.starts_with(prefix))
+    };
+    let goes = |rule: &&RuleInfo| rules.iter().any(|(chain, handle)| (chain, *handle) == (&rule.chain, rule.handle));
+    let named = found.rules.iter().filter(goes).filter_map(|rule| {
+        let target = rule.leads_to().filter(|target| !is_base(&rule.chain) || is_of_one(target))?;
+        let remark = rule.remark().map(|remark| format!(" ({remark})")).unwrap_or_default();
+        Some(format!("table {}, chain {}: a rule{remark} that led to {target}", found.table, rule.chain))
+    });
+    named.collect()
 }
 
 /// flannel's part of a table. Where FORWARD drops what nobody accepts, its chain for forwarded packets stays: an accept in
@@ -105,29 +124,8 @@ fn forward_drops(found: &Found) -> bool {
         })
 }
 
-/// What portmap and the bridge plugin have left in a table for containers of this network, but for those that `keep` names.
-#[must_use]
-pub fn plugins(found: &Found, network: &str, keep: &BTreeSet<String>) -> Removal {
-    let is_theirs = |rule: &RuleInfo| {
-        rule.remark()
-            .as_deref()
-            .and_then(attachment_of)
-            .is_some_and(|(of, container)| of == network && !keep.contains(container))
-    };
-    let leads_to_theirs = |rule: &RuleInfo| {
-        let chain = rule.leads_to().filter(|chain| chain.starts_with(PLUGINS) && chain != HOST_PORTS);
-        chain.filter(|_| is_theirs(rule))
-    };
-    let mut doomed: BTreeSet<String> = found.rules.iter().filter_map(leads_to_theirs).collect();
-    let stays = |rule: &&RuleInfo| rule.chain == HOST_PORTS && !is_theirs(rule);
-    if !found.rules.iter().any(|rule| stays(&rule)) {
-        doomed.extend([HOST_PORTS].into_iter().chain(HOST_PORTS_BESIDE).map(str::to_owned));
-    }
-    without(found, |name| doomed.contains(name), |rule| leads_to_theirs(rule).is_some())
-}
-
 /// The removal of chains, and of the rules elsewhere that lead to them or are `doomed` themselves.
-fn without(found: &Found, is_doomed: impl Fn(&str) -> bool, doomed: impl Fn(&RuleInfo) -> bool) -> Removal {
+pub(super) fn without(found: &Found, is_doomed: impl Fn(&str) -> bool, doomed: impl Fn(&RuleInfo) -> bool) -> Removal {
     // One of that name that packets enter by itself is nobody's whom we know.
     let chains: Vec<String> = found
         .chains
@@ -143,26 +141,17 @@ fn without(found: &Found, is_doomed: impl Fn(&str) -> bool, doomed: impl Fn(&Rul
         .filter(|rule| doomed(rule) || rule.leads_to().is_some_and(|chain| goes(&chain)))
         .map(|rule| (rule.chain.clone(), rule.handle))
         .collect();
-    Removal { table: found.table.clone(), rules, chains }
-}
-
-/// The network and the container that a rule of portmap's or the bridge plugin's says it is for:
-/// `dnat name: "cbr0" id: "0123…"`.
-fn attachment_of(remark: &str) -> Option<(&str, &str)> {
-    let (_, rest) = remark.split_once("name: \"")?;
-    let (network, rest) = rest.split_once("\" id: \"")?;
-    // Cut off at 255 characters, perhaps within the container's name.
-    Some((network, rest.split('"').next()?))
+    Removal { rules, chains, ..Removal::none(found) }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use weft_netlink::nft::{Chain, ChainKind, Hook, TableFamily};
 
     use super::*;
 
     /// A table of chains (base ones in capitals without a dash) and rules `chain > target` or `chain # remark > target`.
-    fn found(table: &str, chains: &[&str], rules: &[&str]) -> Found {
+    pub(in super::super) fn found(table: &str, chains: &[&str], rules: &[&str]) -> Found {
         let chain = |name: &&str| {
             let chain = match *name {
                 "FORWARD" | "INPUT" | "PREROUTING" | "POSTROUTING" | "OUTPUT" => {
@@ -221,6 +210,13 @@ mod tests {
         let removal = kube_proxy(&nat);
         assert_eq!(removal.chains, ["KUBE-SERVICES", "KUBE-SVC-ABC", "KUBE-SEP-ABC", "KUBE-FIREWALL"]);
         assert_eq!(removal.rules, [("PREROUTING".to_owned(), 1), ("MINE".to_owned(), 4)]);
+        assert_eq!(removal.foreign, ["table ip nat, chain MINE: a rule that led to KUBE-SVC-ABC"]);
+        // A rule of the kernel's chains may be another's, too.
+        let marks = found("nat", &["OUTPUT", "KUBE-MARK-MASQ"], &["OUTPUT # hairpin > KUBE-MARK-MASQ"]);
+        assert_eq!(
+            kube_proxy(&marks).foreign,
+            ["table ip nat, chain OUTPUT: a rule (hairpin) that led to KUBE-MARK-MASQ"]
+        );
 
         let kept = ["KUBE-FIREWALL", "KUBE-ROUTER-INPUT", "KUBE-NWPLCY-X", "KUBE-POD-FW-X", "KUBE-IPTABLES-HINT"];
         assert!(kube_proxy(&found("filter", &kept, &["INPUT > KUBE-FIREWALL"])).is_empty());
@@ -237,53 +233,5 @@ mod tests {
         assert!(flannel(&dropping).is_empty() && needs_flannel_forward(&dropping));
         let nat = found("nat", &["POSTROUTING", "FLANNEL-POSTRTG"], &["POSTROUTING > FLANNEL-POSTRTG"]);
         assert_eq!(flannel(&nat).rules, [("POSTROUTING".to_owned(), 1)]);
-    }
-
-    #[test]
-    fn the_plugins_chains_go_by_network_and_container() {
-        let nat = found(
-            "nat",
-            &[
-                "PREROUTING",
-                "POSTROUTING",
-                "CNI-HOSTPORT-DNAT",
-                "CNI-HOSTPORT-MASQ",
-                "CNI-DN-a",
-                "CNI-DN-b",
-                "CNI-DN-c",
-                "CNI-m",
-            ],
-            &[
-                "PREROUTING > CNI-HOSTPORT-DNAT",
-                r#"CNI-HOSTPORT-DNAT # dnat name: "cbr0" id: "a" > CNI-DN-a"#,
-                r#"CNI-HOSTPORT-DNAT # dnat name: "cbr0" id: "b" > CNI-DN-b"#,
-                r#"CNI-HOSTPORT-DNAT # dnat name: "podman" id: "c" > CNI-DN-c"#,
-                r#"POSTROUTING # name: "cbr0" id: "a" > CNI-m"#,
-                "POSTROUTING > CNI-HOSTPORT-MASQ",
-                "CNI-DN-a > CNI-HOSTPORT-SETMARK",
-            ],
-        );
-        let rule = |chain: &str, handle| (chain.to_owned(), handle);
-        let kept = BTreeSet::from(["b".to_owned()]);
-        let some = plugins(&nat, "cbr0", &kept);
-        assert_eq!(some.chains, ["CNI-DN-a", "CNI-m"]);
-        assert_eq!(some.rules, [rule("CNI-HOSTPORT-DNAT", 2), rule("POSTROUTING", 5)]);
-
-        // Once nobody has ports any more, what is common to all goes, too.
-        let mut alone = nat;
-        alone.rules.retain(|rule| rule.handle != 4);
-        let all = plugins(&alone, "cbr0", &BTreeSet::new());
-        assert_eq!(all.chains, ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-DN-a", "CNI-DN-b", "CNI-m"]);
-        assert_eq!(all.rules, [rule("PREROUTING", 1), rule("POSTROUTING", 5), rule("POSTROUTING", 6)]);
-        assert!(plugins(&found("nat", &["PREROUTING"], &[]), "cbr0", &kept).is_empty());
-    }
-
-    #[test]
-    fn remarks_of_others_name_no_attachment() {
-        assert_eq!(attachment_of(r#"dnat name: "cbr0" id: "abc""#), Some(("cbr0", "abc")));
-        assert_eq!(attachment_of(r#"name: "cbr0" id: "cut"#), Some(("cbr0", "cut")));
-        for other in ["kubernetes service portals", "name: cbr0", r#"name: "x""#] {
-            assert_eq!(attachment_of(other), None, "{other}");
-        }
     }
 }

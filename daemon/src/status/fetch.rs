@@ -73,6 +73,15 @@ pub async fn get(address: SocketAddr, path: &str, limit: Duration) -> Result<Ans
     timeout(limit, exchange(address, path)).await.map_err(|_| FetchError::Late { address, limit })?
 }
 
+/// As [`get`], for callers that are in no runtime, and in the network namespace of the calling thread.
+///
+/// # Errors
+/// [`FetchError`].
+pub fn get_blocking(address: SocketAddr, path: &str, limit: Duration) -> Result<Answer, FetchError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|cause| FetchError::Connect { address, cause })?.block_on(get(address, path, limit))
+}
+
 /// The document of the agent at that address.
 ///
 /// # Errors

@@ -13,10 +13,10 @@ use super::node::{self, NodeArgs};
 use super::tell;
 use crate::cluster::kube::{KubeOptions, connect, explain};
 use crate::config::AgentConfig;
-use crate::migrate::api::{self, SAVED};
-use crate::migrate::cluster::{Cluster, read};
+use crate::migrate::api;
+use crate::migrate::cluster::{Cluster, SAVED, read};
 use crate::migrate::node::{foretell, readiness};
-use crate::migrate::plan::{Finish, finish, plan};
+use crate::migrate::plan::{Finish, Leave, finish, plan};
 use crate::migrate::report::Report;
 
 /// Where an administrator's credentials are on a node of the control plane.
@@ -52,7 +52,7 @@ pub(super) struct PlanArgs {
 
 /// Remove flannel and kube-proxy from the cluster, when each node is weft's.
 ///
-/// Changes nothing (exit code 1) while a node is not. Then: kubeadm's configuration says that there is no kube-proxy, so that
+/// Changes nothing (exit code 1) while a node is not; `weft migrate unfinish` takes it back. Then: kubeadm's configuration says that there is no kube-proxy, so that
 /// no upgrade brings it back, and the DaemonSets of flannel and kube-proxy go, and the one that changed nodes over. Their
 /// objects are kept in ConfigMap kube-system/weft-migration-saved, and their own ConfigMaps stay.
 #[derive(Debug, Args)]
@@ -73,6 +73,10 @@ pub(super) struct FinishArgs {
     /// Leave kube-proxy where it is, for a cluster whose agents run with proxy-mode none
     #[arg(long)]
     keep_kube_proxy: bool,
+
+    /// Leave kubeadm's configuration as it is, whatever it says of kube-proxy
+    #[arg(long)]
+    leave_kubeadm: bool,
 }
 
 pub(super) fn run_plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
@@ -84,7 +88,10 @@ pub(super) fn run_plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
         let Some((_, cluster)) = look(config.kube).await? else { return Ok(ExitCode::from(TRY_AGAIN)) };
         let plan = plan(&cluster);
         if args.output == Output::Json {
-            println!("{:#}", json!({"cluster": cluster, "steps": plan.steps, "obstacles": plan.obstacles}));
+            println!(
+                "{:#}",
+                json!({"cluster": cluster, "steps": plan.steps, "obstacles": plan.obstacles, "notes": plan.notes})
+            );
         } else {
             show(&cluster);
             for step in &plan.steps {
@@ -93,6 +100,7 @@ pub(super) fn run_plan(args: &PlanArgs) -> anyhow::Result<ExitCode> {
                     false => println!("[ ] {}\n      {}", step.what, step.command),
                 }
             }
+            plan.notes.iter().for_each(|note| println!("note: {note}"));
             tell(&plan.obstacles);
         }
         Ok(if plan.obstacles.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -120,12 +128,15 @@ pub(super) fn run_finish(args: &FinishArgs) -> anyhow::Result<ExitCode> {
         let options =
             KubeOptions { kubeconfig: args.kubeconfig.clone(), kube_api_server: args.kube_api_server.clone() };
         let Some((client, cluster)) = look(options).await? else { return Ok(ExitCode::from(TRY_AGAIN)) };
-        let wanted = finish(&cluster, args.keep_kube_proxy);
+        let wanted = finish(&cluster, Leave { kube_proxy: args.keep_kube_proxy, kubeadm: args.leave_kubeadm });
         if !wanted.obstacles.is_empty() {
             tell(&wanted.obstacles);
             return Ok(ExitCode::FAILURE);
         }
         let mut report = Report::default();
+        if let Some(note) = &wanted.note {
+            report.note("kubeadm", note);
+        }
         if args.dry_run {
             announce(&wanted, &mut report);
         } else {
@@ -155,7 +166,7 @@ async fn carry_out(client: &Client, cluster: &Cluster, wanted: &Finish, report: 
                 return;
             }
         }
-        _ => report.nothing("kubeadm", "it brings no kube-proxy back"),
+        _ => report.nothing("kubeadm", "its configuration stays as it is"),
     }
     if wanted.delete.is_empty() {
         return report.nothing("daemonsets", "those of flannel and kube-proxy are gone");
@@ -182,7 +193,7 @@ fn show(cluster: &Cluster) {
 }
 
 /// The cluster; `None` if the API server does not answer, which has been told then.
-async fn look(mut options: KubeOptions) -> anyhow::Result<Option<(Client, Cluster)>> {
+pub(super) async fn look(mut options: KubeOptions) -> anyhow::Result<Option<(Client, Cluster)>> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".kube/config"));
     let mut usual = std::env::var_os("KUBECONFIG").map(PathBuf::from).into_iter().chain(home).chain([ADMIN.into()]);
     options.kubeconfig = options.kubeconfig.or_else(|| usual.find(|path| path.is_file()));
@@ -196,7 +207,7 @@ async fn look(mut options: KubeOptions) -> anyhow::Result<Option<(Client, Cluste
     }
 }
 
-fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     runtime.block_on(work)
 }

@@ -3,6 +3,7 @@
 mod back;
 mod cluster;
 mod node;
+mod unfinish;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ enum Command {
     Node(node::ChangeArgs),
     Back(back::BackArgs),
     Finish(cluster::FinishArgs),
+    Unfinish(unfinish::UnfinishArgs),
 }
 
 pub(super) fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
@@ -38,6 +40,7 @@ pub(super) fn run(args: &MigrateArgs) -> anyhow::Result<ExitCode> {
         Command::Node(args) => node::run(args),
         Command::Back(args) => back::run(args),
         Command::Finish(args) => cluster::run_finish(args),
+        Command::Unfinish(args) => unfinish::run(args),
     }
 }
 

@@ -49,6 +49,14 @@ pub(super) struct NodeArgs {
     /// host-local's directory, with a directory for each network
     #[arg(long, value_name = "DIR", default_value = host_local::DATA_DIR)]
     data_dir: PathBuf,
+
+    /// k3s runs on this node without flannel, kube-proxy and network policies in it
+    #[arg(long)]
+    k3s_bare: bool,
+
+    /// The tables of iptables-legacy have been cleaned, or are nobody's whom weft replaces
+    #[arg(long)]
+    legacy_cleaned: bool,
 }
 
 pub(super) fn run(args: &ChangeArgs) -> anyhow::Result<ExitCode> {
@@ -78,6 +86,8 @@ pub(super) fn options(args: &NodeArgs, config: &AgentConfig) -> NodeOptions {
         cache_dir: args.cni_cache_dir.clone(),
         data_dir: args.data_dir.clone(),
         service_cidrs: settings.service_cidr.clone(),
+        k3s_bare: args.k3s_bare,
+        legacy_cleaned: args.legacy_cleaned,
     }
 }
 
