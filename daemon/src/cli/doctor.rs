@@ -5,12 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::status::Output;
+use super::print::{self, Output};
 use crate::config::{AgentConfig, AgentFlags};
 use crate::doctor::{Report, gather};
-
-/// Exit code where nothing could be examined at all.
-const CANNOT_TELL: u8 = 2;
 
 /// Find what is wrong with this node's data plane, and say for each fault the cause and the command that mends it.
 ///
@@ -40,11 +37,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     match examine(args) {
-        Ok(report) => ExitCode::from(report.exit_code()),
-        Err(error) => {
-            eprintln!("weft doctor: {error:#}");
-            ExitCode::from(CANNOT_TELL)
-        }
+        Ok(report) => print::whole(args.output, &report, |wide| report.text(wide), report.exit_code()),
+        Err(error) => print::failure("weft doctor", args.output, &error),
     }
 }
 
@@ -54,10 +48,5 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<Report> {
     let report = runtime.block_on(gather::examine(&config, args.peers));
     // Without waiting for whoever still looks up a name.
     runtime.shutdown_background();
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Text => print!("{}", report.text(false)),
-        Output::Wide => print!("{}", report.text(true)),
-    }
     Ok(report)
 }
