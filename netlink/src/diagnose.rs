@@ -104,13 +104,7 @@ pub fn packets_lost(socket: &impl AsFd) -> Result<u32> {
     let descriptor = socket.as_fd().as_raw_fd();
     // SAFETY: the descriptor is open; `statistics` is a `struct tpacket_stats` and `length` its size, and both outlive the call.
     let got = unsafe {
-        libc::getsockopt(
-            descriptor,
-            libc::SOL_PACKET,
-            PACKET_STATISTICS,
-            (&raw mut statistics).cast(),
-            &raw mut length,
-        )
+        libc::getsockopt(descriptor, libc::SOL_PACKET, PACKET_STATISTICS, (&raw mut statistics).cast(), &raw mut length)
     };
     Errno::result(got).map_err(|errno| Error::io("ask a packet socket for what it lost", errno))?;
     Ok(statistics.lost)

@@ -13,8 +13,9 @@ use crate::doctor::{Report, gather};
 ///
 /// Examines agent, kernel features, settings, the overlay's devices, the way to each peer (both directions of the overlay's UDP
 /// port, and the largest packet that gets through), checksum offload, firewalls, what other agents have left, CNI files,
-/// disks, store, token and clocks. Nothing is written to the kernel, and it runs with NET_ADMIN and NET_RAW on a read-only file
-/// system: on the host, or in the agent's pod. Give it the agent's settings where they are not the defaults.
+/// disks, store, token and clocks. Nothing is written to the kernel, and it runs as root with NET_ADMIN and NET_RAW on a read-only
+/// file system: on the host, or in the agent's pod, which has the agent's settings. Elsewhere give it those that are not the
+/// defaults; where its node or its source is not the agent's, what rests on settings is unknown.
 ///
 /// Shown are problems, what is unknown because it could not be examined, and notes; -o wide shows what is good, too.
 ///

@@ -159,7 +159,7 @@ impl Keeper {
     fn stand_in(&self) {
         let known = match LastKnown::read(&self.path, &self.node) {
             Ok(known) => known,
-            Err(LastKnownError::Unreadable(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(LastKnownError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
                 tracing::warn!("{} is of no use: {error}", self.path.display());
                 return;

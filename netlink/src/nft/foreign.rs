@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn only_a_rule_that_asks_for_nothing_refuses_all() {
-        let of = |rule: Rule| read(|w| rule.expressions.iter().for_each(|expression| expression.write(w))).refuses_all();
+        let of =
+            |rule: Rule| read(|w| rule.expressions.iter().for_each(|expression| expression.write(w))).refuses_all();
         let drop = || [Expr::Verdict(Verdict::Drop)];
         assert!(of(Rule::new("c").with(drop())));
         assert!(!of(Rule::new("c").with(expr::mark_is(1, 1)).with(drop())));

@@ -66,7 +66,7 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     };
     let asked = peers.as_deref().unwrap_or_default();
     // Without a look into the tables nobody is taken to be alone.
-    let others = peers.is_err() || !asked.is_empty() || found.skipped > 0;
+    let others = peers.is_err() || !asked.is_empty() || found.skipped + found.broken.len() + found.absent.len() > 0;
     let rights = rights();
     let clocks = clocks(clock, asked, settings.healthz_bind.port()).await;
     let port = view.port().unwrap_or(settings.vxlan_port);
@@ -94,7 +94,7 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     checks.extend(ways::judge(&PathFacts { peers, broken, absent, port, skipped }));
     checks.extend(unless_strange(cni::judge(&files::cni(settings, known)), strange.as_deref()));
     checks.extend(unless_strange(disk::judge(&files::directories(settings, rights.root)), strange.as_deref()));
-    checks.extend(store);
+    checks.extend(unless_strange(store, strange.as_deref()).into_iter().map(|check| unless_denied(check, &rights)));
     checks.extend(clock::judge(&clocks));
     Report::new(node, checks)
 }
@@ -121,6 +121,12 @@ fn unless_strange(mut checks: Vec<Check>, strange: Option<&str>) -> Vec<Check> {
         );
     }
     checks
+}
+
+/// A file that is root's, and that another user may not read, is no fault.
+fn unless_denied(check: Check, rights: &Rights) -> Check {
+    let denied = !rights.root && check.words.to_lowercase().contains("permission denied");
+    if denied { Check { outcome: Outcome::Unknown, remedy: None, ..check } } else { check }
 }
 
 /// The store's checks, and its clock.
@@ -167,4 +173,26 @@ fn serves(mode: ProxyMode) -> bool {
 /// A socket for links and routes.
 fn route_socket() -> Told<RouteSocket> {
     RouteSocket::open().map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::check::Group;
+
+    #[test]
+    fn what_rests_on_another_programs_settings_or_on_missing_rights_is_no_finding() {
+        let group = Group("disk");
+        let checks = || vec![group.good("run-dir", "fine"), group.problem("state-dir", "Permission denied", "chmod")];
+        assert_eq!(unless_strange(checks(), None), checks());
+        let strange = unless_strange(checks(), Some("the agent's node-name is a, this program's b"));
+        assert_eq!((&strange[0], strange[1].outcome), (&checks()[0], Outcome::Unknown));
+        assert!(strange[1].words.contains("give it the agent's settings"), "{}", strange[1].words);
+
+        let outcome = |root| {
+            let rights = Rights { root, capabilities: Ok(u64::MAX) };
+            unless_denied(checks().remove(1), &rights).outcome
+        };
+        assert_eq!((outcome(true), outcome(false)), (Outcome::Problem, Outcome::Unknown));
+    }
 }
