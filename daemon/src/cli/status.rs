@@ -64,7 +64,7 @@ async fn here(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {
     let asked = fetch::status(own, LIMITS.each).await;
     let (status, _) =
         asked.context("this node's agent does not tell; does it run, and is healthz-bind its address?")?;
-    Ok(judge::seen_by(status))
+    Ok(judge::seen_by(&status))
 }
 
 async fn everywhere(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {

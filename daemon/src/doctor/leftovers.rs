@@ -74,7 +74,7 @@ pub fn judge(facts: &LeftoverFacts) -> Vec<Check> {
 /// What removes exactly what kube-proxy has left.
 const CHANGE: &str = "weft migrate node on this node (with the agent's settings)";
 
-const NOT_SERVED: &str = "weft serves no Services here (proxy-mode none), so they are another's to serve";
+const NOT_SERVED: &str = "weft serves no Services here, so they are another's to serve";
 
 fn proxy_rules(facts: &LeftoverFacts) -> Check {
     if !facts.serves {

@@ -178,14 +178,14 @@ pub fn judge(sightings: &[Sighting]) -> Report {
 
 /// The own node and, as it sees them, its peers.
 #[must_use]
-pub fn seen_by(status: NodeStatus) -> Vec<Sighting> {
+pub fn seen_by(status: &NodeStatus) -> Vec<Sighting> {
     let mut sightings: Vec<Sighting> = status.peers.iter().map(peer_sighting).collect();
     let (subnets, addresses) = (
         status.lease.as_ref().map(|lease| lease.subnets.clone()).unwrap_or_default(),
         status.overlay.iter().map(|device| device.public_ip).collect(),
     );
     let name = Some(status.node.clone());
-    let agent = Agent::Answered(Box::new(Answer::from(&status)));
+    let agent = Agent::Answered(Box::new(Answer::from(status)));
     sightings.push(Sighting { name, own: true, subnets, addresses, wrong: Vec::new(), agent });
     sightings
 }
@@ -377,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_healthy_node_has_a_row_for_itself_and_one_for_each_peer() {
-        let report = judge(&seen_by(healthy("n1")));
+        let report = judge(&seen_by(&healthy("n1")));
         assert_eq!(report.verdict, Verdict::Well);
         let names: Vec<_> = report.nodes.iter().map(|row| (row.node.as_deref().unwrap(), row.own)).collect();
         assert_eq!(names, [("n1", true), ("n2", false)]);
@@ -417,7 +417,7 @@ mod tests {
             assert!(wrong.iter().any(|words| words.contains(expected)), "{expected}: {wrong:?}");
         }
         assert!(!wrong.iter().any(|words| words.contains("table peers")), "its component has said it: {wrong:?}");
-        assert_eq!(judge(&seen_by(status)).verdict.exit_code(), 1);
+        assert_eq!(judge(&seen_by(&status)).verdict.exit_code(), 1);
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
             wrong: wrong.iter().map(|words| (*words).to_owned()).collect(),
             agent: Agent::Silent("no answer".into()),
         };
-        let mut sightings = seen_by(healthy("n1"));
+        let mut sightings = seen_by(&healthy("n1"));
         sightings.push(silent(&[]));
         assert_eq!(judge(&sightings).verdict.exit_code(), 2);
         sightings.push(silent(&["NetworkUnavailable"]));
@@ -442,7 +442,7 @@ mod tests {
     fn versions_that_differ_are_noted() {
         let mut newer = healthy("n2");
         newer.version = "1.1.0".into();
-        let sightings: Vec<_> = [seen_by(healthy("n1")), seen_by(newer)].concat();
+        let sightings: Vec<_> = [seen_by(&healthy("n1")), seen_by(&newer)].concat();
         let report = judge(&sightings);
         assert_eq!((report.verdict, report.notes.len()), (Verdict::Well, 1));
         assert!(report.notes[0].contains("1.0.0, 1.1.0"), "{:?}", report.notes);
@@ -458,7 +458,7 @@ mod tests {
 
         let (mut one, mut two) = (healthy("n1"), healthy("n2"));
         (one.lease, two.lease) = (Some(lease(4, 4)), Some(lease(4, 4)));
-        let report = judge(&[seen_by(one), seen_by(two)].concat());
+        let report = judge(&[seen_by(&one), seen_by(&two)].concat());
         assert_eq!((report.verdict, report.notes.len()), (Verdict::Well, 1), "{:?}", report.notes);
     }
 

@@ -88,7 +88,13 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     checks.extend(unless_strange(overlay::judge(&view.overlay), strange.as_deref()));
     checks.extend(cluster::judge(&status));
     checks.extend(firewall::judge(&rules.firewall(&view, &networks, port, overlay_seen)));
-    checks.extend(leftovers::judge(&rules.leftovers(&view, settings, port, serving.as_deref())));
+    checks.extend(leftovers::judge(&rules.leftovers(
+        &view,
+        settings,
+        port,
+        serving.as_deref(),
+        serves(known, settings.proxy_mode),
+    )));
     checks.extend(offload::judge(&machine::offload(&view, &errors_before), asked));
     let Found { skipped, broken, absent, .. } = found;
     checks.extend(ways::judge(&PathFacts { peers, broken, absent, port, skipped }));
@@ -165,9 +171,10 @@ async fn clocks(store: Told<Option<Ahead>>, peers: &[ways::Peer], port: u16) -> 
     ClockFacts { store, peers: ahead }
 }
 
-/// Whether weft is to serve Services.
-fn serves(mode: ProxyMode) -> bool {
-    mode != ProxyMode::None
+/// Whether weft serves Services: what the agent says counts, as somebody may have given this program other settings. Whoever
+/// takes another's rules for leftovers cuts the node off.
+fn serves(status: Option<&NodeStatus>, mode: ProxyMode) -> bool {
+    status.map_or(mode != ProxyMode::None, |status| status.services.is_some())
 }
 
 /// A socket for links and routes.
@@ -179,6 +186,15 @@ fn route_socket() -> Told<RouteSocket> {
 mod tests {
     use super::*;
     use crate::doctor::check::Group;
+    use crate::serve::document::ServicesStatus;
+
+    #[test]
+    fn the_agent_says_whether_services_are_served() {
+        assert!(serves(None, ProxyMode::Auto) && !serves(None, ProxyMode::None));
+        assert!(!serves(Some(&NodeStatus::default()), ProxyMode::Auto));
+        let serving = NodeStatus { services: Some(ServicesStatus::default()), ..NodeStatus::default() };
+        assert!(serves(Some(&serving), ProxyMode::None));
+    }
 
     #[test]
     fn what_rests_on_another_programs_settings_or_on_missing_rights_is_no_finding() {

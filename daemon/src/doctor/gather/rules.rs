@@ -9,7 +9,6 @@ use weft_netlink::ipvs;
 use weft_netlink::nft::{ChainInfo, ChainKind, Hook, Policy, RuleInfo, Socket, Table, TableFamily};
 
 use super::links::View;
-use super::serves;
 use crate::config::Settings;
 use crate::doctor::Told;
 use crate::doctor::firewall::{At, Dropping, FirewallFacts};
@@ -78,6 +77,7 @@ impl Rules {
         settings: &Settings,
         port: u16,
         serving: Option<&str>,
+        serves: bool,
     ) -> LeftoverFacts {
         let named = |read: &Read| -> Vec<Found> {
             let table = read.table.to_string();
@@ -95,7 +95,7 @@ impl Rules {
             overlays: view.others(),
             port,
             virtual_servers: virtual_servers().map(|found| left(&ground(view, settings), &found)),
-            serves: serves(settings.proxy_mode),
+            serves,
             serves_by_ipvs: serving == Some("ipvs"),
         }
     }
