@@ -1,7 +1,7 @@
-//! What only somebody who looks for a fault asks of the kernel: a device's checksum offload and driver, and packets that
-//! must not be taken apart.
+//! What only somebody who looks for a fault asks of the kernel: a device's checksum offload and driver, packets that
+//! must not be taken apart, and what a packet socket has lost.
 
-#![expect(unsafe_code, reason = "one ioctl of ethtool with a pointer in `struct ifreq`, and two socket options")]
+#![expect(unsafe_code, reason = "one ioctl of ethtool with a pointer in `struct ifreq`, and three socket options")]
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -18,6 +18,17 @@ const GET_TX_CHECKSUM: u32 = 0x16;
 /// `IP_PMTUDISC_PROBE`, linux/in.h, and `IPV6_PMTUDISC_PROBE`, linux/in6.h: whatever the kernel knows of the path, the
 /// packet goes out whole, and nobody on the way may take it apart.
 static PROBE: i32 = 3;
+
+/// linux/if_packet.h.
+const PACKET_STATISTICS: libc::c_int = 6;
+
+/// `struct tpacket_stats`, linux/if_packet.h.
+#[repr(C)]
+#[derive(Default)]
+struct Statistics {
+    packets: u32,
+    lost: u32,
+}
 
 mod raw {
     use nix::libc::ifreq;
@@ -83,6 +94,22 @@ pub fn never_fragment(socket: &impl AsFd, v6: bool) -> Result<()> {
     Errno::result(set).map(drop).map_err(|errno| Error::io("forbid fragments", errno))
 }
 
+/// How many packets a packet socket had no room for since this was asked last (`PACKET_STATISTICS`, packet(7)).
+///
+/// # Errors
+/// [`Error::Io`] if it is no packet socket.
+pub fn packets_lost(socket: &impl AsFd) -> Result<u32> {
+    let mut statistics = Statistics::default();
+    let mut length = libc::socklen_t::try_from(size_of::<Statistics>()).unwrap_or_default();
+    let descriptor = socket.as_fd().as_raw_fd();
+    // SAFETY: the descriptor is open; `statistics` is a `struct tpacket_stats` and `length` its size, and both outlive the call.
+    let got = unsafe {
+        libc::getsockopt(descriptor, libc::SOL_PACKET, PACKET_STATISTICS, (&raw mut statistics).cast(), &raw mut length)
+    };
+    Errno::result(got).map_err(|errno| Error::io("ask a packet socket for what it lost", errno))?;
+    Ok(statistics.lost)
+}
+
 /// Has ethtool fill in `question`, a structure whose first member is the command; whether it did.
 fn ask<T>(device: &str, question: &mut T) -> Result<bool> {
     let operation = || format!("ask {device} as ethtool does");
@@ -105,7 +132,7 @@ mod tests {
 
     #[test]
     fn structures_have_the_kernels_sizes() {
-        assert_eq!((size_of::<Value>(), size_of::<Driver>()), (8, 196));
+        assert_eq!((size_of::<Value>(), size_of::<Driver>(), size_of::<Statistics>()), (8, 196, 8));
     }
 
     #[test]

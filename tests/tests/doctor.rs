@@ -153,12 +153,11 @@ fn both_families_are_examined() {
     with_rules(&lab, "node2", "inet fault", &[chain, rule], |visit| visit.assert_problems(&["path node2 (IPv6)"]));
 }
 
-#[test]
-fn the_rights_of_the_agents_pod_are_enough() {
-    let lab = two_nodes();
+/// Has the doctor look at node 1 with these capabilities alone.
+fn with_rights(lab: &OwnedLab, capabilities: &str) -> (Option<i32>, Value) {
     let node = lab.node("node1").unwrap();
     let mut command = tool::command("setpriv");
-    command.args(["--bounding-set", "-all,+net_admin,+net_raw", "--inh-caps", "-all", "--no-new-privs"]);
+    command.args(["--bounding-set", capabilities, "--inh-caps", "-all", "--no-new-privs"]);
     command.arg(binaries::find("weft").unwrap()).args(["doctor", "-o", "json", "--node-name", "node1"]);
     command.args(["--etcd-prefix", NETWORK_PREFIX, "--etcd-endpoints", &lab.etcd().unwrap().endpoint()]);
     for (flag, name) in [
@@ -172,9 +171,33 @@ fn the_rights_of_the_agents_pod_are_enough() {
         command.arg(flag).arg(node.path(name));
     }
     let output = node.netns.run(|| tool::run_with(&mut command, Stdin::Bytes(b""))).unwrap().unwrap();
-    assert_eq!(output.exit, Some(0), "{output:?}");
-    let report: Value = serde_json::from_str(&output.stdout).unwrap();
+    let report = serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output.exit, report)
+}
+
+#[test]
+fn the_rights_of_the_agents_pod_are_enough_and_without_them_nothing_is_found() {
+    let lab = two_nodes();
+    let (exit, report) = with_rights(&lab, "-all,+net_admin,+net_raw");
+    assert_eq!(exit, Some(0), "{report}");
     assert_eq!((&report["problems"], &report["unknown"]), (&json!(0), &json!(0)), "{report}");
+
+    let (exit, report) = with_rights(&lab, "-all");
+    assert_eq!((exit, &report["problems"], &report["verdict"]), (Some(2), &json!(0), &json!("unknown")), "{report}");
+    let first = &report["checks"][0];
+    assert_eq!((&first["group"], &first["outcome"]), (&json!("rights"), &json!("unknown")), "{report}");
+}
+
+#[test]
+fn a_peer_whose_packets_go_nowhere_is_a_problem_of_its_own() {
+    let mut lab = two_nodes();
+    let subnet = lab.node("node2").unwrap().subnets()[0].clone();
+    // It would put them back at once.
+    lab.kill_agent("node1").unwrap();
+    let node = netns(&lab, "node1");
+    node.tool("ip", &["neigh", "flush", "dev", "flannel.1", "nud", "permanent"]).unwrap();
+    let visit = Visit::of(&lab, "node1");
+    assert!(visit.problem(&format!("path {subnet}")).0.contains("no neighbour entry"), "{}", visit.text);
 }
 
 #[test]
@@ -215,6 +238,16 @@ fn policies_that_drop_are_found_unless_the_rules_beside_them_take_the_pods() {
         let (_, remedy) = visit.problem("firewall ip filter FORWARD");
         assert!(remedy.starts_with("iptables -I FORWARD -s 10.244.0.0/16 -j ACCEPT"), "{remedy}");
     });
+    // A family that the cluster does not have.
+    with_rules(&lab, "node1", "ip6 filter", &[forward], |visit| visit.assert_problems(&[]));
+    // As distributions have it: the last rule does what the policy could.
+    let open = "chain FORWARD { type filter hook forward priority 0; policy accept; }";
+    let rest = ["rule FORWARD ct state established accept", "rule FORWARD counter reject"];
+    with_rules(&lab, "node1", "ip filter", &[open, rest[0], rest[1]], |visit| {
+        visit.assert_problems(&["firewall ip filter FORWARD"]);
+    });
+    let some = "rule FORWARD ip daddr 192.0.2.1 reject";
+    with_rules(&lab, "node1", "ip filter", &[open, some], |visit| visit.assert_problems(&[]));
     let taken = ["rule FORWARD ip saddr 10.244.0.0/16 accept", "rule FORWARD ip daddr 10.244.0.0/16 accept"];
     with_rules(&lab, "node1", "ip filter", &[forward, taken[0], taken[1]], |visit| visit.assert_problems(&[]));
 
@@ -342,9 +375,12 @@ fn without_agent_or_store_the_kernel_is_examined_all_the_same() {
     fs::write(&plugin, "weft-cni 0.0.1: a CNI plugin").unwrap();
     let visit = Visit::of(&lab, "node1");
     let problems = visit.named("problem");
-    for name in ["agent runs", "store answers", "sysctls net.ipv4.ip_forward", "overlay flannel.1 mtu", "cni plugin"] {
+    for name in ["agent runs", "store answers", "sysctls net.ipv4.ip_forward", "overlay flannel.1 mtu"] {
         assert!(problems.contains(name), "{name}: {}", visit.text);
     }
-    assert!(visit.named("unknown").contains("cluster peers"), "{}", visit.text);
+    // What the agent alone knows, its own version included.
+    for name in ["cluster peers", "cni plugin"] {
+        assert!(visit.named("unknown").contains(name), "{name}: {}", visit.text);
+    }
     assert_eq!(visit.exit, 1);
 }

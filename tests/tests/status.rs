@@ -96,7 +96,9 @@ fn something_wrong_gives_one_and_what_cannot_be_told_two() {
     let silent = row(&document, "node2");
     assert!(silent["unknown"].as_str().unwrap().contains("192.168.100.12:8081"), "{silent}");
     assert_eq!(status(&lab, "node1", &[]).0, 0, "a peer's agent is not needed for its packets");
-    assert_eq!(status(&lab, "node2", &[]).0, 2, "its own agent does not run");
+    let (exit, failure) = status(&lab, "node2", &[]);
+    assert_eq!((exit, &failure["verdict"]), (2, &json!("unknown")), "its own agent does not run");
+    assert!(failure["error"].as_str().unwrap().contains("127.0.0.1:8081"), "{failure}");
 
     lab.etcd().unwrap().put(&format!("{NETWORK_PREFIX}/subnets/10.244.250.0-24"), "garbage").unwrap();
     wait::until(wait::patience(SOON), "the bad lease to be told", || status(&lab, "node1", &[]).0 == 1).unwrap();

@@ -5,19 +5,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::status::Output;
+use super::print::{self, Output};
 use crate::config::{AgentConfig, AgentFlags};
 use crate::doctor::{Report, gather};
-
-/// Exit code where nothing could be examined at all.
-const CANNOT_TELL: u8 = 2;
 
 /// Find what is wrong with this node's data plane, and say for each fault the cause and the command that mends it.
 ///
 /// Examines agent, kernel features, settings, the overlay's devices, the way to each peer (both directions of the overlay's UDP
 /// port, and the largest packet that gets through), checksum offload, firewalls, what other agents have left, CNI files,
-/// disks, store, token and clocks. Nothing is written to the kernel, and it runs with NET_ADMIN and NET_RAW on a read-only file
-/// system: on the host, or in the agent's pod. Give it the agent's settings where they are not the defaults.
+/// disks, store, token and clocks. Nothing is written to the kernel, and it runs as root with NET_ADMIN and NET_RAW on a read-only
+/// file system: on the host, or in the agent's pod, which has the agent's settings. Elsewhere give it those that are not the
+/// defaults; where its node or its source is not the agent's, what rests on settings is unknown.
 ///
 /// Shown are problems, what is unknown because it could not be examined, and notes; -o wide shows what is good, too.
 ///
@@ -40,11 +38,8 @@ pub(super) struct DoctorArgs {
 
 pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     match examine(args) {
-        Ok(report) => ExitCode::from(report.exit_code()),
-        Err(error) => {
-            eprintln!("weft doctor: {error:#}");
-            ExitCode::from(CANNOT_TELL)
-        }
+        Ok(report) => print::whole(args.output, &report, |wide| report.text(wide), report.exit_code()),
+        Err(error) => print::failure("weft doctor", args.output, &error),
     }
 }
 
@@ -54,10 +49,5 @@ fn examine(args: &DoctorArgs) -> anyhow::Result<Report> {
     let report = runtime.block_on(gather::examine(&config, args.peers));
     // Without waiting for whoever still looks up a name.
     runtime.shutdown_background();
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Text => print!("{}", report.text(false)),
-        Output::Wide => print!("{}", report.text(true)),
-    }
     Ok(report)
 }

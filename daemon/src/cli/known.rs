@@ -1,10 +1,12 @@
 //! Between the sources and the node: what the cluster last said stands in for a store that cannot be reached at the start.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +22,7 @@ const TIMES: Times = Times {
     patience: Duration::from_secs(5),
     // What is new is written after so long: with many nodes starting, one write does for all.
     gather: Duration::from_secs(10),
-    // How often it is written again that what is there is still true.
+    // How often it is written again that what is there is still true, where a lease's time counts.
     refresh: Duration::from_secs(300),
 };
 
@@ -60,6 +62,7 @@ pub(super) fn keep(config: &AgentConfig, leases: &Leases, stop: CancellationToke
         snapshots,
         stands_in,
         written: None,
+        writing: None,
         times: TIMES,
     };
     tokio::spawn(async move {
@@ -84,6 +87,8 @@ struct Keeper {
     stands_in: watch::Sender<bool>,
     /// What the file says, and since when.
     written: Option<Written>,
+    /// The write that is under way.
+    writing: Option<JoinHandle<io::Result<()>>>,
     times: Times,
 }
 
@@ -103,8 +108,10 @@ impl Keeper {
                 stand_in = None;
             }
             write_at = write_at.or_else(|| self.is_news().then(|| Instant::now() + self.times.gather));
-            let refresh = self.written.as_ref().map(|written| written.at + self.times.refresh);
-            let write = write_at.or(refresh);
+            // That it is still true matters only where a lease's time counts.
+            let refresh = self.written.as_ref().filter(|_| self.lasts.is_some());
+            let refresh = refresh.map(|written| written.at + self.times.refresh);
+            let write = write_at.or(refresh).filter(|_| self.writing.is_none());
             tokio::select! {
                 changed = self.lease_in.changed() => if changed.is_err() { return },
                 changed = self.snapshots_in.changed() => if changed.is_err() { return },
@@ -115,6 +122,12 @@ impl Keeper {
                 () = due(write) => {
                     write_at = None;
                     self.write();
+                }
+                outcome = ended(&mut self.writing) => {
+                    self.writing = None;
+                    if let Err(error) = outcome {
+                        tracing::warn!("{} cannot be written: {error}", self.path.display());
+                    }
                 }
             }
         }
@@ -146,14 +159,15 @@ impl Keeper {
     fn stand_in(&self) {
         let known = match LastKnown::read(&self.path, &self.node) {
             Ok(known) => known,
-            Err(LastKnownError::Unreadable(error)) if error.kind() == std::io::ErrorKind::NotFound => return,
+            Err(LastKnownError::Unreadable(error)) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => {
                 tracing::warn!("{} is of no use: {error}", self.path.display());
                 return;
             }
         };
-        let age = Duration::from_secs(known.age().as_secs());
-        if self.lasts.is_some_and(|lasts| age >= lasts) {
+        let age = known.age();
+        // With a clock that has gone back nobody knows how old it is.
+        if self.lasts.is_some_and(|lasts| age.is_none_or(|age| age >= lasts)) {
             tracing::warn!(?age, "what was last known is too old: the subnet may be another node's by now");
             return;
         }
@@ -167,7 +181,7 @@ impl Keeper {
             published: known.published.clone(),
             config: Arc::new(known.config.clone()),
             usage: Usage { used: known.leases.len() as u128, total: 0 },
-            notice: Some(format!("as known {age:?} ago: the store has not been reached since the start")),
+            notice: Some("as last known: the store has not been reached since the start".to_owned()),
         };
         self.stands_in.send_replace(true);
         self.snapshots.send_replace(Some(Arc::new(known.snapshot())));
@@ -210,10 +224,18 @@ impl Keeper {
             config: (*held.config).clone(),
             leases: snapshot.leases.clone(),
         };
-        if let Err(error) = known.write(&self.path) {
-            tracing::warn!("{} cannot be written: {error}", self.path.display());
-        }
+        // A disk takes its time, and the agent has one thread for everything.
+        let path = self.path.clone();
+        self.writing = Some(spawn_blocking(move || known.write(&path)));
         self.written = Some(Written { held, snapshot, at });
+    }
+}
+
+/// The end of a write; never, if there is none.
+async fn ended(writing: &mut Option<JoinHandle<io::Result<()>>>) -> io::Result<()> {
+    match writing {
+        Some(writing) => writing.await.unwrap_or_else(|error| Err(io::Error::other(error))),
+        None => std::future::pending().await,
     }
 }
 
@@ -260,6 +282,7 @@ mod tests {
             snapshots: snapshots_to,
             stands_in,
             written: None,
+            writing: None,
             times: Times { patience: short, gather: short, refresh: short },
         };
         tokio::spawn(keeper.run());
@@ -312,5 +335,52 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(1100)).await;
         drop(third);
         assert!(matches!(*lease.borrow_and_update(), LeaseState::Acquiring { .. }));
+    }
+
+    #[tokio::test]
+    async fn what_is_still_true_is_written_again_only_where_a_leases_time_counts() {
+        for (lasts, again) in [(Some(Duration::from_secs(3600)), true), (None, false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(FILE);
+            let around = start(path.clone(), lasts);
+            around.lease.send_replace(held("10.244.1.0-24"));
+            around.snapshots.send_replace(Some(Arc::new(Snapshot::default())));
+            let there = async {
+                while !path.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(Duration::from_secs(30), there).await.expect("it is news");
+            std::fs::remove_file(&path).unwrap();
+            // Many times longer than a refresh takes.
+            let patience = if again { Duration::from_secs(30) } else { Duration::from_millis(500) };
+            let there = async {
+                while !path.exists() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            assert_eq!(timeout(patience, there).await.is_ok(), again, "{lasts:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn with_a_clock_that_has_gone_back_a_lease_is_too_old_and_a_pod_cidr_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(FILE);
+        let LeaseState::Held(held) = held("10.244.1.0-24") else { panic!() };
+        let known = LastKnown {
+            node: "n1".parse().unwrap(),
+            at: now() + 3600,
+            key: held.key,
+            published: held.published,
+            config: (*held.config).clone(),
+            leases: std::collections::BTreeMap::new(),
+        };
+        known.write(&path).unwrap();
+        let mut kube = start(path.clone(), None);
+        has_subnet(&mut kube.known, "10.244.1.0-24").await;
+        let etcd = start(path, Some(Duration::from_secs(3600)));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(matches!(*etcd.known.lease.borrow(), LeaseState::Acquiring { .. }));
     }
 }

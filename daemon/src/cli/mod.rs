@@ -11,6 +11,7 @@ mod logging;
 mod migrate;
 mod network;
 mod pause;
+mod print;
 mod services;
 mod settings;
 mod source;

@@ -4,32 +4,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use super::print::{self, Output};
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::status::judge::{self, Agent, Report, Sighting};
+use crate::status::nodes::Limits;
 use crate::status::{fetch, nodes, table};
 
-/// How long an agent may take to answer.
-const LIMIT: Duration = Duration::from_secs(3);
-
-/// How an answer looks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(super) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For people, with more.
-    Wide,
-    /// For programs.
-    Json,
-}
+/// How long an agent may take to answer, and all of them together.
+const LIMITS: Limits = Limits { each: Duration::from_secs(3), all: Duration::from_secs(60) };
 
 /// Show nodes, leases, peers, Services, repairs and versions, and what is wrong.
 ///
 /// Without --all it is what this node's agent knows (from its port of healthz-bind, path /status): its own node, marked with a
 /// star, and the leases of its peers. With --all the nodes come from the store (etcd, or the Kubernetes API with --source kube),
-/// and each agent is asked at its node's address.
+/// and each agent is asked at its node's address; whose turn does not come within a minute is not asked, and said to be so.
 ///
 /// Columns: PEERS are those that are in the node's kernel, and all; SERVICES are mode, number, and @ the source's revision that
 /// the kernel has; REPAIRS are objects put back since the agent's start because somebody else had changed them, by kind.
@@ -55,11 +45,8 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> ExitCode {
     match look(args) {
-        Ok(report) => ExitCode::from(report.verdict.exit_code()),
-        Err(error) => {
-            eprintln!("weft status: {error:#}");
-            ExitCode::from(judge::Verdict::Unknown.exit_code())
-        }
+        Ok(report) => print::whole(args.output, &report, |wide| table::text(&report, wide), report.verdict.exit_code()),
+        Err(error) => print::failure("weft status", args.output, &error),
     }
 }
 
@@ -69,21 +56,15 @@ fn look(args: &StatusArgs) -> anyhow::Result<Report> {
     let sightings = runtime.block_on(async { if args.all { everywhere(&config).await } else { here(&config).await } });
     // Without waiting for whoever still looks up a name.
     runtime.shutdown_background();
-    let report = judge::judge(&sightings?);
-    match args.output {
-        Output::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Output::Text => print!("{}", table::text(&report, false)),
-        Output::Wide => print!("{}", table::text(&report, true)),
-    }
-    Ok(report)
+    Ok(judge::judge(&sightings?))
 }
 
 async fn here(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {
     let own = fetch::from_own_node(config.settings.healthz_bind);
-    let asked = fetch::status(own, LIMIT).await;
+    let asked = fetch::status(own, LIMITS.each).await;
     let (status, _) =
         asked.context("this node's agent does not tell; does it run, and is healthz-bind its address?")?;
-    Ok(judge::seen_by(status))
+    Ok(judge::seen_by(&status))
 }
 
 async fn everywhere(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {
@@ -95,7 +76,7 @@ async fn everywhere(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {
     };
     let listed = listed.map_err(anyhow::Error::msg).context("the nodes cannot be listed")?;
     let here = fetch::from_own_node(settings.healthz_bind);
-    let mut sightings = nodes::ask(listed, here, settings.healthz_bind.port(), LIMIT).await;
+    let mut sightings = nodes::ask(listed, here, settings.healthz_bind.port(), LIMITS).await;
     for sighting in &mut sightings {
         // Agents answer by their names: what answers with another one is reached through a wrong address.
         if let (Agent::Answered(status), Some(name)) = (&sighting.agent, &sighting.name)

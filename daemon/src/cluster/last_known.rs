@@ -125,11 +125,15 @@ impl LastKnown {
         Snapshot { revision: 0, config, leases: self.leases.clone(), rejected: Vec::new() }
     }
 
-    /// How long ago it was true; nothing if the clock has been set back since.
+    /// How long ago it was true; `None` if the clock has been set back since, so that nobody knows.
     #[must_use]
-    pub fn age(&self) -> Duration {
-        seconds(SystemTime::now()).map_or(Duration::ZERO, |now| Duration::from_secs(now.saturating_sub(self.at)))
+    pub fn age(&self) -> Option<Duration> {
+        age(self.at, seconds(SystemTime::now()))
     }
+}
+
+fn age(at: u64, now: Option<u64>) -> Option<Duration> {
+    now?.checked_sub(at).map(Duration::from_secs)
 }
 
 /// Now, as [`LastKnown::at`] has it.
@@ -194,9 +198,18 @@ mod tests {
         let read = LastKnown::read(&path, &known.node).unwrap();
         assert_eq!(read, known);
         assert_eq!(read.snapshot().leases.len(), 2);
-        assert!(read.age() >= Duration::from_secs(60) && read.age() < Duration::from_secs(600));
+        let age = read.age().unwrap();
+        assert!(age >= Duration::from_secs(60) && age < Duration::from_secs(600));
         let other = LastKnown::read(&path, &"n2".parse().unwrap()).unwrap_err();
         assert!(matches!(other, LastKnownError::OtherNode(_)), "{other}");
+    }
+
+    #[test]
+    fn nobody_knows_the_age_once_the_clock_has_gone_back() {
+        assert_eq!(age(100, Some(160)), Some(Duration::from_secs(60)));
+        assert_eq!(age(100, Some(100)), Some(Duration::ZERO));
+        assert_eq!(age(100, Some(99)), None);
+        assert_eq!(age(100, None), None);
     }
 
     #[test]

@@ -4,11 +4,9 @@ use super::check::Group;
 use super::{Check, Told};
 use crate::serve::Condition;
 use crate::serve::document::NodeStatus;
+use crate::status::judge::failed as failed_words;
 
 const GROUP: Group = Group("agent");
-
-/// Where to look when the agent has said why.
-const LOGS: &str = "kubectl -n kube-system logs -l app.kubernetes.io/name=weft --field-selector spec.nodeName=$(hostname), or journalctl -u weft";
 
 /// What is asked of the agent.
 #[derive(Debug, Clone)]
@@ -17,16 +15,26 @@ pub struct AgentFacts {
     pub status: Told<NodeStatus>,
     /// Version of this program.
     pub version: String,
+    /// Name of the node.
+    pub node: String,
+}
+
+/// Where to look when the agent has said why.
+fn logs(node: &str) -> String {
+    format!(
+        "kubectl logs --namespace kube-system $(kubectl get pod --namespace kube-system --selector app.kubernetes.io/name=weft --field-selector spec.nodeName={node} --output name), or journalctl -u weft"
+    )
 }
 
 /// The checks.
 #[must_use]
 pub fn judge(facts: &AgentFacts) -> Vec<Check> {
+    let logs = logs(&facts.node);
     let status = match &facts.status {
         Ok(status) => status,
         Err(reason) => {
             let remedy = format!(
-                "start it (kubectl -n kube-system get pods -o wide, or systemctl start weft); its log says why it ended: {LOGS}"
+                "start it (kubectl get pod --namespace kube-system --output wide, or systemctl start weft); its log says why it ended: {logs}"
             );
             return vec![GROUP.problem("runs", format!("this node's agent does not answer: {reason}"), remedy)];
         }
@@ -57,10 +65,16 @@ pub fn judge(facts: &AgentFacts) -> Vec<Check> {
             Condition::Waiting => GROUP.problem(
                 name,
                 format!("the agent waits: {}", component.words),
-                format!("see to what it waits for; {LOGS}"),
+                format!("see to what it waits for; {logs}"),
             ),
-            Condition::Bad => GROUP.problem(name, component.words.clone(), format!("see to the cause; {LOGS}")),
+            Condition::Bad => GROUP.problem(name, component.words.clone(), format!("see to the cause; {logs}")),
         });
+    }
+    let failed: Vec<String> =
+        status.failed.iter().filter_map(|(table, count)| failed_words(status, table, *count)).collect();
+    if !failed.is_empty() {
+        let remedy = format!("the agent tries again by itself; what the kernel refuses is in its log: {logs}");
+        checks.push(GROUP.problem("objects", failed.join("; "), remedy));
     }
     checks
 }
@@ -77,22 +91,28 @@ mod tests {
 
     #[test]
     fn an_agent_that_is_away_hangs_or_complains_is_a_problem() {
-        let away = AgentFacts { status: Err("connection refused".into()), version: "1".into() };
+        let away = AgentFacts { status: Err("connection refused".into()), version: "1".into(), node: "n1".into() };
         assert_eq!(outcomes(&away), [("runs".to_owned(), Outcome::Problem)]);
+        let remedy = judge(&away).remove(0).remedy.unwrap();
+        // `kubectl logs` knows no field selector.
+        assert!(remedy.contains("logs --namespace kube-system $(kubectl get pod "), "{remedy}");
+        assert!(remedy.contains("spec.nodeName=n1 --output name)"), "{remedy}");
 
         let component =
             |name: &str, condition| ComponentStatus { name: name.into(), condition, words: "because".into() };
         let status = NodeStatus {
             version: "2".into(),
             components: vec![component("store", Condition::Bad), component("links", Condition::Good)],
+            failed: [("links".to_owned(), 2)].into(),
             ..NodeStatus::default()
         };
-        let found = outcomes(&AgentFacts { status: Ok(status), version: "1".into() });
+        let found = outcomes(&AgentFacts { status: Ok(status), ..away });
         let expected = [
             ("runs", Outcome::Problem),
             ("version", Outcome::Problem),
             ("store", Outcome::Problem),
             ("links", Outcome::Good),
+            ("objects", Outcome::Problem),
         ];
         assert_eq!(found, expected.map(|(name, outcome)| (name.to_owned(), outcome)));
     }

@@ -8,6 +8,8 @@ const GROUP: Group = Group("clock");
 /// Beyond so many seconds certificates, tokens and leases begin to fail in ways that nobody understands.
 const MOST: f64 = 5.0;
 
+const NOBODY: &str = "etcd by TLS tells no time, and there is no peer to compare with";
+
 /// How far somebody's clock is ahead of this node's, in seconds. It is known to one second.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ahead {
@@ -20,8 +22,8 @@ pub struct Ahead {
 /// What is asked of clocks.
 #[derive(Debug, Clone)]
 pub struct ClockFacts {
-    /// The store's.
-    pub store: Told<Ahead>,
+    /// The store's; nothing if it is one that cannot be asked.
+    pub store: Told<Option<Ahead>>,
     /// The peers', as far as their agents answer.
     pub peers: Vec<Ahead>,
 }
@@ -32,7 +34,7 @@ pub fn judge(facts: &ClockFacts) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut reference = false;
     match &facts.store {
-        Ok(ahead) => {
+        Ok(Some(ahead)) => {
             reference = ahead.seconds.abs() <= MOST;
             checks.push(if reference {
                 GROUP.good("this node", format!("within {MOST} s of {}", ahead.whose))
@@ -44,19 +46,21 @@ pub fn judge(facts: &ClockFacts) -> Vec<Check> {
                 )
             });
         }
+        Ok(None) if facts.peers.is_empty() => checks.push(GROUP.moot("this node", NOBODY)),
         Err(reason) if facts.peers.is_empty() => checks.push(GROUP.unknown("this node", reason.clone())),
-        Err(_) => {}
+        Ok(None) | Err(_) => {}
     }
+    let known = matches!(facts.store, Ok(Some(_)));
     let wrong: Vec<&Ahead> = facts.peers.iter().filter(|peer| peer.seconds.abs() > MOST).collect();
     // Who is at odds with most others is himself wrong; without a store there is no better judge.
     if !reference && !facts.peers.is_empty() && wrong.len() * 2 > facts.peers.len() {
-        if facts.store.is_err() {
+        if !known {
             let words = format!("it is more than {MOST} s apart from {} of {} peers", wrong.len(), facts.peers.len());
             checks.push(GROUP.problem("this node", words, remedy("this node")));
         }
         return checks;
     }
-    if facts.store.is_err() && !facts.peers.is_empty() {
+    if !known && !facts.peers.is_empty() {
         checks.push(GROUP.good("this node", format!("within {MOST} s of most peers")));
     }
     for peer in wrong {
@@ -85,19 +89,19 @@ mod tests {
         Ahead { whose: whose.into(), seconds }
     }
 
-    fn judged(store: Told<Ahead>, peers: &[Ahead]) -> Vec<(String, Outcome, String)> {
+    fn judged(store: Told<Option<Ahead>>, peers: &[Ahead]) -> Vec<(String, Outcome, String)> {
         let checks = judge(&ClockFacts { store, peers: peers.to_vec() });
         checks.into_iter().map(|check| (check.name, check.outcome, check.words)).collect()
     }
 
     #[test]
     fn the_store_is_the_judge() {
-        let good = judged(Ok(ahead("etcd", 1.0)), &[ahead("n2", -0.5)]);
+        let good = judged(Ok(Some(ahead("etcd", 1.0))), &[ahead("n2", -0.5)]);
         assert_eq!((good.len(), good[0].1), (1, Outcome::Good));
-        let behind = judged(Ok(ahead("etcd", 60.0)), &[ahead("n2", 60.0)]);
+        let behind = judged(Ok(Some(ahead("etcd", 60.0))), &[ahead("n2", 60.0)]);
         assert_eq!((behind.len(), behind[0].1), (1, Outcome::Problem));
         assert_eq!(behind[0].2, "it is 60 s behind etcd");
-        let other = judged(Ok(ahead("etcd", 0.0)), &[ahead("n2", 0.0), ahead("n3", -9.0)]);
+        let other = judged(Ok(Some(ahead("etcd", 0.0))), &[ahead("n2", 0.0), ahead("n3", -9.0)]);
         assert_eq!((other[1].0.as_str(), other[1].1), ("n3", Outcome::Problem));
         assert_eq!(other[1].2, "it is 9 s behind this node");
     }
@@ -106,6 +110,9 @@ mod tests {
     fn without_the_store_the_peers_are() {
         let away = || Err("connection refused".to_owned());
         assert_eq!(judged(away(), &[])[0].1, Outcome::Unknown);
+        // A single node whose etcd has TLS has nobody to compare with, ever.
+        assert_eq!(judged(Ok(None), &[])[0].1, Outcome::Moot);
+        assert_eq!(judged(Ok(None), &[ahead("n2", 0.0)])[0].1, Outcome::Good);
         assert_eq!(judged(away(), &[ahead("n2", 0.0)])[0].1, Outcome::Good);
         let alone = judged(away(), &[ahead("n2", 30.0), ahead("n3", 31.0)]);
         assert_eq!((alone.len(), alone[0].0.as_str(), alone[0].1), (1, "this node", Outcome::Problem));

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::check::Group;
 use super::{Check, Told};
-use crate::serve::document::{NodeStatus, PeerState};
-use crate::status::judge::full;
+use crate::serve::document::{LeaseStatus, NodeStatus, PeerState};
+use crate::status::judge::{Capacity, capacity as full};
 
 const GROUP: Group = Group("cluster");
 
@@ -15,9 +15,23 @@ const GROUP: Group = Group("cluster");
 pub fn judge(status: &Told<NodeStatus>) -> Vec<Check> {
     let Ok(status) = status else {
         let unknown = |name: &str| GROUP.unknown(name, "the agent does not tell");
-        return ["peers", "leases", "public addresses", "capacity"].map(unknown).into();
+        return ["own lease", "peers", "leases", "public addresses", "capacity"].map(unknown).into();
     };
-    vec![peers(status), leases(status), public_addresses(status), capacity(status)]
+    vec![own_lease(status), peers(status), leases(status), public_addresses(status), capacity(status)]
+}
+
+/// A node that cannot say where it is goes on by itself, and none that comes after will ever reach it.
+fn own_lease(status: &NodeStatus) -> Check {
+    let name = "own lease";
+    match &status.lease {
+        None => GROUP.unknown(name, "the node has no lease yet"),
+        Some(LeaseStatus { notice: Some(notice), .. }) => GROUP.problem(
+            name,
+            format!("the lease stands, and the agent says of it: {notice}"),
+            "what is forbidden: the ServiceAccount's role (kubectl auth can-i patch nodes --subresource status), and the policy weft-own-node; a name that two machines have: another node-name for one of them; a store that is away: see store",
+        ),
+        Some(_) => GROUP.good(name, "published"),
+    }
 }
 
 fn peers(status: &NodeStatus) -> Check {
@@ -86,7 +100,8 @@ fn capacity(status: &NodeStatus) -> Check {
         None => GROUP.unknown("capacity", "the node has no lease yet"),
         Some(lease) => match full(lease) {
             None => GROUP.good("capacity", format!("{} of {} subnets are taken", lease.used, lease.total)),
-            Some(words) => GROUP.problem(
+            Some(Capacity { words, wrong: false }) => GROUP.note("capacity", words),
+            Some(Capacity { words, .. }) => GROUP.problem(
                 "capacity",
                 format!("{words}: soon new nodes get none"),
                 "remove leases of nodes that are gone (weft status --all; kubectl delete node); a larger network or smaller subnets need a new cluster network",
@@ -99,7 +114,7 @@ fn capacity(status: &NodeStatus) -> Check {
 mod tests {
     use super::*;
     use crate::doctor::Outcome;
-    use crate::serve::document::{DeviceStatus, LeaseStatus, PeerStatus, RejectedStatus};
+    use crate::serve::document::{DeviceStatus, PeerStatus, RejectedStatus};
 
     fn status() -> NodeStatus {
         let peer = |host: u8| PeerStatus {
@@ -132,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_sound_cluster_is_good() {
-        assert_eq!(outcomes(status()), [Outcome::Good; 4]);
+        assert_eq!(outcomes(status()), [Outcome::Good; 5]);
     }
 
     #[test]
@@ -143,9 +158,17 @@ mod tests {
         sick.rejected = vec![RejectedStatus { lease: "node n4".into(), reason: "overlaps 10.244.2.0-24".into() }];
         if let Some(lease) = &mut sick.lease {
             lease.used = 220;
+            lease.notice = Some("cannot write to Node n1: forbidden".into());
         }
-        assert_eq!(outcomes(sick.clone()), [Outcome::Problem; 4]);
-        assert!(judge(&Ok(sick))[2].words.contains("192.0.2.1 is that of n1 and n3"));
+        assert_eq!(outcomes(sick.clone()), [Outcome::Problem; 5]);
+        assert!(judge(&Ok(sick))[3].words.contains("192.0.2.1 is that of n1 and n3"));
         assert!(judge(&Err("away".into())).iter().all(|check| check.outcome == Outcome::Unknown));
+    }
+
+    #[test]
+    fn a_small_network_that_is_used_is_a_note() {
+        let mut small = status();
+        small.lease = Some(LeaseStatus { subnets: vec![], networks: vec![], used: 4, total: 4, notice: None });
+        assert_eq!(outcomes(small)[4], Outcome::Note);
     }
 }

@@ -29,8 +29,8 @@ pub struct CniFacts {
     pub plugin_path: String,
     /// The plugin.
     pub plugin: Told<Plugin>,
-    /// Version of this program.
-    pub version: String,
+    /// Version of the agent; nothing if it does not tell.
+    pub version: Option<String>,
 }
 
 /// The checks.
@@ -77,18 +77,21 @@ fn plugin(facts: &CniFacts) -> Check {
             format!("{path} is not there, so runtimes cannot call it"),
             format!("cni-bin-source for the agent to copy it from, or install weft-cni at {path}"),
         ),
-        Ok(Plugin::Version(Some(version))) if *version == facts.version => {
-            GROUP.good("plugin", format!("{path} is {version}"))
-        }
-        Ok(Plugin::Version(Some(version))) => GROUP.problem(
-            "plugin",
-            format!("{path} is {version}, and the agent {}: one of them was not updated", facts.version),
-            format!("install weft-cni {} at {path}, or give the agent cni-bin-source", facts.version),
-        ),
+        Ok(Plugin::Version(Some(version))) => match &facts.version {
+            None => {
+                GROUP.unknown("plugin", format!("{path} is {version}, and the agent does not tell its own version"))
+            }
+            Some(agent) if agent == version => GROUP.good("plugin", format!("{path} is {version}")),
+            Some(agent) => GROUP.problem(
+                "plugin",
+                format!("{path} is {version}, and the agent {agent}: one of them was not updated"),
+                format!("install weft-cni {agent} at {path}, or give the agent cni-bin-source"),
+            ),
+        },
         Ok(Plugin::Version(None)) => GROUP.problem(
             "plugin",
             format!("{path} is no weft-cni"),
-            format!("install weft-cni {} there, or give the agent cni-bin-source", facts.version),
+            "install weft-cni there, of the agent's version, or give the agent cni-bin-source",
         ),
         Err(reason) => GROUP.unknown("plugin", reason.clone()),
     }
@@ -123,7 +126,7 @@ mod tests {
             ready: Some(true),
             plugin_path: "/opt/cni/bin/weft-cni".into(),
             plugin: Ok(plugin),
-            version: "1.0.0".into(),
+            version: Some("1.0.0".into()),
         }
     }
 
@@ -149,6 +152,8 @@ mod tests {
         for plugin in [Plugin::Absent, Plugin::Version(None), Plugin::Version(Some("0.9.0".into()))] {
             assert_eq!(outcomes(&facts(&files, plugin))[1], Outcome::Problem);
         }
+        let untold = CniFacts { version: None, ..facts(&files, Plugin::Version(Some("0.9.0".into()))) };
+        assert_eq!(outcomes(&untold)[1], Outcome::Unknown);
     }
 
     #[test]

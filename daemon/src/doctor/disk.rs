@@ -19,6 +19,15 @@ pub struct Room {
     pub files: Option<u64>,
 }
 
+/// Whether a directory can be written to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Writable {
+    /// It can.
+    Yes,
+    /// It cannot, and why.
+    No(String),
+}
+
 /// A directory that agent or plugin write to.
 #[derive(Debug, Clone)]
 pub struct Directory {
@@ -26,8 +35,8 @@ pub struct Directory {
     pub key: &'static str,
     /// Its path.
     pub path: String,
-    /// Whether it can be written to, and if not, why.
-    pub writable: Told<()>,
+    /// Whether the agent can write to it; an error if that cannot be told.
+    pub writable: Told<Writable>,
     /// Its room.
     pub room: Told<Room>,
 }
@@ -40,7 +49,12 @@ pub fn judge(directories: &[Directory]) -> Vec<Check> {
 
 fn directory(directory: &Directory) -> Check {
     let Directory { key, path, writable, room } = directory;
-    if let Err(reason) = writable {
+    let refused = match writable {
+        Ok(Writable::Yes) => None,
+        Ok(Writable::No(reason)) => Some(reason),
+        Err(reason) => return GROUP.unknown(*key, format!("{path}: {reason}")),
+    };
+    if let Some(reason) = refused {
         return GROUP.problem(
             *key,
             format!("{path} cannot be written to: {reason}"),
@@ -70,15 +84,17 @@ mod tests {
 
     #[test]
     fn a_directory_is_writable_and_has_room() {
-        let judged = |writable: Told<()>, room: Told<Room>| {
+        let judged = |writable: Told<Writable>, room: Told<Room>| {
             judge(&[Directory { key: "run-dir", path: "/run/weft".into(), writable, room }]).remove(0).outcome
         };
         let room = |bytes, files| Ok(Room { bytes, files });
-        assert_eq!(judged(Ok(()), room(1 << 30, Some(10_000))), Outcome::Good);
-        assert_eq!(judged(Ok(()), room(1 << 30, None)), Outcome::Good);
-        assert_eq!(judged(Ok(()), room(1 << 20, None)), Outcome::Problem);
-        assert_eq!(judged(Ok(()), room(1 << 30, Some(3))), Outcome::Problem);
-        assert_eq!(judged(Err("read-only".into()), room(1 << 30, None)), Outcome::Problem);
-        assert_eq!(judged(Ok(()), Err("no such file".into())), Outcome::Unknown);
+        let yes = || Ok(Writable::Yes);
+        assert_eq!(judged(yes(), room(1 << 30, Some(10_000))), Outcome::Good);
+        assert_eq!(judged(yes(), room(1 << 30, None)), Outcome::Good);
+        assert_eq!(judged(yes(), room(1 << 20, None)), Outcome::Problem);
+        assert_eq!(judged(yes(), room(1 << 30, Some(3))), Outcome::Problem);
+        assert_eq!(judged(Ok(Writable::No("read-only".into())), room(1 << 30, None)), Outcome::Problem);
+        assert_eq!(judged(Err("not for this user".into()), room(1 << 30, None)), Outcome::Unknown);
+        assert_eq!(judged(yes(), Err("no such file".into())), Outcome::Unknown);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::check::Group;
 use super::{Check, Told};
+use crate::cluster::Family;
 
 const GROUP: Group = Group("firewall");
 
@@ -14,7 +15,7 @@ pub enum At {
     Forward,
 }
 
-/// A base chain of somebody else's that drops what none of its rules takes.
+/// A base chain of somebody else's that drops what none of its rules takes: by its policy, or by its last rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dropping {
     /// Its table as nft says it: `ip filter`.
@@ -35,6 +36,19 @@ impl Dropping {
         matches!(self.table.as_str(), "ip filter" | "ip6 filter")
     }
 
+    /// Whether it sees packets of that family.
+    fn sees(&self, family: Family) -> bool {
+        match self.table.split(' ').next() {
+            Some("ip") => family == Family::V4,
+            Some("ip6") => family == Family::V6,
+            _ => true,
+        }
+    }
+
+    fn is_firewalld(&self) -> bool {
+        self.table.ends_with(" firewalld")
+    }
+
     fn name(&self) -> String {
         format!("{} {}", self.table, self.chain)
     }
@@ -51,8 +65,12 @@ pub struct FirewallFacts {
     pub firewalld: Told<bool>,
     /// Whether SELinux is there and enforces.
     pub selinux: Told<Option<bool>>,
-    /// The pods' networks.
+    /// The pods' networks; none if nobody tells them.
     pub networks: Vec<String>,
+    /// The families of the overlay's outer packets.
+    pub outer: Vec<Family>,
+    /// Whether there are other nodes.
+    pub peers: bool,
     /// The UDP port of the overlay.
     pub port: u16,
     /// Whether some peer has answered through the overlay, so that its packets do come in.
@@ -81,7 +99,7 @@ pub fn judge(facts: &FirewallFacts) -> Vec<Check> {
             format!(
                 "tables {} are there and cannot be looked into; iptables-legacy -S FORWARD and -S INPUT show policies, and with DROP they have to accept {}",
                 tables.join(", "),
-                facts.networks.join(", ")
+                if facts.networks.is_empty() { "the pods' networks".to_owned() } else { facts.networks.join(", ") }
             ),
         ),
         Err(reason) => GROUP.unknown("iptables-legacy", reason.clone()),
@@ -98,7 +116,18 @@ pub fn judge(facts: &FirewallFacts) -> Vec<Check> {
 
 fn dropping(chain: &Dropping, facts: &FirewallFacts) -> Check {
     let name = chain.name();
+    let seen = seen(chain, &facts.networks);
     match chain.at {
+        At::Forward if facts.networks.is_empty() => {
+            GROUP.unknown(name, "it drops what no rule takes, and the pods' networks are not known")
+        }
+        At::Forward if seen.is_empty() => GROUP.moot(name, "pods have no addresses of that family"),
+        At::Input if !facts.outer.iter().any(|family| chain.sees(*family)) => {
+            GROUP.moot(name, "the overlay sends no packets of that family")
+        }
+        At::Input if !facts.peers => {
+            GROUP.moot(name, "it drops what no rule takes, and there is no other node that sends")
+        }
         At::Forward if chain.takes_pods > 0 => {
             GROUP.good(name, format!("drops what no rule takes, and {} rules are about the pods", chain.takes_pods))
         }
@@ -106,7 +135,7 @@ fn dropping(chain: &Dropping, facts: &FirewallFacts) -> Check {
             let cause = format!(
                 "chain {name} at FORWARD drops what no rule of its takes, and no rule takes the pods' networks: pods are cut off from other nodes, from outside, and from Services"
             );
-            GROUP.problem(name, cause, forward_remedy(chain, &facts.networks))
+            GROUP.problem(name, cause, forward_remedy(chain, &seen))
         }
         At::Input if chain.takes_overlay > 0 || facts.overlay_comes_in => {
             GROUP.good(name, format!("drops what no rule takes, and UDP {} comes in", facts.port))
@@ -116,12 +145,14 @@ fn dropping(chain: &Dropping, facts: &FirewallFacts) -> Check {
             let cause = format!(
                 "chain {name} at INPUT drops what no rule of its takes, and no rule takes UDP {port}: the overlay's packets do not come in"
             );
-            let remedy = if chain.is_iptables() {
+            let remedy = if chain.is_firewalld() {
+                format!("firewall-cmd --permanent --add-port={port}/udp && firewall-cmd --reload")
+            } else if chain.is_iptables() {
                 format!("{} -I INPUT -p udp --dport {port} -j ACCEPT", iptables(chain))
             } else {
                 format!("nft insert rule {name} udp dport {port} accept")
             };
-            GROUP.problem(name, cause, format!("{remedy}, and the same in whatever makes these rules at the next boot"))
+            GROUP.problem(name, cause, lasting(chain, &remedy))
         }
     }
 }
@@ -130,42 +161,59 @@ fn iptables(chain: &Dropping) -> &'static str {
     if chain.table.starts_with("ip6 ") { "ip6tables" } else { "iptables" }
 }
 
-fn forward_remedy(chain: &Dropping, networks: &[String]) -> String {
-    let is_v6 = |network: &&String| network.contains(':');
-    let of_table: Vec<&String> = match chain.table.split(' ').next() {
-        Some("ip") => networks.iter().filter(|network| !is_v6(network)).collect(),
-        Some("ip6") => networks.iter().filter(is_v6).collect(),
-        _ => networks.iter().collect(),
-    };
-    let commands: Vec<String> = of_table
-        .into_iter()
+/// firewalld makes its rules again by itself; whoever has made others has to be told.
+fn lasting(chain: &Dropping, commands: &str) -> String {
+    if chain.is_firewalld() {
+        return commands.to_owned();
+    }
+    format!("{commands}; and the same in whatever makes these rules at the next boot")
+}
+
+fn family_of(network: &str) -> Family {
+    if network.contains(':') { Family::V6 } else { Family::V4 }
+}
+
+/// The networks whose packets the chain sees.
+fn seen<'a>(chain: &Dropping, networks: &'a [String]) -> Vec<&'a String> {
+    networks.iter().filter(|network| chain.sees(family_of(network))).collect()
+}
+
+fn forward_remedy(chain: &Dropping, networks: &[&String]) -> String {
+    if chain.is_firewalld() {
+        return trust(networks.iter().map(|network| network.as_str()));
+    }
+    let commands: Vec<String> = networks
+        .iter()
         .map(|network| {
             if chain.is_iptables() {
                 let program = iptables(chain);
                 format!("{program} -I FORWARD -s {network} -j ACCEPT; {program} -I FORWARD -d {network} -j ACCEPT")
             } else {
-                let family = if network.contains(':') { "ip6" } else { "ip" };
+                let family = if family_of(network) == Family::V6 { "ip6" } else { "ip" };
                 let name = chain.name();
                 format!("nft insert rule {name} {family} saddr {network} accept; nft insert rule {name} {family} daddr {network} accept")
             }
         })
         .collect();
-    format!("{}; and the same in whatever makes these rules at the next boot", commands.join("; "))
+    lasting(chain, &commands.join("; "))
+}
+
+/// What has firewalld let the pods through.
+fn trust<'a>(networks: impl Iterator<Item = &'a str>) -> String {
+    let sources: Vec<String> = networks.map(|network| format!("--add-source={network}")).collect();
+    format!("firewall-cmd --permanent --zone=trusted {} && firewall-cmd --reload", sources.join(" "))
 }
 
 fn firewalld(facts: &FirewallFacts) -> Check {
     match &facts.firewalld {
         Ok(false) => GROUP.good("firewalld", "not in use"),
         Ok(true) => {
-            let sources: Vec<String> = facts.networks.iter().map(|network| format!("--add-source={network}")).collect();
-            GROUP.note(
-                "firewalld",
-                format!(
-                    "has its rules here; unless that is done: firewall-cmd --permanent --zone=trusted {} && firewall-cmd --permanent --add-port={}/udp && firewall-cmd --reload",
-                    sources.join(" "),
-                    facts.port
-                ),
-            )
+            let port = format!("firewall-cmd --permanent --add-port={}/udp", facts.port);
+            let trust = match facts.networks.is_empty() {
+                true => "the pods' networks into its zone trusted, and firewall-cmd --reload".to_owned(),
+                false => trust(facts.networks.iter().map(String::as_str)),
+            };
+            GROUP.note("firewalld", format!("has its rules here; unless that is done: {port} && {trust}"))
         }
         Err(reason) => GROUP.unknown("firewalld", reason.clone()),
     }
@@ -183,6 +231,8 @@ mod tests {
             firewalld: Ok(false),
             selinux: Ok(None),
             networks: vec!["10.244.0.0/16".into(), "fd00:244::/48".into()],
+            outer: vec![Family::V4],
+            peers: true,
             port: 8472,
             overlay_comes_in: false,
         }
@@ -226,6 +276,31 @@ mod tests {
         let closed = facts(vec![chain("ip filter", At::Input)]);
         assert_eq!(first(&closed).outcome, Outcome::Problem);
         assert_eq!(first(&FirewallFacts { overlay_comes_in: true, ..closed }).outcome, Outcome::Good);
+    }
+
+    #[test]
+    fn a_family_that_the_cluster_does_not_have_is_moot_and_no_remedy_is_empty() {
+        let four = |chain: Dropping| FirewallFacts { networks: vec!["10.244.0.0/16".into()], ..facts(vec![chain]) };
+        assert_eq!(first(&four(chain("ip6 filter", At::Forward))).outcome, Outcome::Moot);
+        assert_eq!(first(&four(chain("ip6 filter", At::Input))).outcome, Outcome::Moot);
+        assert_eq!(first(&four(chain("inet f", At::Forward))).outcome, Outcome::Problem);
+        // The family of the outer packets counts, not that of the pods.
+        let mut outer = facts(vec![chain("ip6 filter", At::Input)]);
+        outer.outer = vec![Family::V6];
+        assert_eq!(first(&outer).outcome, Outcome::Problem);
+        let dark = FirewallFacts { networks: Vec::new(), ..facts(vec![chain("ip filter", At::Forward)]) };
+        assert_eq!(first(&dark).outcome, Outcome::Unknown);
+        let alone = FirewallFacts { peers: false, ..facts(vec![chain("ip filter", At::Input)]) };
+        assert_eq!(first(&alone).outcome, Outcome::Moot);
+    }
+
+    #[test]
+    fn firewalld_is_told_by_its_own_command() {
+        let remedy = |at| first(&facts(vec![chain("inet firewalld", at)])).remedy.unwrap();
+        let forward =
+            "firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 --add-source=fd00:244::/48 &&";
+        assert!(remedy(At::Forward).starts_with(forward), "{}", remedy(At::Forward));
+        assert!(remedy(At::Input).starts_with("firewall-cmd --permanent --add-port=8472/udp"));
     }
 
     #[test]

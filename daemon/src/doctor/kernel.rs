@@ -37,7 +37,7 @@ pub struct KernelFacts {
     pub conntrack: Told<(u64, Option<u64>)>,
     /// Whether bridged packets pass netfilter's hooks, by IPv4's setting; `None` without `br_netfilter`.
     pub bridge_netfilter: Told<Option<bool>>,
-    /// How Services are to be served.
+    /// How Services are served: by what the agent says, and without it how they are to be.
     pub proxy_mode: ProxyMode,
 }
 
@@ -46,7 +46,7 @@ pub struct KernelFacts {
 pub fn judge(facts: &KernelFacts) -> Vec<Check> {
     vec![
         vxlan(facts.vxlan),
-        nf_tables(&facts.nf_tables),
+        nf_tables(facts),
         ipvs(facts),
         scheduler(facts),
         conntrack(&facts.conntrack),
@@ -67,8 +67,11 @@ fn vxlan(module: Module) -> Check {
     }
 }
 
-fn nf_tables(asked: &Told<Option<String>>) -> Check {
-    match asked {
+fn nf_tables(facts: &KernelFacts) -> Check {
+    if facts.proxy_mode == ProxyMode::None {
+        return GROUP.moot("nf_tables", "weft serves no Services; what masquerade needs, the agent's filter says");
+    }
+    match &facts.nf_tables {
         Ok(None) => GROUP.good("nf_tables", "has every part that the rules are made of"),
         Ok(Some(lacks)) => GROUP.problem(
             "nf_tables",
@@ -81,7 +84,7 @@ fn nf_tables(asked: &Told<Option<String>>) -> Check {
 
 fn ipvs(facts: &KernelFacts) -> Check {
     match (&facts.ipvs, facts.proxy_mode) {
-        (_, ProxyMode::None | ProxyMode::Nftables) => GROUP.moot("ip_vs", "proxy-mode does not ask for IPVS"),
+        (_, ProxyMode::None | ProxyMode::Nftables) => GROUP.moot("ip_vs", "Services are not served by IPVS"),
         (Ok(true), _) => GROUP.good("ip_vs", "there"),
         (Ok(false), ProxyMode::Auto) => {
             GROUP.good("ip_vs", "the kernel has none, so proxy-mode auto serves Services by nftables")
@@ -167,6 +170,21 @@ mod tests {
         assert!(judge(&healthy()).iter().all(|check| check.outcome == Outcome::Good));
         let without = KernelFacts { ipvs: Ok(false), bridge_netfilter: Ok(None), ..healthy() };
         assert!(judge(&without).iter().all(|check| matches!(check.outcome, Outcome::Good | Outcome::Moot)));
+    }
+
+    #[test]
+    fn a_node_that_serves_nothing_needs_nothing() {
+        let facts = KernelFacts {
+            nf_tables: Ok(Some("CONFIG_NFT_NUMGEN".into())),
+            ipvs: Ok(false),
+            proxy_mode: ProxyMode::None,
+            ..healthy()
+        };
+        for name in ["nf_tables", "ip_vs", "ip_vs_rr"] {
+            assert_eq!(outcome(&facts, name), Outcome::Moot, "{name}");
+        }
+        let nft = KernelFacts { proxy_mode: ProxyMode::Nftables, ..facts };
+        assert_eq!(outcome(&nft, "nf_tables"), Outcome::Problem);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What other agents have left, or still keep, on the node: kube-proxy's rules, other overlays.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
-use ipnetwork::IpNetwork;
+use weft_netlink::ipvs::Target;
 
 use super::check::Group;
 use super::{Check, Told};
@@ -20,7 +20,6 @@ const DEVICES: &[(&str, &str, &str)] = &[
         "calicoctl node and pods of the node are gone first: kubectl delete -f the manifest, then ip link del each",
     ),
     ("vxlan.calico", "Calico", "kubectl delete -f the manifest, then ip link del vxlan.calico"),
-    ("tunl0", "IP-in-IP (Calico?)", "rmmod ipip, where nobody else needs it"),
     ("cilium_", "Cilium", "cilium uninstall, then ip link del cilium_host; ip link del cilium_vxlan"),
     ("weave", "Weave Net", "weave reset, or ip link del weave"),
     ("kube-bridge", "kube-router", "kube-router --cleanup-config"),
@@ -51,10 +50,8 @@ pub struct LeftoverFacts {
     pub overlays: Told<Vec<Overlay>>,
     /// The UDP port of weft's.
     pub port: u16,
-    /// Addresses of IPVS virtual servers.
-    pub virtual_servers: Told<Vec<IpAddr>>,
-    /// The networks of cluster IPs.
-    pub service_networks: Vec<IpNetwork>,
+    /// IPVS virtual servers that kube-proxy has left. Those of others are nobody's business here.
+    pub virtual_servers: Told<Vec<Target>>,
     /// Whether weft serves Services here.
     pub serves: bool,
     /// Whether it does by IPVS.
@@ -74,7 +71,10 @@ pub fn judge(facts: &LeftoverFacts) -> Vec<Check> {
     ]
 }
 
-const NOT_SERVED: &str = "weft serves no Services here (proxy-mode none), so they are another's to serve";
+/// What removes exactly what kube-proxy has left.
+const CHANGE: &str = "weft migrate node on this node (with the agent's settings)";
+
+const NOT_SERVED: &str = "weft serves no Services here, so they are another's to serve";
 
 fn proxy_rules(facts: &LeftoverFacts) -> Check {
     if !facts.serves {
@@ -94,13 +94,16 @@ fn proxy_rules(facts: &LeftoverFacts) -> Check {
     if tables.is_empty() {
         return GROUP.good("kube-proxy rules", "none");
     }
-    let deletions: Vec<String> = tables
+    // kube-proxy's own cleanup is none: it empties IPVS, with weft's virtual servers.
+    let mut deletions: Vec<String> = tables
         .iter()
         .filter(|table| table.ends_with(" kube-proxy"))
         .map(|table| format!("nft delete table {table}"))
         .collect();
-    let deletions =
-        if deletions.is_empty() { "kube-proxy --cleanup on the node".to_owned() } else { deletions.join("; ") };
+    if deletions.len() < tables.len() {
+        deletions = vec![CHANGE.to_owned()];
+    }
+    let deletions = deletions.join("; ");
     GROUP.problem(
         "kube-proxy rules",
         format!("kube-proxy's rules are in table {}: they lead clients of Services to where pods were when it stopped, or it still runs beside weft", tables.join(", ")),
@@ -133,17 +136,29 @@ fn virtual_servers(facts: &LeftoverFacts) -> Check {
     }
     match &facts.virtual_servers {
         Ok(servers) => {
-            let ours = |ip: &&IpAddr| facts.service_networks.iter().any(|network| network.contains(**ip));
-            match servers.iter().filter(ours).count() {
-                0 => GROUP.good(name, "none in the networks of cluster IPs"),
-                count => GROUP.problem(
-                    name,
-                    format!("{count} IPVS virtual servers have cluster IPs, and weft serves by nftables: who is not translated before goes to backends of the past"),
-                    "ipvsadm -Ln shows them; kube-proxy --cleanup on the node, or ipvsadm -D -t each",
-                ),
+            if servers.is_empty() {
+                return GROUP.good(name, "none of kube-proxy's");
             }
+            let listed: Vec<String> = servers.iter().take(LISTED).map(virtual_server).collect();
+            let more = servers.len().saturating_sub(listed.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            GROUP.problem(
+                name,
+                format!("IPVS virtual servers of kube-proxy's are left ({}{more}), and weft serves by nftables: who is not translated before goes to backends of the past", listed.join(", ")),
+                format!("{CHANGE}, which removes these and leaves those of others"),
+            )
         }
         Err(reason) => GROUP.unknown(name, reason.clone()),
+    }
+}
+
+/// So many virtual servers are named.
+const LISTED: usize = 5;
+
+fn virtual_server(target: &Target) -> String {
+    match target {
+        Target::Address { address, port, .. } => SocketAddr::new(*address, *port).to_string(),
+        Target::Mark { mark, .. } => format!("mark {mark}"),
     }
 }
 
@@ -231,14 +246,17 @@ mod tests {
                 ("ip mangle".into(), "KUBE-KUBELET-CANARY".into()),
                 ("inet weft".into(), "svc-lb4-2".into()),
             ]),
-            links: Ok(["lo", "eth0", "flannel.1", "cni0", "docker0"].map(str::to_owned).into()),
+            links: Ok(["lo", "eth0", "flannel.1", "cni0", "docker0", "tunl0", "sit0"].map(str::to_owned).into()),
             overlays: Ok(vec![Overlay { name: "vx0".into(), vni: 7, port: 4789 }]),
             port: 8472,
-            virtual_servers: Ok(vec!["192.0.2.7".parse().unwrap()]),
-            service_networks: vec!["10.96.0.0/12".parse().unwrap()],
+            virtual_servers: Ok(Vec::new()),
             serves: true,
             serves_by_ipvs: false,
         }
+    }
+
+    fn server() -> Target {
+        Target::Address { address: "10.96.0.1".parse().unwrap(), protocol: 6, port: 443 }
     }
 
     fn outcomes(facts: &LeftoverFacts) -> Vec<Outcome> {
@@ -260,13 +278,20 @@ mod tests {
             ]),
             links: Ok(["kube-ipvs0", "cali0123", "cilium_host", "cilium_net"].map(str::to_owned).into()),
             overlays: Ok(vec![Overlay { name: "cilium_vxlan".into(), vni: 0, port: 8472 }]),
-            virtual_servers: Ok(vec!["10.96.0.1".parse().unwrap()]),
+            virtual_servers: Ok(vec![server()]),
             ..clean()
         };
         use Outcome::{Note, Problem};
         assert_eq!(outcomes(&facts), [Problem, Problem, Problem, Note, Problem, Problem]);
         let checks = judge(&facts);
-        assert!(checks[0].remedy.as_ref().unwrap().contains("nft delete table ip kube-proxy"));
+        // Some of them are in a table that is not kube-proxy's alone.
+        assert!(checks[0].remedy.as_ref().unwrap().contains("weft migrate node"));
+        let own = vec![("ip kube-proxy".into(), String::new()), ("ip6 kube-proxy".into(), String::new())];
+        let own = judge(&LeftoverFacts { chains: Ok(own), ..clean() }).remove(0).remedy.unwrap();
+        assert!(own.ends_with("nft delete table ip kube-proxy; nft delete table ip6 kube-proxy"), "{own}");
+        assert!(checks[2].words.contains("10.96.0.1:443"), "{}", checks[2].words);
+        // That empties IPVS, with what is weft's.
+        assert!(checks.iter().all(|check| !check.remedy.as_deref().unwrap_or_default().contains("--cleanup ")));
         assert_eq!(checks[4].words.matches("Cilium").count(), 1);
     }
 

@@ -17,6 +17,7 @@ pub mod offload;
 pub mod overlay;
 pub mod path;
 pub mod report;
+pub mod rights;
 pub mod store;
 pub mod sysctls;
 

@@ -31,8 +31,8 @@ pub struct OffloadFacts {
     pub devices: Vec<Device>,
     /// Packets with wrong checksums that came in for this machine (TCP and UDP, `InCsumErrors`), and all that came in.
     pub errors: Told<(u64, u64)>,
-    /// How many of them came in while the doctor looked.
-    pub fresh_errors: u64,
+    /// The same of those that came in while the doctor looked.
+    pub fresh: (u64, u64),
 }
 
 /// The checks. `peers` are those that were asked through the overlay.
@@ -78,17 +78,23 @@ fn probe(device: &Device, peers: &[Peer]) -> Check {
     }
 }
 
+/// Fewer wrong ones while the doctor looks are what a bad cable, or somebody's scan, sends now and then.
+const MANY: u64 = 5;
+/// One in so many, at least, is wrong if a device gets them wrong.
+const ONE_IN: u64 = 1000;
+
 fn errors(facts: &OffloadFacts) -> Check {
     let remedy = "on the nodes that send them: ethtool -K flannel.1 tx-checksum-ip-generic off; tcpdump -nvvi flannel.1 shows whose checksums are incorrect";
+    let (fresh, of) = facts.fresh;
     match &facts.errors {
-        Ok((errors, _)) if facts.fresh_errors > 0 => GROUP.problem(
+        Ok((errors, _)) if fresh >= MANY && fresh.saturating_mul(ONE_IN) >= of => GROUP.problem(
             "checksum errors",
-            format!("{} packets with wrong checksums came in just now ({errors} since the start)", facts.fresh_errors),
+            format!("{fresh} of {of} packets that came in just now had wrong checksums ({errors} since the start)"),
             remedy,
         ),
         Ok((errors, all)) if *errors > 0 => GROUP.note(
             "checksum errors",
-            format!("{errors} of {all} packets that came in had wrong checksums; none just now"),
+            format!("{errors} of {all} packets that came in had wrong checksums; {fresh} just now"),
         ),
         Ok(_) => GROUP.good("checksum errors", "none came in"),
         Err(reason) => GROUP.unknown("checksum errors", reason.clone()),
@@ -102,7 +108,7 @@ mod tests {
 
     fn facts(offloaded: Option<bool>, driver: &str) -> OffloadFacts {
         let device = Device { name: "flannel.1".into(), tx_checksum: Ok(offloaded), driver: Ok(Some(driver.into())) };
-        OffloadFacts { devices: vec![device], errors: Ok((0, 100)), fresh_errors: 0 }
+        OffloadFacts { devices: vec![device], errors: Ok((0, 100)), fresh: (0, 50) }
     }
 
     fn peer(tcp: Connect) -> Peer {
@@ -116,6 +122,7 @@ mod tests {
             underlay: true,
             underlay_tcp: Connect::Answered,
             wire: None,
+            untold: None,
             mtu: 1450,
             largest: Some(1450),
         }
@@ -140,11 +147,12 @@ mod tests {
 
     #[test]
     fn errors_that_come_in_now_are_a_problem_old_ones_a_note() {
-        let counted = |errors, fresh_errors| {
-            let facts = OffloadFacts { errors, fresh_errors, ..facts(None, "veth") };
+        let counted = |errors, fresh| {
+            let facts = OffloadFacts { errors, fresh: (fresh, 500), ..facts(None, "veth") };
             judge(&facts, &[])[1].outcome
         };
-        assert_eq!(counted(Ok((7, 100)), 3), Outcome::Problem);
+        assert_eq!(counted(Ok((17, 100)), 9), Outcome::Problem);
+        assert_eq!(counted(Ok((7, 100)), 1), Outcome::Note);
         assert_eq!(counted(Ok((7, 100)), 0), Outcome::Note);
         assert_eq!(counted(Ok((0, 100)), 0), Outcome::Good);
         assert_eq!(counted(Err("denied".into()), 0), Outcome::Unknown);

@@ -48,6 +48,8 @@ pub struct Peer {
     pub underlay_tcp: Connect,
     /// What was seen on the wire; `None` if nothing could be looked at.
     pub wire: Option<Wire>,
+    /// Why it says nothing that no answer was heard, if so: echoes may not be sent, or some packets were not seen.
+    pub untold: Option<String>,
     /// The MTU of the device towards it.
     pub mtu: u32,
     /// The largest packet through the overlay that it answers; `None` if it answers none at all.
@@ -71,6 +73,10 @@ impl Peer {
 pub struct PathFacts {
     /// The peers in the kernel.
     pub peers: Told<Vec<Peer>>,
+    /// Peers with a route whose packets go nowhere: the peer, and what is missing.
+    pub broken: Vec<(String, String)>,
+    /// Peers that the agent has put into the kernel, and that are not there.
+    pub absent: Vec<String>,
     /// The UDP port of the overlay.
     pub port: u16,
     /// Peers that were not asked, as there are too many.
@@ -84,10 +90,12 @@ pub fn judge(facts: &PathFacts) -> Vec<Check> {
         Ok(peers) => peers,
         Err(reason) => return vec![GROUP.unknown("peers", reason.clone())],
     };
-    if peers.is_empty() {
+    let mut checks: Vec<Check> = facts.broken.iter().map(|(name, words)| broken(name, words)).collect();
+    checks.extend(absent(&facts.absent));
+    if peers.is_empty() && checks.is_empty() {
         return vec![GROUP.moot("peers", "there are no other nodes in the kernel's tables")];
     }
-    let mut checks: Vec<Check> = peers.iter().flat_map(|peer| [reach(peer, facts.port), mtu(peer)]).collect();
+    checks.extend(peers.iter().flat_map(|peer| [reach(peer, facts.port), mtu(peer)]));
     if facts.skipped > 0 {
         checks.push(
             GROUP.note("peers", format!("{} further peers were not asked; --peers raises the number", facts.skipped)),
@@ -96,10 +104,33 @@ pub fn judge(facts: &PathFacts) -> Vec<Check> {
     checks
 }
 
+const MENDS_ITSELF: &str = "a running agent puts it back within seconds; if it does not, see what it says of peers, and who else changes routes, neighbours and FDB entries: ip monitor all";
+
+fn broken(name: &str, words: &str) -> Check {
+    GROUP.problem(name, words, MENDS_ITSELF)
+}
+
+/// So many peers are named.
+const NAMED: usize = 10;
+
+fn absent(peers: &[String]) -> Option<Check> {
+    let named = peers.get(..NAMED.min(peers.len())).filter(|named| !named.is_empty())?;
+    let more = if peers.len() > named.len() { ", …" } else { "" };
+    let words = format!(
+        "{} networks of peers have no route on the overlay's devices, though the agent has put them there: {}{more}",
+        peers.len(),
+        named.join(", ")
+    );
+    Some(GROUP.problem("routes", words, MENDS_ITSELF))
+}
+
 fn reach(peer: &Peer, port: u16) -> Check {
     let Peer { name, inner, outer, .. } = peer;
     if peer.reached() {
         return GROUP.good(name, format!("answers at {inner} through the overlay (UDP {port} to {outer} and back)"));
+    }
+    if let Some(reason) = &peer.untold {
+        return GROUP.unknown(name, format!("no answer was heard from {inner}, which says nothing: {reason}"));
     }
     let rule_at = |chain: &str| {
         format!(
@@ -166,6 +197,7 @@ fn mtu(peer: &Peer) -> Check {
                 largest + added
             ),
         ),
+        None if peer.untold.is_some() => GROUP.unknown(name, "sizes could not be tried"),
         None if peer.reached() => GROUP.unknown(name, "it answers no echo through the overlay, only TCP, so sizes cannot be tried"),
         None => GROUP.moot(name, "it does not answer"),
     }
@@ -186,6 +218,7 @@ mod tests {
             underlay: true,
             underlay_tcp: Connect::Answered,
             wire: Some(Wire { sent: true, answered: true, heard: true }),
+            untold: None,
             mtu: 1450,
             largest: Some(1450),
         }
@@ -195,8 +228,12 @@ mod tests {
         Peer { echo: false, tcp: Some(Connect::Silent), wire: Some(wire), largest: None, ..peer() }
     }
 
+    fn facts(peers: Told<Vec<Peer>>) -> PathFacts {
+        PathFacts { peers, broken: Vec::new(), absent: Vec::new(), port: 8472, skipped: 0 }
+    }
+
     fn judged(peer: Peer) -> (Check, Check) {
-        let mut checks = judge(&PathFacts { peers: Ok(vec![peer]), port: 8472, skipped: 0 });
+        let mut checks = judge(&facts(Ok(vec![peer])));
         let mtu = checks.remove(1);
         (checks.remove(0), mtu)
     }
@@ -226,6 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn who_could_not_listen_knows_nothing_of_silence() {
+        let deaf = Peer { untold: Some("Operation not permitted".into()), ..silent(Wire::default()) };
+        let (reach, mtu) = judged(deaf);
+        assert_eq!((reach.outcome, mtu.outcome), (Outcome::Unknown, Outcome::Unknown));
+        assert!(reach.words.contains("not permitted"), "{}", reach.words);
+        let heard = Peer { untold: Some("Operation not permitted".into()), echo: false, largest: None, ..peer() };
+        assert_eq!(judged(heard).0.outcome, Outcome::Good, "TCP has answered");
+    }
+
+    #[test]
+    fn peers_whose_packets_go_nowhere_are_no_silence() {
+        let facts = PathFacts {
+            broken: vec![("n3".into(), "no neighbour entry".into())],
+            absent: (1..=12).map(|number| format!("n4 (10.244.{number}.0/24)")).collect(),
+            ..facts(Ok(Vec::new()))
+        };
+        let checks = judge(&facts);
+        let found: Vec<(&str, Outcome)> = checks.iter().map(|check| (check.name.as_str(), check.outcome)).collect();
+        assert_eq!(found, [("n3", Outcome::Problem), ("routes", Outcome::Problem)]);
+        assert!(checks[1].words.starts_with("12 networks") && checks[1].words.ends_with('…'), "{}", checks[1].words);
+    }
+
+    #[test]
     fn a_narrow_way_is_told_inside_and_outside() {
         let (_, mtu) = judged(Peer { largest: Some(1350), ..peer() });
         assert_eq!(mtu.outcome, Outcome::Problem);
@@ -237,9 +297,9 @@ mod tests {
 
     #[test]
     fn nobody_to_ask_is_moot_and_a_kernel_that_does_not_answer_unknown() {
-        let none = judge(&PathFacts { peers: Ok(Vec::new()), port: 8472, skipped: 0 });
+        let none = judge(&facts(Ok(Vec::new())));
         assert_eq!(none[0].outcome, Outcome::Moot);
-        let dark = judge(&PathFacts { peers: Err("denied".into()), port: 8472, skipped: 0 });
+        let dark = judge(&facts(Err("denied".into())));
         assert_eq!(dark[0].outcome, Outcome::Unknown);
     }
 }

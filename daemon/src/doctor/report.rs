@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Check, Outcome};
+use crate::status::judge::Verdict;
 
 /// What the doctor has found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -13,6 +14,8 @@ pub struct Report {
     pub node: String,
     /// Version of this program.
     pub version: &'static str,
+    /// The worst of all checks.
+    pub verdict: Verdict,
     /// How many problems there are.
     pub problems: usize,
     /// How many checks could not be made.
@@ -27,17 +30,18 @@ impl Report {
     pub fn new(node: String, checks: Vec<Check>) -> Self {
         let count = |outcome| checks.iter().filter(|check| check.outcome == outcome).count();
         let (problems, unknown) = (count(Outcome::Problem), count(Outcome::Unknown));
-        Self { node, version: env!("CARGO_PKG_VERSION"), problems, unknown, checks }
+        let verdict = match (problems, unknown) {
+            (0, 0) => Verdict::Well,
+            (0, _) => Verdict::Unknown,
+            _ => Verdict::Wrong,
+        };
+        Self { node, version: env!("CARGO_PKG_VERSION"), verdict, problems, unknown, checks }
     }
 
     /// 0 if nothing is wrong, 1 if something is, 2 if nothing is known to be, and something could not be checked.
     #[must_use]
     pub const fn exit_code(&self) -> u8 {
-        match (self.problems, self.unknown) {
-            (0, 0) => 0,
-            (0, _) => 2,
-            _ => 1,
-        }
+        self.verdict.exit_code()
     }
 
     /// For a person: what is wrong, unknown or worth knowing; everything if `wide`.

@@ -14,8 +14,11 @@ pub type Value = Told<Option<String>>;
 pub struct SysctlFacts {
     /// Whether the machine forwards, for each family of its pods.
     pub forwarding: Vec<(Family, Value)>,
-    /// Whether a link forwards, for each link that pods' packets take.
-    pub links: Vec<(Family, String, Value)>,
+    /// Whether a link forwards IPv4, for each link that pods' packets take. With IPv6 the machine's setting alone decides
+    /// (ip-sysctl.rst), and a link's says whether it is a router or a host to its neighbours.
+    pub links: Vec<(String, Value)>,
+    /// The link by which the machine reaches others.
+    pub uplink: Option<String>,
     /// The stricter of `all` and the link's own `rp_filter` counts; both, for each such link.
     pub reverse_path: Vec<(String, Value, Value)>,
     /// Peers to whose address packets leave by another link than the uplink.
@@ -33,12 +36,18 @@ pub fn judge(facts: &SysctlFacts) -> Vec<Check> {
             Family::V4 => "net.ipv4.ip_forward".to_owned(),
             Family::V6 => "net.ipv6.conf.all.forwarding".to_owned(),
         };
-        checks.push(needs_one(&name, value, "this machine forwards nothing to or from its pods"));
+        let mut check = needs_one(&name, value, "this machine forwards nothing to or from its pods");
+        // A router takes no advertisements of others unless it is told to, and would lose its default route with them.
+        if let (Family::V6, Some(remedy), Some(uplink)) = (family, &mut check.remedy, &facts.uplink) {
+            *remedy = format!(
+                "sysctl -w net/ipv6/conf/{uplink}/accept_ra=2 (first, where the default route comes by router advertisements), then {remedy}"
+            );
+        }
+        checks.push(check);
     }
-    for (family, link, value) in &facts.links {
-        let version = if *family == Family::V4 { "ipv4" } else { "ipv6" };
+    for (link, value) in &facts.links {
         let cause = format!("what comes in by {link} is not forwarded");
-        checks.push(needs_one(&format!("net.{version}.conf.{link}.forwarding"), value, &cause));
+        checks.push(needs_one(&format!("net.ipv4.conf.{link}.forwarding"), value, &cause));
     }
     checks.extend(facts.reverse_path.iter().map(|(link, all, own)| reverse_path(link, all, own, &facts.detours)));
     if let Some(value) = &facts.ipvs_conntrack {
@@ -108,7 +117,8 @@ mod tests {
     fn healthy() -> SysctlFacts {
         SysctlFacts {
             forwarding: vec![(Family::V4, value("1"))],
-            links: vec![(Family::V4, "flannel.1".into(), value("1"))],
+            links: vec![("flannel.1".into(), value("1"))],
+            uplink: Some("eth0".into()),
             reverse_path: vec![("eth0".into(), value("0"), value("1"))],
             detours: Vec::new(),
             ipvs_conntrack: Some(value("1")),
@@ -124,7 +134,7 @@ mod tests {
     fn a_machine_or_a_link_that_does_not_forward_is_a_problem() {
         let facts = SysctlFacts {
             forwarding: vec![(Family::V4, value("0"))],
-            links: vec![(Family::V4, "flannel.1".into(), value("0"))],
+            links: vec![("flannel.1".into(), value("0"))],
             ..healthy()
         };
         let checks = judge(&facts);
@@ -132,6 +142,14 @@ mod tests {
         let remedy = |at: usize| checks[at].remedy.clone().unwrap();
         assert!(remedy(0).starts_with("sysctl -w net/ipv4/ip_forward=1,"), "{}", remedy(0));
         assert!(remedy(1).starts_with("sysctl -w net/ipv4/conf/flannel.1/forwarding=1,"), "{}", remedy(1));
+    }
+
+    #[test]
+    fn who_is_to_forward_ipv6_keeps_its_default_route() {
+        let facts = SysctlFacts { forwarding: vec![(Family::V6, value("0"))], ..healthy() };
+        let remedy = judge(&facts).remove(0).remedy.unwrap();
+        assert!(remedy.starts_with("sysctl -w net/ipv6/conf/eth0/accept_ra=2 "), "{remedy}");
+        assert!(remedy.contains("sysctl -w net/ipv6/conf/all/forwarding=1,"), "{remedy}");
     }
 
     #[test]

@@ -87,13 +87,12 @@ fn found<'a>(known: &Known<'a>) -> Result<(SubnetKey, &'a KubeNode), String> {
 fn held(known: &Known<'_>, key: SubnetKey, node: &KubeNode) -> Held {
     let nothing = || LeaseValue { public_ips: PerFamily::default(), backend: BackendData::None };
     let usage = usage(known, &key);
-    let full = usage.is_high().then(|| format!("{} of {} subnets are taken", usage.used, usage.total));
     Held {
         key,
         published: node.value().unwrap_or_else(|_| nothing()),
         config: Arc::clone(known.network),
         usage,
-        notice: known.failure.map(str::to_owned).or(full),
+        notice: known.failure.map(str::to_owned).or_else(|| usage.notice()),
     }
 }
 

@@ -52,6 +52,12 @@ impl Usage {
     pub const fn is_high(&self) -> bool {
         self.used.saturating_mul(5) >= self.total.saturating_mul(4)
     }
+
+    /// The same in words, as a notice.
+    #[must_use]
+    pub fn notice(&self) -> Option<String> {
+        self.is_high().then(|| format!("{} of {} subnets are taken", self.used, self.total))
+    }
 }
 
 /// What has to be done.
@@ -353,8 +359,7 @@ impl<'a> Planner<'a> {
                 "{key} does not fit the network configuration any more; it is kept until the agent restarts"
             ));
         }
-        let usage = self.usage();
-        usage.is_high().then(|| format!("{} of {} subnets are taken", usage.used, usage.total))
+        self.usage().notice()
     }
 }
 

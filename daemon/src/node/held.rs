@@ -45,6 +45,30 @@ pub(super) fn status_of(held: &Held) -> LeaseStatus {
         networks: networks(held),
         used: number(held.usage.used),
         total: number(held.usage.total),
-        notice: held.notice.clone(),
+        // That little is left, the numbers tell.
+        notice: held.notice.clone().filter(|notice| Some(notice) != held.usage.notice().as_ref()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::lease_value::LeaseValue;
+    use crate::lease::plan::Usage;
+
+    #[test]
+    fn a_notice_of_what_is_left_is_told_by_numbers_and_any_other_as_it_is() {
+        let held = |notice: Option<&str>| Held {
+            key: "10.244.1.0-24".parse().unwrap(),
+            published: LeaseValue::parse(br#"{"PublicIP": "192.0.2.1"}"#).unwrap(),
+            config: Arc::new(NetConf::parse(br#"{"Network": "10.244.0.0/16"}"#).unwrap().0),
+            usage: Usage { used: 205, total: 256 },
+            notice: notice.map(str::to_owned),
+        };
+        let usage = held(None).usage.notice();
+        assert!(usage.is_some());
+        assert_eq!(status_of(&held(usage.as_deref())).notice, None);
+        let forbidden = "cannot write to Node n1: forbidden";
+        assert_eq!(status_of(&held(Some(forbidden))).notice.as_deref(), Some(forbidden));
     }
 }

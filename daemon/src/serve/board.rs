@@ -89,8 +89,8 @@ impl Board {
             rejected: peers.rejected.iter().map(rejected).collect(),
             services: services(metrics),
             repairs: metrics.repairs_by_kind(),
+            counts: None,
             failed: metrics.failures_by_table(),
-            store_age_seconds: metrics.store_age.get(),
         }
     }
 
@@ -168,6 +168,9 @@ mod tests {
         assert_eq!(status.peers[1].reason.as_deref(), Some("no buffer"));
         assert_eq!(status.rejected.len(), 1);
         assert_eq!(status.services, None, "nobody has decided on a mode");
+        let brief = status.clone().brief();
+        assert_eq!(brief.counts(), status.counts());
+        assert_eq!(brief.peers, status.peers[1..], "the one that is as it should be is a number");
         assert!(!status.ready && status.alive);
     }
 

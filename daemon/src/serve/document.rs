@@ -37,18 +37,57 @@ pub struct NodeStatus {
     pub uplink: Option<UplinkStatus>,
     /// The VXLAN devices, IPv4 first.
     pub overlay: Vec<DeviceStatus>,
-    /// The other nodes.
+    /// The other nodes; those alone that are not as they should be, and of them the first, if it was asked in brief.
     pub peers: Vec<PeerStatus>,
-    /// Leases that are ignored.
+    /// Leases that are ignored; the first of them if it was asked in brief.
     pub rejected: Vec<RejectedStatus>,
+    /// How many there are of both; nothing from an agent that lists them all.
+    pub counts: Option<Counts>,
     /// Services, if weft serves them on this node.
     pub services: Option<ServicesStatus>,
     /// Objects put back since the agent's start, by kind.
     pub repairs: BTreeMap<String, u64>,
     /// Objects that are not as they should be, by table.
     pub failed: BTreeMap<String, i64>,
-    /// Seconds since the store was last read in whole.
-    pub store_age_seconds: f64,
+}
+
+/// So many of each list a brief document has at most: one document for each of thousands of nodes
+/// must not grow with their number.
+pub const LISTED: usize = 10;
+
+/// What lists have that are not sent in whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// The other nodes.
+    pub peers: usize,
+    /// Those that are in the kernel as they should be.
+    pub programmed: usize,
+    /// Leases that are ignored.
+    pub rejected: usize,
+}
+
+impl NodeStatus {
+    /// The length of its lists, sent in whole or not.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let programmed = || self.peers.iter().filter(|peer| peer.state == PeerState::Programmed).count();
+        self.counts.unwrap_or_else(|| Counts {
+            peers: self.peers.len(),
+            programmed: programmed(),
+            rejected: self.rejected.len(),
+        })
+    }
+
+    /// The same without what grows with the cluster: numbers, and the first of what is wrong.
+    #[must_use]
+    pub fn brief(mut self) -> Self {
+        self.counts = Some(self.counts());
+        self.peers.retain(|peer| peer.state != PeerState::Programmed);
+        self.peers.truncate(LISTED);
+        self.rejected.truncate(LISTED);
+        self
+    }
 }
 
 /// A node's lease.

@@ -14,8 +14,8 @@ use tokio::time::timeout;
 
 use crate::serve::document::NodeStatus;
 
-/// The document of a node with 5,000 peers has 1 MiB.
-const LARGEST: usize = 32 * 1024 * 1024;
+/// The document of a node with 5,000 peers has 1 MiB, one in brief some KiB.
+const LARGEST: usize = 8 * 1024 * 1024;
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -87,8 +87,24 @@ pub fn get_blocking(address: SocketAddr, path: &str, limit: Duration) -> Result<
 /// # Errors
 /// [`FetchError`].
 pub async fn status(address: SocketAddr, limit: Duration) -> Result<(NodeStatus, Option<SystemTime>), FetchError> {
+    document(address, "/status", limit).await
+}
+
+/// The same without what grows with the cluster, as far as the agent knows how to leave it out.
+///
+/// # Errors
+/// [`FetchError`].
+pub async fn brief(address: SocketAddr, limit: Duration) -> Result<NodeStatus, FetchError> {
+    document(address, "/status?brief", limit).await.map(|(status, _)| status)
+}
+
+async fn document(
+    address: SocketAddr,
+    path: &str,
+    limit: Duration,
+) -> Result<(NodeStatus, Option<SystemTime>), FetchError> {
     let odd = |message: String| FetchError::Odd { address, message };
-    let answer = get(address, "/status", limit).await?;
+    let answer = get(address, path, limit).await?;
     match answer.status {
         200 => {}
         404 => return Err(odd("it has no /status; is it an agent of an older version?".to_owned())),

@@ -7,10 +7,13 @@ use ipnetwork::IpNetwork;
 use serde::Serialize;
 
 use crate::serve::Condition;
-use crate::serve::document::{LeaseStatus, NodeStatus, PeerState, PeerStatus, ServicesStatus};
+use crate::serve::document::{LISTED, LeaseStatus, NodeStatus, PeerState, PeerStatus, RejectedStatus, ServicesStatus};
 
 /// From this part of its subnets on a cluster network is called full, in per cent.
 pub const FULL: u64 = 80;
+
+/// A cluster network of so few subnets was made for a number of nodes, and to use them is no fault.
+const SMALL: u64 = 32;
 
 /// What is known of a node's agent.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,9 +21,44 @@ pub enum Agent {
     /// It was not asked.
     NotAsked,
     /// It has answered.
-    Answered(Box<NodeStatus>),
+    Answered(Box<Answer>),
     /// It was asked in vain.
     Silent(String),
+}
+
+/// What is kept of an agent's document: of thousands of them each lists thousands of peers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The name that it answers by.
+    pub node: String,
+    ready: bool,
+    peers: PeerCount,
+    services: Option<ServicesStatus>,
+    repairs: BTreeMap<String, u64>,
+    version: String,
+    overlay: Option<String>,
+    revision: u64,
+    wrong: Vec<String>,
+    notes: Vec<String>,
+}
+
+impl From<&NodeStatus> for Answer {
+    fn from(status: &NodeStatus) -> Self {
+        let counts = status.counts();
+        let capacity = status.lease.as_ref().and_then(capacity);
+        Self {
+            node: status.node.clone(),
+            ready: status.ready,
+            peers: PeerCount { programmed: counts.programmed, all: counts.peers },
+            services: status.services.clone(),
+            repairs: status.repairs.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n)).collect(),
+            version: status.version.clone(),
+            overlay: overlay(status),
+            revision: status.revision,
+            wrong: wrong(status),
+            notes: capacity.filter(|capacity| !capacity.wrong).map(|capacity| capacity.words).into_iter().collect(),
+        }
+    }
 }
 
 /// A node as it was found.
@@ -125,7 +163,12 @@ pub fn judge(sightings: &[Sighting]) -> Report {
     nodes.sort_by(|a, b| (&a.node, &a.subnets).cmp(&(&b.node, &b.subnets)));
     let verdict = nodes.iter().map(|row| row.verdict).max().unwrap_or(Verdict::Unknown);
     let versions: BTreeSet<&str> = nodes.iter().filter_map(|row| row.version.as_deref()).collect();
-    let mut notes = Vec::new();
+    // All nodes of a cluster have the same network.
+    let told = sightings.iter().filter_map(|sighting| match &sighting.agent {
+        Agent::Answered(answer) => Some(&answer.notes),
+        _ => None,
+    });
+    let mut notes: Vec<String> = told.flatten().cloned().collect::<BTreeSet<_>>().into_iter().collect();
     if versions.len() > 1 {
         let versions: Vec<&str> = versions.into_iter().collect();
         notes.push(format!("agents of different versions: {}", versions.join(", ")));
@@ -135,14 +178,14 @@ pub fn judge(sightings: &[Sighting]) -> Report {
 
 /// The own node and, as it sees them, its peers.
 #[must_use]
-pub fn seen_by(status: NodeStatus) -> Vec<Sighting> {
+pub fn seen_by(status: &NodeStatus) -> Vec<Sighting> {
     let mut sightings: Vec<Sighting> = status.peers.iter().map(peer_sighting).collect();
     let (subnets, addresses) = (
         status.lease.as_ref().map(|lease| lease.subnets.clone()).unwrap_or_default(),
         status.overlay.iter().map(|device| device.public_ip).collect(),
     );
     let name = Some(status.node.clone());
-    let agent = Agent::Answered(Box::new(status));
+    let agent = Agent::Answered(Box::new(Answer::from(status)));
     sightings.push(Sighting { name, own: true, subnets, addresses, wrong: Vec::new(), agent });
     sightings
 }
@@ -179,16 +222,15 @@ fn row(sighting: &Sighting) -> Row {
     match &sighting.agent {
         Agent::NotAsked => {}
         Agent::Silent(reason) => row.unknown = Some(reason.clone()),
-        Agent::Answered(status) => {
-            row.wrong.extend(wrong(status));
-            let programmed = status.peers.iter().filter(|peer| peer.state == PeerState::Programmed).count();
-            row.ready = Some(status.ready);
-            row.peers = Some(PeerCount { programmed, all: status.peers.len() });
-            row.services.clone_from(&status.services);
-            row.repairs = Some(status.repairs.iter().filter(|(_, n)| **n > 0).map(|(k, n)| (k.clone(), *n)).collect());
-            row.version = Some(status.version.clone());
-            row.overlay = overlay(status);
-            row.revision = Some(status.revision);
+        Agent::Answered(answer) => {
+            row.wrong.extend(answer.wrong.iter().cloned());
+            row.ready = Some(answer.ready);
+            row.peers = Some(answer.peers);
+            row.services.clone_from(&answer.services);
+            row.repairs = Some(answer.repairs.clone());
+            row.version = Some(answer.version.clone());
+            row.overlay.clone_from(&answer.overlay);
+            row.revision = Some(answer.revision);
         }
     }
     row.verdict = match (row.wrong.is_empty(), &row.unknown) {
@@ -220,9 +262,19 @@ pub fn wrong(status: &NodeStatus) -> Vec<String> {
             Condition::Bad => wrong.push(format!("{}: {}", component.name, component.words)),
         }
     }
-    wrong.extend(status.peers.iter().filter_map(unreached));
-    wrong.extend(status.rejected.iter().map(|lease| format!("lease {} is ignored: {}", lease.lease, lease.reason)));
-    wrong.extend(status.lease.iter().filter_map(|lease| full(lease).or_else(|| lease.notice.clone())));
+    let counts = status.counts();
+    wrong.extend(first(
+        status.peers.iter().filter_map(unreached),
+        counts.peers.saturating_sub(counts.programmed),
+        "peers are not in the kernel as they should be",
+    ));
+    let ignored = |lease: &RejectedStatus| format!("lease {} is ignored: {}", lease.lease, lease.reason);
+    wrong.extend(first(status.rejected.iter().map(ignored), counts.rejected, "leases are ignored"));
+    wrong.extend(status.failed.iter().filter_map(|(table, count)| failed(status, table, *count)));
+    if let Some(lease) = &status.lease {
+        wrong.extend(capacity(lease).filter(|capacity| capacity.wrong).map(|capacity| capacity.words));
+        wrong.extend(lease.notice.clone());
+    }
     if let Some(services) = &status.services {
         if services.rejected > 0 {
             wrong.push(format!(
@@ -238,6 +290,23 @@ pub fn wrong(status: &NodeStatus) -> Vec<String> {
     wrong
 }
 
+/// The first few, and how many there are beside them.
+fn first(words: impl Iterator<Item = String>, all: usize, what: &str) -> Vec<String> {
+    let mut listed: Vec<String> = words.take(LISTED).collect();
+    if let Some(more) = all.checked_sub(listed.len()).filter(|more| *more > 0) {
+        listed.push(format!("{more} further {what}"));
+    }
+    listed
+}
+
+/// Objects of a table that the kernel does not have as the agent wants them; nothing where the table's component says why.
+#[must_use]
+pub fn failed(status: &NodeStatus, table: &str, count: i64) -> Option<String> {
+    let said =
+        status.components.iter().any(|component| component.name == table && component.condition != Condition::Good);
+    (count > 0 && !said).then(|| format!("{count} objects of table {table} are not in the kernel as they should be"))
+}
+
 fn unreached(peer: &PeerStatus) -> Option<String> {
     let name = peer.node.as_deref().map(|name| format!("{name} ")).unwrap_or_default();
     let subnets: Vec<String> = peer.subnets.iter().map(ToString::to_string).collect();
@@ -249,19 +318,30 @@ fn unreached(peer: &PeerStatus) -> Option<String> {
     Some(format!("peer {name}({}): {reason}", subnets.join(", ")))
 }
 
-/// Whether the cluster network is nearly used up, in words.
+/// That the cluster network is nearly used up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// How far.
+    pub words: String,
+    /// Whether that is wrong; in a network of few subnets it is not.
+    pub wrong: bool,
+}
+
+/// Whether the cluster network is nearly used up.
 #[must_use]
-pub fn full(lease: &LeaseStatus) -> Option<String> {
+pub fn capacity(lease: &LeaseStatus) -> Option<Capacity> {
     let LeaseStatus { used, total, .. } = lease;
     let high = *total > 0 && used.saturating_mul(100) >= total.saturating_mul(FULL);
-    high.then(|| format!("{used} of {total} subnets of the cluster network are taken"))
+    high.then(|| Capacity {
+        words: format!("{used} of {total} subnets of the cluster network are taken"),
+        wrong: *total > SMALL,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::serve::ComponentStatus;
-    use crate::serve::document::RejectedStatus;
 
     fn healthy(name: &str) -> NodeStatus {
         let component =
@@ -297,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_healthy_node_has_a_row_for_itself_and_one_for_each_peer() {
-        let report = judge(&seen_by(healthy("n1")));
+        let report = judge(&seen_by(&healthy("n1")));
         assert_eq!(report.verdict, Verdict::Well);
         let names: Vec<_> = report.nodes.iter().map(|row| (row.node.as_deref().unwrap(), row.own)).collect();
         assert_eq!(names, [("n1", true), ("n2", false)]);
@@ -317,7 +397,9 @@ mod tests {
         status.rejected = vec![RejectedStatus { lease: "10.244.3.0-24".into(), reason: "overlaps".into() }];
         if let Some(lease) = &mut status.lease {
             lease.used = 205;
+            lease.notice = Some("cannot write to Node n1: forbidden".into());
         }
+        status.failed = [("filter".to_owned(), 3), ("peers".to_owned(), 1)].into();
         status.services = Some(ServicesStatus { rejected: 1, conflicts: 2, ..ServicesStatus::default() });
         let wrong = wrong(&status);
         for expected in [
@@ -327,12 +409,15 @@ mod tests {
             "publishes nothing",
             "lease 10.244.3.0-24 is ignored: overlaps",
             "205 of 256 subnets",
+            "cannot write to Node n1: forbidden",
+            "3 objects of table filter",
             "1 objects of Services",
             "2 addresses or node ports",
         ] {
             assert!(wrong.iter().any(|words| words.contains(expected)), "{expected}: {wrong:?}");
         }
-        assert_eq!(judge(&seen_by(status)).verdict.exit_code(), 1);
+        assert!(!wrong.iter().any(|words| words.contains("table peers")), "its component has said it: {wrong:?}");
+        assert_eq!(judge(&seen_by(&status)).verdict.exit_code(), 1);
     }
 
     #[test]
@@ -345,7 +430,7 @@ mod tests {
             wrong: wrong.iter().map(|words| (*words).to_owned()).collect(),
             agent: Agent::Silent("no answer".into()),
         };
-        let mut sightings = seen_by(healthy("n1"));
+        let mut sightings = seen_by(&healthy("n1"));
         sightings.push(silent(&[]));
         assert_eq!(judge(&sightings).verdict.exit_code(), 2);
         sightings.push(silent(&["NetworkUnavailable"]));
@@ -357,17 +442,35 @@ mod tests {
     fn versions_that_differ_are_noted() {
         let mut newer = healthy("n2");
         newer.version = "1.1.0".into();
-        let sightings: Vec<_> = [seen_by(healthy("n1")), seen_by(newer)].concat();
+        let sightings: Vec<_> = [seen_by(&healthy("n1")), seen_by(&newer)].concat();
         let report = judge(&sightings);
         assert_eq!((report.verdict, report.notes.len()), (Verdict::Well, 1));
         assert!(report.notes[0].contains("1.0.0, 1.1.0"), "{:?}", report.notes);
     }
 
     #[test]
-    fn eighty_per_cent_is_full() {
+    fn eighty_per_cent_is_full_and_no_fault_in_a_small_network() {
         let lease = |used, total| LeaseStatus { subnets: vec![], networks: vec![], used, total, notice: None };
-        assert_eq!(full(&lease(79, 100)), None);
-        assert!(full(&lease(80, 100)).is_some());
-        assert_eq!(full(&lease(0, 0)), None);
+        assert_eq!(capacity(&lease(79, 100)), None);
+        assert!(capacity(&lease(80, 100)).unwrap().wrong);
+        assert!(!capacity(&lease(4, 4)).unwrap().wrong);
+        assert_eq!(capacity(&lease(0, 0)), None);
+
+        let (mut one, mut two) = (healthy("n1"), healthy("n2"));
+        (one.lease, two.lease) = (Some(lease(4, 4)), Some(lease(4, 4)));
+        let report = judge(&[seen_by(&one), seen_by(&two)].concat());
+        assert_eq!((report.verdict, report.notes.len()), (Verdict::Well, 1), "{:?}", report.notes);
+    }
+
+    #[test]
+    fn what_is_kept_of_an_answer_does_not_grow_with_the_cluster() {
+        let mut status = healthy("n1");
+        status.peers = vec![peer(PeerState::Failed); 5000];
+        status.rejected = vec![RejectedStatus { lease: "10.244.3.0-24".into(), reason: "overlaps".into() }; 5000];
+        let whole = Answer::from(&status);
+        assert_eq!((whole.peers.programmed, whole.peers.all), (0, 5000));
+        assert_eq!(whole.wrong.len(), 2 * (LISTED + 1), "{:?}", whole.wrong);
+        assert!(whole.wrong[LISTED].starts_with("4990 further peers"), "{:?}", whole.wrong);
+        assert_eq!(Answer::from(&status.brief()), whole);
     }
 }

@@ -1,7 +1,7 @@
 //! All nodes that the store tells of, for `weft status --all`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use http::Request;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fetch;
-use super::judge::{Agent, Sighting};
+use super::judge::{Agent, Answer, Sighting};
 use crate::cluster::etcd::read::read_view;
 use crate::cluster::etcd::{self, EtcdOptions};
 use crate::cluster::kube::annotations::Field;
@@ -24,7 +24,7 @@ use crate::cluster::netconf::NetConf;
 const PAGE: u32 = 500;
 
 /// Agents that are asked at the same time.
-const AT_ONCE: usize = 32;
+const AT_ONCE: usize = 64;
 
 /// A node of the store, and where its agent is asked.
 #[derive(Debug, Clone)]
@@ -176,14 +176,29 @@ fn of_kube(node: &KubeNode, addresses: &Addresses, own: &str) -> Listed {
     }
 }
 
-/// Asks the agents of all nodes at `port`; the own one at `own`.
-pub async fn ask(listed: Vec<Listed>, own: SocketAddr, port: u16, limit: Duration) -> Vec<Sighting> {
+/// How long asking may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A single agent.
+    pub each: Duration,
+    /// All of them together; who has not had his turn until then is not asked.
+    pub all: Duration,
+}
+
+/// Asks the agents of all nodes at `port`; the own one at `own`. Of each answer only what a row needs is kept.
+pub async fn ask(listed: Vec<Listed>, own: SocketAddr, port: u16, limits: Limits) -> Vec<Sighting> {
+    let end = Instant::now() + limits.all;
     let asked = stream::iter(listed).map(|Listed { mut sighting, agent }| async move {
         let address = if sighting.own { Some(own) } else { agent.map(|ip| SocketAddr::new(ip, port)) };
+        let left = limits.each.min(end.saturating_duration_since(Instant::now()));
         if let Some(address) = address {
-            sighting.agent = match fetch::status(address, limit).await {
-                Ok((status, _)) => Agent::Answered(Box::new(status)),
-                Err(error) => Agent::Silent(error.to_string()),
+            sighting.agent = if left.is_zero() {
+                Agent::Silent(format!("not asked, as {} s were over", limits.all.as_secs()))
+            } else {
+                match fetch::brief(address, left).await {
+                    Ok(status) => Agent::Answered(Box::new(Answer::from(&status))),
+                    Err(error) => Agent::Silent(error.to_string()),
+                }
             };
         }
         sighting
@@ -228,5 +243,21 @@ mod tests {
         let wrong = found.sighting.wrong.join("; ");
         assert!(wrong.contains("NetworkUnavailable is True (NoRouteCreated)"), "{wrong}");
         assert!(wrong.contains("kube-subnet-manager"), "{wrong}");
+    }
+
+    #[tokio::test]
+    async fn who_has_had_no_turn_in_time_is_not_asked_and_that_is_unknown() {
+        let node = |number: u8| {
+            let text = format!(
+                r#"{{"metadata":{{"name":"n{number}"}},"status":{{"addresses":[{{"type":"InternalIP","address":"127.0.0.{number}"}}]}}}}"#
+            );
+            listed(&text)
+        };
+        let limits = Limits { each: Duration::from_secs(3), all: Duration::ZERO };
+        let found = ask(vec![node(2), node(3)], SocketAddr::from(([127, 0, 0, 1], 9)), 9, limits).await;
+        assert_eq!(found.len(), 2);
+        for sighting in found {
+            assert!(matches!(&sighting.agent, Agent::Silent(why) if why.starts_with("not asked")), "{sighting:?}");
+        }
     }
 }

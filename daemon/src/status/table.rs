@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn what_is_wrong_stands_under_the_table() {
         let status = NodeStatus { node: "n1".into(), version: "1.0.0".into(), ..NodeStatus::default() };
-        let text = text(&judge(&seen_by(status)), true);
+        let text = text(&judge(&seen_by(&status)), true);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NODE") && lines[0].contains("OVERLAY"), "{text}");
         assert!(lines[1].starts_with("n1 *   no") && lines[1].ends_with("wrong"), "{text}");

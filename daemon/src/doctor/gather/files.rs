@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 use weft_cni::formats::conflist::{FILE_NAME, PLUGIN_TYPE};
@@ -11,7 +12,7 @@ use weft_cni::formats::conflist::{FILE_NAME, PLUGIN_TYPE};
 use crate::config::Settings;
 use crate::doctor::Told;
 use crate::doctor::cni::{CniFacts, Plugin, version_in};
-use crate::doctor::disk::{Directory, Room};
+use crate::doctor::disk::{Directory, Room, Writable};
 use crate::serve::document::NodeStatus;
 
 /// What runtimes take for a configuration (libcni).
@@ -31,7 +32,7 @@ pub(super) fn cni(settings: &Settings, status: Option<&NodeStatus>) -> CniFacts 
             Err(error) => Err(format!("{}: {error}", plugin.display())),
         },
         plugin_path: plugin.display().to_string(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
+        version: status.map(|status| status.version.clone()),
     }
 }
 
@@ -53,7 +54,7 @@ fn configurations(folder: &Path) -> Told<Vec<String>> {
 }
 
 /// The directories that agent and plugin write to.
-pub(super) fn directories(settings: &Settings) -> Vec<Directory> {
+pub(super) fn directories(settings: &Settings, root: bool) -> Vec<Directory> {
     let plugin = settings.cni_bin_source.as_ref().map(|_| settings.cni_bin_dir.as_path());
     let folders = [
         ("run-dir", Some(settings.run_dir.as_path())),
@@ -63,14 +64,21 @@ pub(super) fn directories(settings: &Settings) -> Vec<Directory> {
         ("cni-conf-dir", Some(settings.cni_conf_dir.as_path())),
         ("cni-bin-dir", plugin),
     ];
-    folders.into_iter().filter_map(|(key, path)| Some(directory(key, path?))).collect()
+    folders.into_iter().filter_map(|(key, path)| Some(directory(key, path?, root))).collect()
 }
 
 /// A directory that is not there yet is made in the nearest one that is.
-fn directory(key: &'static str, path: &Path) -> Directory {
+/// The agent is root's: what another user is refused says nothing.
+fn directory(key: &'static str, path: &Path, root: bool) -> Directory {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     // The kernel says EROFS of a file system that takes no writes.
-    let writable = access(there, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| errno.desc().to_owned());
+    let writable = match access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
+        Ok(()) => Ok(Writable::Yes),
+        Err(Errno::EACCES | Errno::EPERM) if !root => {
+            Err("this user may not write there, which says nothing of the agent".to_owned())
+        }
+        Err(errno) => Ok(Writable::No(errno.desc().to_owned())),
+    };
     let room = statvfs(there).map_err(|errno| errno.desc().to_owned()).map(|found| Room {
         bytes: found.blocks_available().saturating_mul(found.fragment_size()),
         files: (found.files() > 0).then(|| found.files_available()),
@@ -95,7 +103,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_not_there_is_judged_by_the_one_above() {
         let folder = tempfile::tempdir().unwrap();
-        let found = directory("run-dir", &folder.path().join("a/b"));
-        assert!(found.writable.is_ok() && found.room.unwrap().bytes > 0);
+        let found = directory("run-dir", &folder.path().join("a/b"), true);
+        assert!(found.writable == Ok(Writable::Yes) && found.room.unwrap().bytes > 0);
     }
 }

@@ -37,7 +37,18 @@ pub(super) struct View {
     /// All links.
     pub(super) links: Told<Vec<Link>>,
     /// The peers behind the devices.
-    pub(super) peers: Told<Vec<Entry>>,
+    pub(super) peers: Told<Behind>,
+    /// The addresses of the node, by their links' names.
+    pub(super) addresses: Vec<(String, IpAddr)>,
+}
+
+/// Who is behind the devices.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Behind {
+    /// Those with all that a packet needs.
+    pub(super) whole: Vec<Entry>,
+    /// Subnets with a route, and what is missing for the packets that it leads.
+    pub(super) broken: Vec<(IpNetwork, String)>,
 }
 
 impl View {
@@ -53,7 +64,7 @@ impl View {
             Ok(read) => read,
             Err(reason) => {
                 let overlay = OverlayFacts { devices: Err(reason.clone()), own, bridge: Err(reason.clone()) };
-                return Self { overlay, links: Err(reason.clone()), peers: Err(reason) };
+                return Self { overlay, links: Err(reason.clone()), peers: Err(reason), addresses: Vec::new() };
             }
         };
         let is_ours = |name: &str| match status.filter(|status| !status.overlay.is_empty()) {
@@ -68,7 +79,12 @@ impl View {
         let found = links.iter().find(|link| link.name == bridge && link.kind == LinkKind::Bridge);
         let bridge = Ok(found.map(|link| (link.name.clone(), link.mtu, link.up)));
         let peers = peers(&devices);
-        Self { overlay: OverlayFacts { devices: Ok(devices), own, bridge }, links: Ok(links), peers }
+        let named = |address: &AddressInfo| {
+            let link = links.iter().find(|link| link.index == address.link)?;
+            Some((link.name.clone(), address.network.ip()))
+        };
+        let addresses = addresses.iter().filter_map(named).collect();
+        Self { overlay: OverlayFacts { devices: Ok(devices), own, bridge }, links: Ok(links), peers, addresses }
     }
 
     /// The devices; none if they cannot be read.
@@ -116,25 +132,37 @@ fn device(link: &Link, links: &[Link], addresses: &[AddressInfo]) -> Option<Devi
 }
 
 /// Who is behind the devices, by route, neighbour and FDB entry: what packets go by, whatever the agent believes.
-fn peers(devices: &[Device]) -> Told<Vec<Entry>> {
+fn peers(devices: &[Device]) -> Told<Behind> {
     let mut socket = route_socket()?;
-    let mut found = Vec::new();
+    let mut found = Behind::default();
     for device in devices {
-        found.extend(behind(&mut socket, device).map_err(|error| error.to_string())?);
+        behind(&mut socket, device, &mut found).map_err(|error| error.to_string())?;
     }
     Ok(found)
 }
 
-fn behind(socket: &mut RouteSocket, device: &Device) -> Result<Vec<Entry>, weft_netlink::Error> {
+fn behind(socket: &mut RouteSocket, device: &Device, found: &mut Behind) -> Result<(), weft_netlink::Error> {
     let routes = socket.routes(RouteFilter { link: Some(device.index), ..RouteFilter::default() })?;
     let macs: BTreeMap<IpAddr, _> =
         socket.neighbours(device.index)?.into_iter().map(|neighbour| (neighbour.ip, neighbour.mac)).collect();
     let remotes: BTreeMap<_, IpAddr> =
         socket.fdb(device.index)?.into_iter().map(|entry| (entry.mac, entry.dst)).collect();
-    let entry = |route: &weft_netlink::Route| {
-        let inner = route.next_hop.gateway?;
-        let outer = *remotes.get(macs.get(&inner)?)?;
-        Some(Entry { subnet: route.dst, inner, outer, mtu: device.mtu })
-    };
-    Ok(routes.iter().filter_map(entry).collect())
+    let name = &device.name;
+    for route in &routes {
+        // What leads to nobody is the device's own.
+        let Some(inner) = route.next_hop.gateway else { continue };
+        let outer = match macs.get(&inner) {
+            None => Err(format!("no neighbour entry says which MAC {inner} has (ip neigh show dev {name})")),
+            Some(mac) => remotes
+                .get(mac)
+                .ok_or_else(|| format!("no FDB entry says where MAC {mac} of {inner} is (bridge fdb show dev {name})")),
+        };
+        match outer {
+            Ok(outer) => found.whole.push(Entry { subnet: route.dst, inner, outer: *outer, mtu: device.mtu }),
+            Err(lacks) => {
+                found.broken.push((route.dst, format!("{} has a route by {inner}, and {lacks}", route.dst)));
+            }
+        }
+    }
+    Ok(())
 }

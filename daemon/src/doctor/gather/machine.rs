@@ -18,31 +18,47 @@ use crate::doctor::sysctls::{SysctlFacts, Value};
 use crate::service::nft::{NftError, preflight};
 
 /// What the kernel can do.
-pub(super) fn kernel(settings: &Settings, view: &View, sysctl: &Sysctl) -> KernelFacts {
+pub(super) fn kernel(settings: &Settings, view: &View, sysctl: &Sysctl, serving: Option<&str>) -> KernelFacts {
+    let (proxy_mode, ipvs) = served(settings.proxy_mode, serving, ipvs);
     let scheduler = settings.ipvs_scheduler.as_str();
     let scheduler = if scheduler.is_empty() { "rr" } else { scheduler }.to_owned();
     let bridge = sysctl.read("net/bridge/bridge-nf-call-iptables").map_err(|error| error.to_string());
     KernelFacts {
         vxlan: if view.devices().is_empty() { module("vxlan") } else { Module::Present },
         // ARP's part is ipvs mode's.
-        nf_tables: match preflight(!matches!(settings.proxy_mode, ProxyMode::Nftables)) {
+        nf_tables: match preflight(proxy_mode == ProxyMode::Ipvs) {
             Ok(()) => Ok(None),
             Err(lacks @ NftError::Lacks(_)) => Ok(Some(lacks.to_string())),
             Err(other) => Err(other.to_string()),
         },
-        ipvs: ipvs(settings.proxy_mode),
+        ipvs,
         scheduler: (scheduler.clone(), module(&format!("ip_vs_{scheduler}"))),
         conntrack: conntrack(sysctl),
         bridge_netfilter: bridge.map(|value| value.map(|text| text != "0")),
-        proxy_mode: settings.proxy_mode,
+        proxy_mode,
     }
 }
 
-/// To ask is to load it, as the agent does in these modes, too; in others it is let be.
-fn ipvs(mode: ProxyMode) -> Told<bool> {
-    if matches!(mode, ProxyMode::Nftables | ProxyMode::None) {
-        return Ok(false);
+/// How Services are served, and whether there is IPVS. What the agent says counts more than what it may have been told;
+/// without its word, auto is what it would choose. IPVS is not asked for where nobody needs it, as that would load it.
+fn served(set: ProxyMode, serving: Option<&str>, ask: impl FnOnce() -> Told<bool>) -> (ProxyMode, Told<bool>) {
+    let mode = match serving {
+        Some("ipvs") => ProxyMode::Ipvs,
+        Some("nftables") => ProxyMode::Nftables,
+        _ => set,
+    };
+    match mode {
+        ProxyMode::None | ProxyMode::Nftables => (mode, Ok(false)),
+        ProxyMode::Ipvs => (mode, ask()),
+        ProxyMode::Auto => match ask() {
+            Ok(true) => (ProxyMode::Ipvs, Ok(true)),
+            Ok(false) => (ProxyMode::Nftables, Ok(false)),
+            Err(reason) => (mode, Err(reason)),
+        },
     }
+}
+
+fn ipvs() -> Told<bool> {
     match ipvs::Socket::open() {
         Ok(_) => Ok(true),
         Err(weft_netlink::Error::Unsupported { .. }) => Ok(false),
@@ -88,23 +104,27 @@ pub(super) fn sysctls(sysctl: &Sysctl, view: &View, peers: &[Peer], serving: Opt
         if inner.is_empty() { vec![device.outer] } else { inner }
     };
     let mut forwarding: Vec<(Family, Value)> = Vec::new();
-    let mut links: Vec<(Family, String, Value)> = Vec::new();
+    let mut links: Vec<(String, Value)> = Vec::new();
+    let first_uplink = view.devices().iter().find_map(|device| device.uplink.as_ref().map(|(name, _)| name.clone()));
     let mut reverse_path = Vec::new();
     for device in view.devices() {
         for family in families(device) {
             if forwarding.iter().any(|(known, _)| *known == family) {
                 continue;
             }
-            let (whole, version) = match family {
-                Family::V4 => ("net/ipv4/ip_forward", "ipv4"),
-                Family::V6 => ("net/ipv6/conf/all/forwarding", "ipv6"),
+            let whole = match family {
+                Family::V4 => "net/ipv4/ip_forward",
+                Family::V6 => "net/ipv6/conf/all/forwarding",
             };
             forwarding.push((family, read(whole)));
+            if family == Family::V6 {
+                continue;
+            }
             let uplink = device.uplink.iter().map(|(name, _)| name.clone());
             let bridge = view.overlay.bridge.iter().flatten().map(|(name, ..)| name.clone());
             for link in [device.name.clone()].into_iter().chain(uplink).chain(bridge) {
-                let value = read(&format!("net/{version}/conf/{link}/forwarding"));
-                links.push((family, link, value));
+                let value = read(&format!("net/ipv4/conf/{link}/forwarding"));
+                links.push((link, value));
             }
         }
         if let Some((uplink, _)) = &device.uplink
@@ -117,6 +137,7 @@ pub(super) fn sysctls(sysctl: &Sysctl, view: &View, peers: &[Peer], serving: Opt
     SysctlFacts {
         forwarding,
         links,
+        uplink: first_uplink,
         reverse_path,
         detours: route_socket().map(|mut socket| detours(&mut socket, view, peers)).unwrap_or_default(),
         ipvs_conntrack: (serving == Some("ipvs")).then(|| read("net/ipv4/vs/conntrack")),
@@ -147,11 +168,11 @@ pub(super) fn offload(view: &View, before: &Told<(u64, u64)>) -> OffloadFacts {
         },
     };
     let errors = checksum_errors();
-    let fresh_errors = match (before, &errors) {
-        (Ok((before, _)), Ok((now, _))) => now.saturating_sub(*before),
-        _ => 0,
+    let fresh = match (before, &errors) {
+        (Ok(before), Ok(now)) => (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1)),
+        _ => (0, 0),
     };
-    OffloadFacts { devices: view.devices().iter().map(device).collect(), errors, fresh_errors }
+    OffloadFacts { devices: view.devices().iter().map(device).collect(), errors, fresh }
 }
 
 /// Packets for this machine whose checksum was wrong, and all, of TCP and UDP over both families.
@@ -198,6 +219,18 @@ fn counts(v4: &str, v6: &str) -> (u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mode_is_the_one_that_is_served() {
+        use ProxyMode::{Auto, Ipvs, Nftables, None};
+        let nobody = || -> Told<bool> { panic!("IPVS must not be loaded") };
+        assert_eq!(served(Ipvs, Some("nftables"), nobody).0, Nftables);
+        assert_eq!(served(None, Option::None, nobody), (None, Ok(false)));
+        assert_eq!(served(Nftables, Some("ipvs"), || Ok(true)), (Ipvs, Ok(true)));
+        assert_eq!(served(Auto, Option::None, || Ok(false)), (Nftables, Ok(false)));
+        assert_eq!(served(Auto, Option::None, || Ok(true)).0, Ipvs);
+        assert_eq!(served(Auto, Option::None, || Err("denied".into())), (Auto, Err("denied".into())));
+    }
 
     #[test]
     fn checksum_errors_are_counted_from_the_kernels_tables() {

@@ -1,17 +1,19 @@
 //! Asks peers through the overlay and beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnetwork::IpNetwork;
+
 use super::answers::connect;
 use super::echo::Echoes;
-use super::links::{Entry, View};
-use super::wire::Wire as Tap;
+use super::links::{Behind, Entry, View};
+use super::wire::{Seen, What, Wire as Tap};
 use crate::cluster::Family;
 use crate::doctor::Told;
 use crate::doctor::path::{Connect, Peer, Wire};
-use crate::serve::document::NodeStatus;
+use crate::serve::document::{NodeStatus, PeerState};
 
 /// How long one round of echoes waits for answers.
 const ROUND: Duration = Duration::from_millis(500);
@@ -30,20 +32,35 @@ const fn smallest(family: Family) -> u32 {
     }
 }
 
-/// The peers to ask, at most so many, and how many more there are.
-pub(super) fn peers(view: &View, status: Option<&NodeStatus>, most: usize) -> Told<(Vec<Peer>, usize)> {
-    let mut entries: Vec<&Entry> = view.peers.as_ref().map_err(Clone::clone)?.iter().collect();
+/// Whom the kernel's tables lead to.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The peers to ask.
+    pub(super) peers: Vec<Peer>,
+    /// How many more there are.
+    pub(super) skipped: usize,
+    /// Those whose packets go nowhere, and why.
+    pub(super) broken: Vec<(String, String)>,
+    /// Those that the agent has programmed, and that are not there.
+    pub(super) absent: Vec<String>,
+}
+
+/// The peers to ask, at most so many, and what is wrong with the others.
+pub(super) fn peers(view: &View, status: Option<&NodeStatus>, most: usize) -> Told<Found> {
+    let behind = view.peers.as_ref().map_err(Clone::clone)?;
+    let mut entries: Vec<&Entry> = behind.whole.iter().collect();
+    let absent = status.map(|status| absent(status, behind)).unwrap_or_default();
     let skipped = entries.len().saturating_sub(most);
     entries.truncate(most);
-    let name = |entry: &Entry| {
-        let known = status.and_then(|status| status.peers.iter().find(|peer| peer.subnets.contains(&entry.subnet)));
-        let name = known.and_then(|peer| peer.node.clone()).unwrap_or_else(|| entry.subnet.to_string());
+    let name = |subnet: IpNetwork| {
+        let known = status.and_then(|status| status.peers.iter().find(|peer| peer.subnets.contains(&subnet)));
+        let name = known.and_then(|peer| peer.node.clone()).unwrap_or_else(|| subnet.to_string());
         // A node with two families is asked in both.
         let both = known.is_some_and(|peer| peer.subnets.len() > 1);
-        if both { format!("{name} ({})", Family::of(entry.inner)) } else { name }
+        if both { format!("{name} ({})", Family::of(subnet.ip())) } else { name }
     };
     let peer = |entry: &Entry| Peer {
-        name: name(entry),
+        name: name(entry.subnet),
         inner: entry.inner,
         outer: entry.outer,
         echo: false,
@@ -51,25 +68,64 @@ pub(super) fn peers(view: &View, status: Option<&NodeStatus>, most: usize) -> To
         underlay: false,
         underlay_tcp: Connect::Silent,
         wire: None,
+        untold: None,
         mtu: entry.mtu,
         largest: None,
     };
-    Ok((entries.into_iter().map(peer).collect(), skipped))
+    let broken = behind.broken.iter().map(|(subnet, lacks)| (name(*subnet), lacks.clone())).collect();
+    Ok(Found { peers: entries.into_iter().map(peer).collect(), skipped, broken, absent })
+}
+
+/// The networks that the agent says are in the kernel, of the families that this node has, and that no route leads to.
+fn absent(status: &NodeStatus, behind: &Behind) -> Vec<String> {
+    let routed: BTreeSet<IpNetwork> =
+        behind.whole.iter().map(|entry| entry.subnet).chain(behind.broken.iter().map(|(subnet, _)| *subnet)).collect();
+    let own = status.lease.iter().flat_map(|lease| &lease.subnets);
+    let families: BTreeSet<Family> = own.map(|subnet| Family::of(subnet.ip())).collect();
+    let programmed = status.peers.iter().filter(|peer| peer.state == PeerState::Programmed);
+    let subnets = programmed.flat_map(|peer| peer.subnets.iter().map(move |subnet| (peer, *subnet)));
+    subnets
+        .filter(|(_, subnet)| families.contains(&Family::of(subnet.ip())) && !routed.contains(subnet))
+        .map(|(peer, subnet)| match &peer.node {
+            Some(node) => format!("{node} ({subnet})"),
+            None => subnet.to_string(),
+        })
+        .collect()
 }
 
 /// Asks them. `port` is that of their agents, which all of them have open.
 pub(super) async fn ask(mut peers: Vec<Peer>, view: &View, port: u16) -> Vec<Peer> {
     let mut sockets: BTreeMap<Family, Echoes> = BTreeMap::new();
     for family in Family::ALL {
-        if let Ok(socket) = Echoes::open(family) {
-            sockets.insert(family, socket);
+        match Echoes::open(family) {
+            Ok(socket) => {
+                sockets.insert(family, socket);
+            }
+            // A machine without IPv6 has no peers by it.
+            Err(error) => {
+                let deaf = peers.iter_mut().filter(|peer| Family::of(peer.inner) == family);
+                deaf.for_each(|peer| peer.untold = Some(format!("echoes cannot be sent: {error}")));
+            }
         }
     }
-    let tap = view.port().and_then(|port| Some((Tap::open(port).ok()?, port)));
+    let identifier = sockets.values().next().map(Echoes::identifier);
+    let taps = identifier.zip(view.port()).map(|(identifier, port)| Taps::open(port, identifier));
+    let taps = match taps.transpose() {
+        Ok(taps) => taps,
+        Err(error) => {
+            // What is silent may have been lost anywhere, this machine included.
+            let reason = format!("the wire cannot be looked at: {error}");
+            peers.iter_mut().for_each(|peer| peer.untold = peer.untold.take().or_else(|| Some(reason.clone())));
+            None
+        }
+    };
     for chunk in peers.chunks_mut(AT_ONCE) {
+        if let Some(taps) = &taps {
+            taps.drain();
+        }
         echo(chunk, &mut sockets);
-        if let Some((tap, port)) = &tap {
-            look(chunk, tap, *port, &sockets);
+        if let Some(taps) = &taps {
+            taps.look(chunk);
         }
         underlay(chunk, &mut sockets);
         sizes(chunk, &mut sockets);
@@ -120,20 +176,44 @@ fn underlay(peers: &mut [Peer], sockets: &mut BTreeMap<Family, Echoes>) {
     }
 }
 
-/// What was on the wire while they were asked.
-fn look(peers: &mut [Peer], tap: &Tap, port: u16, sockets: &BTreeMap<Family, Echoes>) {
-    let seen = tap.take(port);
+/// What is on the wire while peers are asked.
+struct Taps {
+    /// Our questions and their answers.
+    echoes: Tap,
+    /// Whatever else comes in. Of much traffic it misses some; what it has seen is true.
+    all: Tap,
+}
+
+impl Taps {
+    fn open(port: u16, identifier: u16) -> std::io::Result<Self> {
+        Ok(Self { echoes: Tap::open(port, What::Echoes(identifier))?, all: Tap::open(port, What::All)? })
+    }
+
+    /// Forgets what was before.
+    fn drain(&self) {
+        self.echoes.take();
+        self.all.take();
+        self.echoes.lost();
+    }
+
+    fn look(&self, peers: &mut [Peer]) {
+        see(peers, &self.echoes.take(), self.echoes.lost(), &self.all.take());
+    }
+}
+
+/// What each peer's packets tell: our echoes, of which so many were lost before they could be looked at, and all others.
+fn see(peers: &mut [Peer], echoes: &[Seen], lost: u32, others: &[Seen]) {
+    let heard: BTreeSet<IpAddr> = others.iter().map(|seen| seen.source).collect();
+    let is_answer = |seen: &&Seen| seen.echo.is_some_and(|(_, answer)| answer);
+    let answered: BTreeSet<IpAddr> = echoes.iter().filter(is_answer).map(|seen| seen.source).collect();
+    let sent: BTreeSet<IpAddr> = echoes.iter().filter(|seen| !is_answer(seen)).map(|seen| seen.destination).collect();
     for peer in peers {
-        let identifier = sockets.get(&Family::of(peer.inner)).map(Echoes::identifier);
-        let mut wire = Wire::default();
-        for seen in &seen {
-            let ours = seen.echo.is_some_and(|(found, _)| Some(found) == identifier);
-            let answer = seen.echo.is_some_and(|(_, answer)| answer);
-            wire.sent |= seen.destination == peer.outer && ours && !answer;
-            wire.heard |= seen.source == peer.outer;
-            wire.answered |= seen.source == peer.outer && ours && answer;
+        let outer = &peer.outer;
+        let (sent, answered) = (sent.contains(outer), answered.contains(outer));
+        if lost > 0 && !(sent && answered) {
+            peer.untold = Some(format!("{lost} packets went by before they could be looked at; --peers asks fewer"));
         }
-        peer.wire = Some(wire);
+        peer.wire = Some(Wire { sent, answered, heard: answered || heard.contains(outer) });
     }
 }
 
@@ -184,5 +264,73 @@ fn sizes(peers: &mut [Peer], sockets: &mut BTreeMap<Family, Echoes>) {
         if let Some((lower, _)) = bound {
             peer.largest = Some(lower);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::document::{LeaseStatus, PeerStatus};
+
+    fn peer(host: u8) -> Peer {
+        Peer {
+            name: format!("n{host}"),
+            inner: IpAddr::from([10, 244, host, 0]),
+            outer: IpAddr::from([192, 0, 2, host]),
+            echo: false,
+            tcp: None,
+            underlay: false,
+            underlay_tcp: Connect::Silent,
+            wire: None,
+            untold: None,
+            mtu: 1450,
+            largest: None,
+        }
+    }
+
+    #[test]
+    fn what_was_seen_is_true_and_what_was_not_is_unknown_once_packets_are_lost() {
+        let echo = |from: u8, to: u8, answer| Seen {
+            source: IpAddr::from([192, 0, 2, from]),
+            destination: IpAddr::from([192, 0, 2, to]),
+            echo: Some((1, answer)),
+        };
+        let echoes = [echo(1, 2, false), echo(2, 1, true), echo(1, 3, false)];
+        let others = [Seen { echo: None, ..echo(3, 1, false) }];
+        let look = |lost| {
+            let mut peers = [peer(2), peer(3), peer(4)];
+            see(&mut peers, &echoes, lost, &others);
+            peers.map(|peer| (peer.wire.unwrap(), peer.untold.is_some()))
+        };
+        let wire = |sent, answered, heard| Wire { sent, answered, heard };
+        let seen = [wire(true, true, true), wire(true, false, true), wire(false, false, false)];
+        assert_eq!(look(0), seen.map(|wire| (wire, false)));
+        assert_eq!(look(1), [(seen[0], false), (seen[1], true), (seen[2], true)]);
+    }
+
+    #[test]
+    fn what_the_agent_has_programmed_and_the_kernel_lacks_is_named() {
+        let subnet = |host: u8| -> IpNetwork { format!("10.244.{host}.0/24").parse().unwrap() };
+        let known = |host: u8, state| PeerStatus {
+            node: Some(format!("n{host}")),
+            // A peer may have a family that this node has not.
+            subnets: vec![subnet(host), format!("fd00:244:{host}::/64").parse().unwrap()],
+            addresses: Vec::new(),
+            state,
+            reason: None,
+        };
+        let status = NodeStatus {
+            lease: Some(LeaseStatus { subnets: vec![subnet(1)], networks: vec![], used: 4, total: 256, notice: None }),
+            peers: vec![
+                known(2, PeerState::Programmed),
+                known(3, PeerState::Programmed),
+                known(4, PeerState::Programmed),
+                known(5, PeerState::Failed),
+            ],
+            ..NodeStatus::default()
+        };
+        let whole = Entry { subnet: subnet(2), inner: peer(2).inner, outer: peer(2).outer, mtu: 1450 };
+        let behind = Behind { whole: vec![whole], broken: vec![(subnet(3), "no FDB entry".into())] };
+        assert_eq!(absent(&status, &behind), ["n4 (10.244.4.0/24)"]);
     }
 }

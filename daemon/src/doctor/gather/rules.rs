@@ -9,18 +9,28 @@ use weft_netlink::ipvs;
 use weft_netlink::nft::{ChainInfo, ChainKind, Hook, Policy, RuleInfo, Socket, Table, TableFamily};
 
 use super::links::View;
-use super::serves;
 use crate::config::Settings;
 use crate::doctor::Told;
 use crate::doctor::firewall::{At, Dropping, FirewallFacts};
 use crate::doctor::leftovers::{Found, LeftoverFacts};
 use crate::filter::{agent_table, plugin_table};
+use crate::migrate::virtual_servers::{DEVICE, Ground, left};
 
-/// A table with its chains, and its rules if one of the chains drops.
+/// What is known of the overlay's packets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Overlay {
+    /// Whether there are other nodes.
+    pub(super) peers: bool,
+    /// Whether some of them answers through the overlay.
+    pub(super) comes_in: bool,
+}
+
+/// A table with its chains, those of them that drop, and its rules if some do.
 #[derive(Debug, Clone)]
 struct Read {
     table: Table,
     chains: Vec<ChainInfo>,
+    dropping: Vec<(String, At)>,
     rules: Vec<RuleInfo>,
 }
 
@@ -35,33 +45,28 @@ impl Rules {
     }
 
     /// What packets of pods and of the overlay have to pass.
-    pub(super) fn firewall(
-        &self,
-        view: &View,
-        networks: &[String],
-        port: u16,
-        overlay_comes_in: bool,
-    ) -> FirewallFacts {
+    pub(super) fn firewall(&self, view: &View, networks: &[String], port: u16, overlay: Overlay) -> FirewallFacts {
         let marks = Marks::of(view, networks, port);
         let dropping = |read: &Read| -> Vec<Dropping> {
             let count = |is: &dyn Fn(&[u8]) -> bool| read.rules.iter().filter(|rule| is(&rule.expressions)).count();
             let (takes_pods, takes_overlay) = (count(&|rule| marks.pods(rule)), count(&|rule| marks.overlay(rule)));
-            let dropping = |chain: &ChainInfo| {
-                let at = drops(chain)?;
-                let (table, chain) = (read.table.to_string(), chain.chain.name.to_string());
-                Some(Dropping { table, chain, at, takes_pods, takes_overlay })
+            let dropping = |(chain, at): &(String, At)| {
+                let (table, chain) = (read.table.to_string(), chain.clone());
+                Dropping { table, chain, at: *at, takes_pods, takes_overlay }
             };
-            read.chains.iter().filter_map(dropping).collect()
+            read.dropping.iter().map(dropping).collect()
         };
         let firewalld = |read: &Read| read.table.name == "firewalld";
         FirewallFacts {
             dropping: self.0.as_ref().map(|tables| tables.iter().flat_map(dropping).collect()).map_err(Clone::clone),
-            legacy: Ok(legacy()),
+            legacy: legacy(),
             firewalld: self.0.as_ref().map(|tables| tables.iter().any(firewalld)).map_err(Clone::clone),
             selinux: selinux(),
             networks: networks.to_vec(),
+            outer: view.devices().iter().map(|device| device.outer).collect(),
+            peers: overlay.peers,
             port,
-            overlay_comes_in,
+            overlay_comes_in: overlay.comes_in,
         }
     }
 
@@ -72,6 +77,7 @@ impl Rules {
         settings: &Settings,
         port: u16,
         serving: Option<&str>,
+        serves: bool,
     ) -> LeftoverFacts {
         let named = |read: &Read| -> Vec<Found> {
             let table = read.table.to_string();
@@ -88,9 +94,8 @@ impl Rules {
             links: view.links.as_ref().map(names).map_err(Clone::clone),
             overlays: view.others(),
             port,
-            virtual_servers: virtual_servers(),
-            service_networks: settings.service_cidr.clone(),
-            serves: serves(settings.proxy_mode),
+            virtual_servers: virtual_servers().map(|found| left(&ground(view, settings), &found)),
+            serves,
             serves_by_ipvs: serving == Some("ipvs"),
         }
     }
@@ -107,23 +112,30 @@ fn read() -> Result<Vec<Read>, weft_netlink::Error> {
             continue;
         }
         let chains = socket.chains(&info.table)?;
-        let rules = if chains.iter().any(|chain| drops(chain).is_some()) {
-            socket.rules(&info.table, None)?
-        } else {
-            Vec::new()
-        };
-        tables.push(Read { table: info.table, chains, rules });
+        let mut dropping = Vec::new();
+        for (chain, at, policy) in chains.iter().filter_map(filters) {
+            let last = match policy {
+                Policy::Drop => None,
+                // Of this chain alone: the table may have thousands elsewhere.
+                Policy::Accept => socket.rules(&info.table, Some(&chain.chain.name))?.pop(),
+            };
+            if policy == Policy::Drop || last.is_some_and(|rule| rule.refuses_all()) {
+                dropping.push((chain.chain.name.to_string(), at));
+            }
+        }
+        let rules = if dropping.is_empty() { Vec::new() } else { socket.rules(&info.table, None)? };
+        tables.push(Read { table: info.table, chains, dropping, rules });
     }
     Ok(tables)
 }
 
-/// Where a chain drops what none of its rules takes.
-fn drops(chain: &ChainInfo) -> Option<At> {
-    let base =
-        chain.chain.base.as_ref().filter(|base| base.kind == ChainKind::Filter && base.policy == Policy::Drop)?;
+/// A chain that may drop what none of its rules takes: where it stands, and its policy. Distributions come with chains that
+/// accept by their policy, and end in a rule that rejects everything.
+fn filters(chain: &ChainInfo) -> Option<(&ChainInfo, At, Policy)> {
+    let base = chain.chain.base.as_ref().filter(|base| base.kind == ChainKind::Filter)?;
     match base.hook {
-        Hook::Input => Some(At::Input),
-        Hook::Forward => Some(At::Forward),
+        Hook::Input => Some((chain, At::Input, base.policy)),
+        Hook::Forward => Some((chain, At::Forward, base.policy)),
         _ => None,
     }
 }
@@ -176,14 +188,18 @@ fn has(rule: &[u8], mark: &[u8]) -> bool {
 }
 
 /// The tables of iptables' old kind that are in use here.
-fn legacy() -> Vec<String> {
+fn legacy() -> Told<Vec<String>> {
     let mut tables = Vec::new();
     for (file, program) in [("ip_tables_names", "iptables"), ("ip6_tables_names", "ip6tables")] {
-        // Of this thread's network namespace. A kernel without that kind has no such file.
-        let names = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        // Of this thread's network namespace. A kernel without that kind has no such file; it is root's to read.
+        let path = format!("/proc/thread-self/net/{file}");
+        let names = match fs::read_to_string(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(format!("{path}: {error}")),
+            read => read.unwrap_or_default(),
+        };
         tables.extend(names.lines().map(|name| format!("{program} {name}")));
     }
-    tables
+    Ok(tables)
 }
 
 fn selinux() -> Told<Option<bool>> {
@@ -194,7 +210,23 @@ fn selinux() -> Told<Option<bool>> {
     }
 }
 
-fn virtual_servers() -> Told<Vec<IpAddr>> {
+/// What tells kube-proxy's virtual servers from those of others.
+fn ground(view: &View, settings: &Settings) -> Ground {
+    let of = |is_device: bool| -> Vec<IpAddr> {
+        let there = view.addresses.iter().filter(|(link, _)| (link == DEVICE) == is_device);
+        there.map(|(_, address)| *address).collect()
+    };
+    let device = view.links.iter().flatten().any(|link| link.name == DEVICE);
+    Ground {
+        on_device: device.then(|| of(true)),
+        service_cidrs: settings.service_cidr.clone(),
+        own: of(false),
+        // Where it has, nobody is asked.
+        weft_has_ipvs: false,
+    }
+}
+
+fn virtual_servers() -> Told<Vec<ipvs::Target>> {
     // To open IPVS would load it, where it is a module that nobody uses.
     if !Path::new("/proc/thread-self/net/ip_vs").exists() {
         return Ok(Vec::new());
@@ -205,11 +237,7 @@ fn virtual_servers() -> Told<Vec<IpAddr>> {
         Err(error) => return Err(error.to_string()),
     };
     let servers = socket.virtual_servers().map_err(|error| error.to_string())?;
-    let address = |target: &ipvs::Target| match target {
-        ipvs::Target::Address { address, .. } => Some(*address),
-        ipvs::Target::Mark { .. } => None,
-    };
-    Ok(servers.iter().filter_map(|info| address(&info.server.target)).collect())
+    Ok(servers.iter().map(|info| info.server.target).collect())
 }
 
 #[cfg(test)]

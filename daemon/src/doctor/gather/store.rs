@@ -31,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) facts: StoreFacts,
-    /// How far its clock is ahead.
-    pub(super) ahead: Told<Ahead>,
+    /// How far its clock is ahead; nothing if it cannot be asked.
+    pub(super) ahead: Told<Option<Ahead>>,
 }
 
 /// Asks it.
@@ -64,16 +64,16 @@ async fn ask_etcd(config: &AgentConfig) -> Asked {
 }
 
 /// etcd's clock, from its HTTP end point; with TLS it wants a certificate there, too, and the peers have to do.
-async fn etcd_clock(endpoints: &[String]) -> Told<Ahead> {
-    let mut reason = "etcd is asked for the time by http only".to_owned();
+async fn etcd_clock(endpoints: &[String]) -> Told<Option<Ahead>> {
+    let mut reason = None;
     for endpoint in endpoints {
         let Some(host) = endpoint.strip_prefix("http://") else { continue };
         match date_of(host.trim_end_matches('/')).await {
-            Ok(seconds) => return Ok(Ahead { whose: format!("etcd at {endpoint}"), seconds }),
-            Err(error) => reason = error,
+            Ok(seconds) => return Ok(Some(Ahead { whose: format!("etcd at {endpoint}"), seconds })),
+            Err(error) => reason = Some(error),
         }
     }
-    Err(reason)
+    reason.map_or(Ok(None), Err)
 }
 
 async fn date_of(host: &str) -> Told<f64> {
@@ -112,7 +112,7 @@ async fn ask_kube(config: &AgentConfig) -> Asked {
     Asked {
         ahead: seconds.and_then(|seconds| {
             let seconds = seconds.ok_or_else(|| format!("{what} does not say what time it is"))?;
-            Ok(Ahead { whose: what.clone(), seconds })
+            Ok(Some(Ahead { whose: what.clone(), seconds }))
         }),
         facts: StoreFacts { what, answer: answer.map(|(words, _)| words), token, by_own_service },
     }

@@ -6,7 +6,9 @@
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use weft_netlink::diagnose::packets_lost;
 
 use crate::cluster::Family;
 
@@ -28,28 +30,51 @@ pub(super) struct Seen {
     pub(super) echo: Option<(u16, bool)>,
 }
 
-/// The tap.
+/// What is tapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum What {
+    /// Every packet of the overlay. Where there is much of it, some are missed.
+    All,
+    /// The echoes with this identifier inside, and their answers: so few that none is missed.
+    Echoes(u16),
+}
+
+/// A tap.
 #[derive(Debug)]
-pub(super) struct Wire(Socket);
+pub(super) struct Wire {
+    socket: Socket,
+    port: u16,
+}
 
 impl Wire {
     /// Opens it on all links for packets to this UDP port. Needs `CAP_NET_RAW`.
-    pub(super) fn open(port: u16) -> io::Result<Self> {
+    pub(super) fn open(port: u16, what: What) -> io::Result<Self> {
         // Between the two calls anything comes in, and is passed over when it is read.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(i32::from(EVERYTHING.to_be()))))?;
-        socket.attach_filter(&filter(port))?;
+        match what {
+            What::All => socket.attach_filter(&filter(port))?,
+            What::Echoes(identifier) => socket.attach_filter(&echoes(port, identifier))?,
+        }
         socket.set_nonblocking(true)?;
-        let _ = socket.set_recv_buffer_size(BUFFER);
-        Ok(Self(socket))
+        // Who may not go beyond the kernel's limit has what it allows.
+        if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+            let _ = socket.set_recv_buffer_size(BUFFER);
+        }
+        Ok(Self { socket, port })
+    }
+
+    /// How many packets there was no room for since the last call.
+    pub(super) fn lost(&self) -> u32 {
+        packets_lost(&self.socket).unwrap_or_default()
     }
 
     /// Everything that was seen since the last call.
-    pub(super) fn take(&self, port: u16) -> Vec<Seen> {
+    pub(super) fn take(&self) -> Vec<Seen> {
         let mut seen = Vec::new();
         let mut packet = [0u8; LOOKED_AT as usize];
         loop {
-            match (&self.0).read(&mut packet) {
-                Ok(length) => seen.extend(read(packet.get(..length).unwrap_or_default(), port)),
+            match (&self.socket).read(&mut packet) {
+                Ok(length) => seen.extend(read(packet.get(..length).unwrap_or_default(), self.port)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return seen,
             }
@@ -57,18 +82,57 @@ impl Wire {
     }
 }
 
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_HALF: u16 = 0x28;
+const LOAD_BYTE_BEHIND: u16 = 0x50;
+const LOAD_HALF_BEHIND: u16 = 0x48;
+const LOAD_HEADER_LENGTH: u16 = 0xb1;
+const LOAD_X: u16 = 0x01;
+const AND: u16 = 0x54;
+const IF_EQUAL: u16 = 0x15;
+const JUMP: u16 = 0x05;
+const RETURN: u16 = 0x06;
+const UDP: u32 = 17;
+
+/// Takes the echoes with that identifier, and their answers, out of the overlay's packets to that port. Behind the outer IP
+/// header stand UDP 8, VXLAN 8 and Ethernet 14 bytes, then the inner header, which in our echoes and their answers has no
+/// options.
+fn echoes(port: u16, identifier: u16) -> [SockFilter; 23] {
+    const INNER: u32 = 30;
+    let step = SockFilter::new;
+    let identifier = u32::from(identifier);
+    [
+        step(LOAD_BYTE, 0, 0, 0),
+        step(AND, 0, 0, 0xf0),
+        step(IF_EQUAL, 0, 4, 0x40),
+        step(LOAD_BYTE, 0, 0, 9),
+        step(IF_EQUAL, 0, 17, UDP),
+        step(LOAD_HEADER_LENGTH, 0, 0, 0),
+        step(JUMP, 0, 0, 4),
+        // Not IPv4.
+        step(IF_EQUAL, 0, 14, 0x60),
+        step(LOAD_BYTE, 0, 0, 6),
+        step(IF_EQUAL, 0, 12, UDP),
+        step(LOAD_X, 0, 0, 40),
+        // X is the length of the outer header.
+        step(LOAD_HALF_BEHIND, 0, 0, 2),
+        step(IF_EQUAL, 0, 9, u32::from(port)),
+        step(LOAD_BYTE_BEHIND, 0, 0, INNER),
+        step(AND, 0, 0, 0xf0),
+        step(IF_EQUAL, 0, 2, 0x40),
+        step(LOAD_HALF_BEHIND, 0, 0, INNER + 20 + 4),
+        step(JUMP, 0, 0, 2),
+        step(IF_EQUAL, 0, 3, 0x60),
+        step(LOAD_HALF_BEHIND, 0, 0, INNER + 40 + 4),
+        step(IF_EQUAL, 0, 1, identifier),
+        step(RETURN, 0, 0, LOOKED_AT),
+        step(RETURN, 0, 0, 0),
+    ]
+}
+
 /// Takes UDP packets to that port, without options or extension headers (linux/filter.h; the packet begins with its network
 /// header).
 fn filter(port: u16) -> [SockFilter; 15] {
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_HALF_BEHIND: u16 = 0x48;
-    const LOAD_HEADER_LENGTH: u16 = 0xb1;
-    const AND: u16 = 0x54;
-    const IF_EQUAL: u16 = 0x15;
-    const JUMP: u16 = 0x05;
-    const RETURN: u16 = 0x06;
-    const UDP: u32 = 17;
     let step = SockFilter::new;
     [
         step(LOAD_BYTE, 0, 0, 0),
@@ -188,16 +252,55 @@ mod tests {
     /// Needs root.
     #[test]
     fn the_filter_takes_packets_to_its_port_alone() {
-        let wire = Wire::open(28472).unwrap();
+        let wire = Wire::open(28472, What::All).unwrap();
         let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         for port in [28471, 28472, 28473] {
             // Nobody listens; that it was on the wire is enough.
             let _ = from.send_to(b"x", ("127.0.0.1", port));
         }
-        let seen = wire.take(28472);
+        let seen = wire.take();
         assert!(
             !seen.is_empty() && seen.iter().all(|seen| seen.destination == IpAddr::from([127, 0, 0, 1])),
             "{seen:?}"
         );
+    }
+
+    /// Needs root.
+    #[test]
+    fn only_echoes_of_ones_own_are_tapped_and_what_does_not_fit_is_counted() {
+        let port = 28482;
+        let tap = Wire::open(port, What::Echoes(0x1234)).unwrap();
+        let from = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut v6 = vec![0x60, 0, 0, 0, 0, 8, 58, 64];
+        v6.extend([0; 32]);
+        let echo = |header: &[u8], kind: u8, identifier: u16| {
+            // Without the outer headers, which the kernel makes.
+            let mut payload = vec![8, 0, 0, 0, 0, 0, 1, 0];
+            payload.extend([0; 14]);
+            payload.extend(header);
+            payload.extend([kind, 0, 0, 0]);
+            payload.extend(identifier.to_be_bytes());
+            payload.extend([0, 1]);
+            payload
+        };
+        for (header, kind) in [(v4(1, 7, 8), 0), (v6, 129)] {
+            for identifier in [0x1233, 0x1234] {
+                let _ = from.send_to(&echo(&header, kind, identifier), ("127.0.0.1", port));
+            }
+            let seen = tap.take();
+            // Once on its way out, and once on its way in.
+            assert!(!seen.is_empty(), "{kind}");
+            assert!(seen.iter().all(|seen| seen.echo == Some((0x1234, true))), "{seen:?}");
+        }
+        let _ = from.send_to(b"short", ("127.0.0.1", port));
+        assert!(tap.take().is_empty());
+        assert_eq!(tap.lost(), 0);
+
+        tap.socket.set_recv_buffer_size(1).unwrap();
+        for _ in 0..100 {
+            let _ = from.send_to(&echo(&v4(1, 7, 8), 0, 0x1234), ("127.0.0.1", port));
+        }
+        assert!(tap.lost() > 0);
+        assert_eq!(tap.lost(), 0, "they are counted once");
     }
 }

@@ -62,7 +62,8 @@ impl fmt::Display for Reason {
             Self::KubeProxy(count) => write!(
                 out,
                 "{count} virtual servers in the service networks are kube-proxy's, whose device kube-ipvs0 is there: \
-                 they are left as they are until it is gone (kube-proxy --cleanup removes both)"
+                 they are left as they are until it is gone (weft migrate node removes it; \
+                 kube-proxy --cleanup would empty IPVS, with what is weft's)"
             ),
         }
     }
