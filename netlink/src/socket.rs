@@ -172,12 +172,20 @@ impl Socket {
     where
         I: NetlinkSerializable + NetlinkDeserializable + Clone,
     {
-        for _ in 0..DUMP_ATTEMPTS {
-            if let Some(found) = self.dump_once(operation, request.clone(), &mut keep)? {
-                return Ok(found);
+        let mut found = Vec::new();
+        self.dump_frames(operation, request, |frame| {
+            let Some(frame) = frame else {
+                found.clear();
+                return Ok(());
+            };
+            let message =
+                NetlinkMessage::<I>::deserialize(frame.bytes).map_err(|error| Error::decode(operation, error))?;
+            if let NetlinkPayload::InnerMessage(inner) = message.payload {
+                found.extend(keep(inner));
             }
-        }
-        Err(Error::DumpInterrupted { operation: operation.to_owned(), attempts: DUMP_ATTEMPTS })
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Asks for one object.
@@ -258,19 +266,39 @@ impl Socket {
         self.send(&bytes, operation)
     }
 
-    /// One try at a dump; `None` if it was overtaken by changes.
-    fn dump_once<I, T>(
+    /// Asks for a whole table and shows each message to `each`, as it came.
+    ///
+    /// A dump that was overtaken by changes is asked for again: `each` is told with `None` to forget what it has seen.
+    ///
+    /// # Errors
+    /// As [`dump`](Self::dump), and what `each` says.
+    pub(crate) fn dump_frames<I>(
+        &mut self,
+        operation: &str,
+        request: &I,
+        mut each: impl FnMut(Option<Frame<'_>>) -> Result<()>,
+    ) -> Result<()>
+    where
+        I: NetlinkSerializable + Clone,
+    {
+        for _ in 0..DUMP_ATTEMPTS {
+            each(None)?;
+            if self.dump_once(operation, request.clone(), &mut each)? {
+                return Ok(());
+            }
+        }
+        Err(Error::DumpInterrupted { operation: operation.to_owned(), attempts: DUMP_ATTEMPTS })
+    }
+
+    /// One try at a dump. Returns whether it is whole, and was not overtaken by changes.
+    fn dump_once<I: NetlinkSerializable>(
         &mut self,
         operation: &str,
         request: I,
-        keep: &mut impl FnMut(I) -> Option<T>,
-    ) -> Result<Option<Vec<T>>>
-    where
-        I: NetlinkSerializable + NetlinkDeserializable,
-    {
+        each: &mut impl FnMut(Option<Frame<'_>>) -> Result<()>,
+    ) -> Result<bool> {
         self.make_room(DUMP_BUFFER);
         self.ask(operation, NLM_F_REQUEST | NLM_F_DUMP, request)?;
-        let mut found = Vec::new();
         let mut interrupted = false;
         loop {
             let length = match self.receive(0) {
@@ -292,7 +320,7 @@ impl Socket {
                     NLMSG_NOOP => {}
                     NLMSG_DONE => {
                         return match frame.error_code() {
-                            Some(0) | None => Ok((!interrupted).then_some(found)),
+                            Some(0) | None => Ok(!interrupted),
                             Some(code) => Err(frame.refusal(code, operation.to_owned()).into()),
                         };
                     }
@@ -301,13 +329,7 @@ impl Socket {
                         return Err(frame.refusal(code, operation.to_owned()).into());
                     }
                     NLMSG_OVERRUN => interrupted = true,
-                    _ => {
-                        let message = NetlinkMessage::<I>::deserialize(frame.bytes)
-                            .map_err(|error| Error::decode(operation, error))?;
-                        if let NetlinkPayload::InnerMessage(inner) = message.payload {
-                            found.extend(keep(inner));
-                        }
-                    }
+                    _ => each(Some(frame))?,
                 }
             }
         }

@@ -216,6 +216,65 @@ fn peers_of_both_families() {
 }
 
 #[test]
+fn a_digest_is_another_after_each_change_and_the_same_without() {
+    let (_netns, _home) = fresh();
+    let mut socket = RouteSocket::open().unwrap();
+    socket.one(Bridge { name: "br0".into(), mac: None, mtu: None, up: true }.create()).unwrap();
+    let elsewhere = socket.link("br0").unwrap().unwrap().index;
+    for (name, vni, local, remotes, subnet, own) in [
+        ("flannel.1", 1, "192.0.2.1", ["192.0.2.2", "192.0.2.3"], "10.244.2.0/24", "10.244.1.0/32"),
+        ("flannel-v6.1", 2, "2001:db8::1", ["2001:db8::2", "2001:db8::3"], "fd00:10:244:2::/64", "fd00:10:244:1::/128"),
+    ] {
+        let device = Vxlan {
+            name: name.into(),
+            mac: None,
+            mtu: None,
+            vni,
+            port: 8472,
+            underlay: None,
+            local: Some(ip(local)),
+            learning: false,
+            gbp: false,
+            up: true,
+        };
+        socket.one(device.create()).unwrap();
+        let link = socket.link(name).unwrap().unwrap().index;
+        socket.one(Address::new(link, net(own)).request(Verb::Create)).unwrap();
+        let subnet = net(subnet);
+        let macs = [MacAddr([2, 0, 0, 0, 1, 1]), MacAddr([2, 0, 0, 0, 1, 2])];
+        let neighbour = |mac| Neighbour { link, ip: subnet.network(), mac }.request(Verb::Replace);
+        let fdb = |remote: &str| FdbEntry { link, mac: macs[0], dst: ip(remote) };
+        let next_hop = NextHop { link: Some(link), gateway: Some(subnet.network()), onlink: true };
+        let route = |protocol| Route { next_hop, ..Route::new(subnet, protocol) };
+        let changes = [
+            neighbour(macs[0]),
+            neighbour(macs[1]),
+            fdb(remotes[0]).request(Verb::Replace),
+            fdb(remotes[1]).request(Verb::Replace),
+            route(PROTOCOL).request(Verb::Create),
+            route(PROTOCOL).request(Verb::Delete),
+            route(PROTOCOL + 1).request(Verb::Create),
+            fdb(remotes[1]).request(Verb::Delete),
+        ];
+        let mut seen = vec![socket.digest(&[link]).unwrap()];
+        for change in changes {
+            socket.one(change).unwrap();
+            let digest = socket.digest(&[link]).unwrap();
+            assert_eq!(socket.digest(&[link]).unwrap(), digest);
+            seen.push(digest);
+        }
+        assert_eq!(seen[4], seen[6], "a route that came and went leaves nothing");
+        let distinct: std::collections::BTreeSet<u64> = seen.iter().copied().collect();
+        assert_eq!(distinct.len(), seen.len() - 1, "{seen:?}");
+        // What is behind another link is no concern of these.
+        let before = socket.digest(&[link]).unwrap();
+        socket.one(Neighbour { link: elsewhere, ip: ip("192.0.2.9"), mac: macs[0] }.request(Verb::Replace)).unwrap();
+        assert_eq!(socket.digest(&[link]).unwrap(), before);
+        assert_ne!(socket.digest(&[elsewhere]).unwrap(), socket.digest(&[]).unwrap());
+    }
+}
+
+#[test]
 fn routes_of_every_kind() {
     let (_netns, _home) = fresh();
     let mut socket = RouteSocket::open().unwrap();

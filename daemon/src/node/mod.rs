@@ -10,6 +10,8 @@ mod inputs;
 mod options;
 mod owned;
 mod pass;
+mod peers;
+mod publishing;
 mod sysctls;
 mod tables;
 mod vtep;

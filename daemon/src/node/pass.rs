@@ -1,9 +1,8 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 use weft_netlink::agent::Connection;
@@ -14,61 +13,51 @@ use super::facts::NodeFacts;
 use super::held::{networks, settle_config, status_of, words_of};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
+use super::peers::PeersRest;
 use super::{sysctls, vtep};
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
-use crate::cluster::model::{Rejected, Snapshot};
+use crate::cluster::model::Snapshot;
 use crate::cluster::netconf::{Backend, NetConf};
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
-use crate::lease::subnet_file::{self, subnet_env};
+use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
 use crate::overlay::bridge::WantedBridge;
-use crate::overlay::peers::{self, Bounds, LocalVtep};
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, device, links};
 use crate::reconcile::{Pass, Reconciler};
 use crate::serve::document::UplinkStatus;
-use crate::serve::{Board, Component, Health, Metrics, PeersSeen, gauge};
-
-/// How many times as long as the comparison of the peers took nothing is compared again, if nobody tells of a change: with
-/// thousands of peers all that the kernel's events do not tell of would else cost more than everything else.
-const PEERS_REST: u32 = 200;
-
-/// But no longer than this, so that the repair of what no event tells of stays near its time.
-const PEERS_REST_AT_MOST: Duration = Duration::from_secs(8);
-
-/// Ignored leases that are named; of more only the number is told.
-const TOLD: usize = 3;
+use crate::serve::{Board, Component, Health, Metrics};
 
 /// The node: what it needs for a pass, and what it remembers between passes.
 pub struct Node {
-    options: NodeOptions,
-    kernel: Connection,
-    route: RouteSocket,
-    sysctl: Sysctl,
-    owned: Owned,
-    peers: Reconciler<PeerTable>,
-    filter: Reconciler<FilterTable>,
-    value: watch::Sender<LeaseValue>,
-    facts: watch::Sender<Option<NodeFacts>>,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    board: Arc<Board>,
-    uplink: Option<Uplink>,
+    pub(super) options: NodeOptions,
+    pub(super) kernel: Connection,
+    pub(super) route: RouteSocket,
+    pub(super) sysctl: Sysctl,
+    pub(super) owned: Owned,
+    pub(super) peers: Reconciler<PeerTable>,
+    pub(super) filter: Reconciler<FilterTable>,
+    pub(super) value: watch::Sender<LeaseValue>,
+    pub(super) facts: watch::Sender<Option<NodeFacts>>,
+    pub(super) health: Arc<Health>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) board: Arc<Board>,
+    pub(super) uplink: Option<Uplink>,
     /// The lease whose subnets the data plane has. It outlives the loss of the lease.
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     /// The network configuration whose oddities have been told.
-    config: Option<Vec<u8>>,
+    pub(super) config: Option<Vec<u8>>,
     /// The node's files have been written once: from then on they are kept, whatever else is wrong.
-    published: bool,
+    pub(super) published: bool,
     /// Objects that this pass has put back.
-    repaired: usize,
-    /// The peers were as they should be, and without a change are not compared again before this.
-    peers_rest_until: Option<Instant>,
+    pub(super) repaired: usize,
+    /// The peers were as they should be, and nobody has told of a change since.
+    pub(super) peers_rest: Option<PeersRest>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
-    settled: Option<Settled>,
+    pub(super) settled: Option<Settled>,
 }
 
 /// Why there is a pass.
@@ -91,10 +80,10 @@ pub(super) struct Passed {
 
 /// What the last pass left behind.
 #[derive(Debug, Clone, PartialEq)]
-struct Settled {
+pub(super) struct Settled {
     vteps: PerFamily<vtep::Vtep>,
     bridge: WantedBridge,
-    links: Vec<u32>,
+    pub(super) links: Vec<u32>,
 }
 
 impl Node {
@@ -128,7 +117,7 @@ impl Node {
             config: None,
             published: false,
             repaired: 0,
-            peers_rest_until: None,
+            peers_rest: None,
             settled: None,
             options,
         })
@@ -144,7 +133,7 @@ impl Node {
         let started = Instant::now();
         self.repaired = 0;
         if cause == Cause::Change {
-            self.peers_rest_until = None;
+            self.peers_rest = None;
         }
         self.tell_oddities(snapshot);
         let retry_at = self.stages(lease, snapshot, started).await;
@@ -173,7 +162,7 @@ impl Node {
         let filter_retry = self.place_filter(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
-            Some(_) if links_are_as_before && self.peers_rest_until.is_some_and(|until| now < until) => None,
+            Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
             Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
             None => {
                 self.health.waiting(Component::Peers, "the leases of the other nodes have not been read yet");
@@ -386,54 +375,8 @@ impl Node {
         })
     }
 
-    async fn place_peers(
-        &mut self,
-        held: &Held,
-        vteps: &PerFamily<vtep::Vtep>,
-        settled: &Settled,
-        snapshot: &Arc<Snapshot>,
-        now: Instant,
-    ) -> Option<Instant> {
-        let mut local = PerFamily::default();
-        for ((family, vtep), link) in vteps.iter().zip(&settled.links) {
-            let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
-            local.set(family, Some(end));
-        }
-        let began = Instant::now();
-        let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
-        let bounds = Bounds { cluster: networks(held) };
-        let plan = peers::plan(&local, &bounds, &others);
-        let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
-        self.metrics.leases_rejected.set(gauge(rejected.len()));
-        self.metrics.peers.set(gauge(plan.reached.len()));
-        let devices = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
-        self.peers.table_mut().set_devices(devices);
-        let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
-        if let Ok(pass) = &outcome {
-            let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
-            let rest = (began.elapsed() * PEERS_REST).min(PEERS_REST_AT_MOST);
-            self.peers_rest_until = is_quiet.then(|| Instant::now() + rest);
-        }
-        let reached = plan.reached.len();
-        if let Ok(pass) = &outcome {
-            let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));
-            let failed: BTreeMap<_, _> = pass.failed.iter().filter_map(told).collect();
-            self.metrics.peers_programmed.set(gauge(reached - failed.len()));
-            let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
-            let rejected = rejected.iter().copied().cloned().collect();
-            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected });
-        }
-        self.report(Component::Peers, "peers", outcome, |_| {
-            let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
-            let refused: Vec<String> = rejected.iter().take(TOLD).map(|rejected| words(&rejected)).collect();
-            let more = rejected.len().saturating_sub(TOLD);
-            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-            format!("{reached} reached{}{more}", refused.concat())
-        })
-    }
-
     /// Tells log, metrics and health of a table's pass.
-    fn report<K: Display>(
+    pub(super) fn report<K: Display>(
         &mut self,
         component: Component,
         table: &'static str,
@@ -467,38 +410,6 @@ impl Node {
                 self.metrics.failed(table, 1);
                 None
             }
-        }
-    }
-
-    /// Subnet file, plugin and conflist, once everything before them stands.
-    fn publish(&mut self, held: &Held, vteps: &PerFamily<vtep::Vtep>, uplink: &Uplink) {
-        if !self.published && !self.health.good_before(Component::Publish) {
-            self.health.waiting(Component::Publish, "the node is not ready for pods yet");
-            return;
-        }
-        // The address may be another one, if the user says so on the Node.
-        if !self.published && held.published.backend != vtep::lease_value(vteps).backend {
-            let why = held.notice.as_ref().map(|notice| format!(": {notice}")).unwrap_or_default();
-            let words = format!("the other nodes have not been told yet how this one is reached{why}");
-            self.health.waiting(Component::Publish, words);
-            return;
-        }
-        let subnet = subnet_env(&held.key, &held.config, uplink.mtu, self.options.ip_masq);
-        for directory in self.options.places.directories() {
-            if let Err(error) = self.owned.claim_directory(directory) {
-                self.health.bad(Component::Publish, error.to_string());
-                return;
-            }
-        }
-        match self.options.places.publish(&subnet, &self.options.conflist) {
-            Ok(written) => {
-                for path in written {
-                    tracing::info!(path = %path.display(), "wrote");
-                }
-                self.published = true;
-                self.health.good(Component::Publish, self.options.places.conflist().display().to_string());
-            }
-            Err(error) => self.health.bad(Component::Publish, error.to_string()),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod address;
 mod bridge_port;
+mod digest;
 mod fdb;
 mod group;
 mod link;

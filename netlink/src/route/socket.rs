@@ -17,7 +17,7 @@ use crate::socket::{Batch, Family, Socket};
 
 /// A blocking rtnetlink socket. It stays in the network namespace in which it was opened.
 #[derive(Debug)]
-pub struct RouteSocket(Socket);
+pub struct RouteSocket(pub(super) Socket);
 
 impl RouteSocket {
     /// Opens a socket in the network namespace of the calling thread.

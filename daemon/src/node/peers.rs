@@ -1,0 +1,102 @@
+//! The peers' part of a pass.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::held::networks;
+use super::pass::{Node, Settled};
+use super::vtep;
+use crate::cluster::family::PerFamily;
+use crate::cluster::model::{Rejected, Snapshot};
+use crate::lease::Held;
+use crate::overlay::peers::{self, Bounds, LocalVtep};
+use crate::serve::{Component, PeersSeen, gauge};
+
+/// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
+/// peers, watching for what the kernel's events do not tell of would else cost more than everything else.
+const REST: u32 = 200;
+
+/// But no longer than this, so that the repair of what no event tells of stays near its time.
+const REST_AT_MOST: Duration = Duration::from_secs(5);
+
+/// Ignored leases that are named; of more only the number is told.
+const TOLD: usize = 3;
+
+/// What the kernel had when the peers were last as they should be.
+#[derive(Debug)]
+pub(super) struct PeersRest {
+    digest: u64,
+    devices: Vec<u32>,
+    /// It is not summed up again before this.
+    until: Instant,
+}
+
+impl Node {
+    /// Whether nothing can have changed since the peers were as they should be. Only to be asked if nobody has told of a
+    /// change, and the links are as they were.
+    pub(super) fn peers_are_as_before(&mut self, now: Instant) -> bool {
+        let Some(rest) = self.peers_rest.as_mut() else { return false };
+        if now < rest.until {
+            return true;
+        }
+        let began = Instant::now();
+        let is_as_it_was = self.route.digest(&rest.devices).is_ok_and(|digest| digest == rest.digest);
+        rest.until = rest_after(began.elapsed());
+        is_as_it_was
+    }
+
+    /// Brings neighbours, FDB entries and routes of the other nodes up to date.
+    pub(super) async fn place_peers(
+        &mut self,
+        held: &Held,
+        vteps: &PerFamily<vtep::Vtep>,
+        settled: &Settled,
+        snapshot: &Arc<Snapshot>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let mut local = PerFamily::default();
+        for ((family, vtep), link) in vteps.iter().zip(&settled.links) {
+            let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
+            local.set(family, Some(end));
+        }
+        let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
+        let bounds = Bounds { cluster: networks(held) };
+        let plan = peers::plan(&local, &bounds, &others);
+        let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
+        self.metrics.leases_rejected.set(gauge(rejected.len()));
+        self.metrics.peers.set(gauge(plan.reached.len()));
+        let devices: Vec<u32> = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
+        self.peers.table_mut().set_devices(devices.clone());
+        // Summed up before it is read: what changes in between is seen to have changed.
+        let began = Instant::now();
+        let digest = self.route.digest(&devices);
+        let cost = began.elapsed();
+        let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
+        if let Ok(pass) = &outcome {
+            let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
+            let rest = |digest| PeersRest { digest, devices, until: rest_after(cost) };
+            self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
+        }
+        let reached = plan.reached.len();
+        if let Ok(pass) = &outcome {
+            let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));
+            let failed: BTreeMap<_, _> = pass.failed.iter().filter_map(told).collect();
+            self.metrics.peers_programmed.set(gauge(reached - failed.len()));
+            let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
+            let rejected = rejected.iter().copied().cloned().collect();
+            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected });
+        }
+        self.report(Component::Peers, "peers", outcome, |_| {
+            let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
+            let refused: Vec<String> = rejected.iter().take(TOLD).map(|rejected| words(&rejected)).collect();
+            let more = rejected.len().saturating_sub(TOLD);
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            format!("{reached} reached{}{more}", refused.concat())
+        })
+    }
+}
+
+fn rest_after(cost: Duration) -> Instant {
+    Instant::now() + (cost * REST).min(REST_AT_MOST)
+}

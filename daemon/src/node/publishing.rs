@@ -1,0 +1,43 @@
+//! The last part of a pass: telling the runtime that pods may come.
+
+use super::pass::Node;
+use super::vtep;
+use crate::cluster::family::PerFamily;
+use crate::lease::Held;
+use crate::lease::subnet_file::subnet_env;
+use crate::overlay::uplink::Uplink;
+use crate::serve::Component;
+
+impl Node {
+    /// Subnet file, plugin and conflist, once everything before them stands.
+    pub(super) fn publish(&mut self, held: &Held, vteps: &PerFamily<vtep::Vtep>, uplink: &Uplink) {
+        if !self.published && !self.health.good_before(Component::Publish) {
+            self.health.waiting(Component::Publish, "the node is not ready for pods yet");
+            return;
+        }
+        // The address may be another one, if the user says so on the Node.
+        if !self.published && held.published.backend != vtep::lease_value(vteps).backend {
+            let why = held.notice.as_ref().map(|notice| format!(": {notice}")).unwrap_or_default();
+            let words = format!("the other nodes have not been told yet how this one is reached{why}");
+            self.health.waiting(Component::Publish, words);
+            return;
+        }
+        let subnet = subnet_env(&held.key, &held.config, uplink.mtu, self.options.ip_masq);
+        for directory in self.options.places.directories() {
+            if let Err(error) = self.owned.claim_directory(directory) {
+                self.health.bad(Component::Publish, error.to_string());
+                return;
+            }
+        }
+        match self.options.places.publish(&subnet, &self.options.conflist) {
+            Ok(written) => {
+                for path in written {
+                    tracing::info!(path = %path.display(), "wrote");
+                }
+                self.published = true;
+                self.health.good(Component::Publish, self.options.places.conflist().display().to_string());
+            }
+            Err(error) => self.health.bad(Component::Publish, error.to_string()),
+        }
+    }
+}
