@@ -96,6 +96,28 @@ async fn an_api_server_that_stands_still_is_noticed_and_found_again() {
 }
 
 #[tokio::test]
+async fn a_store_that_was_put_back_in_time_is_listed_anew() {
+    let mut etcd;
+    let mut server = server!(etcd);
+    let client = server.client().await;
+    let (handle, _stop) = start(&server, &client).await;
+    etcd.keep_a_copy().await;
+    // Enough for the source to be far ahead of what the API server itself writes at its next start.
+    for n in 0..100 {
+        service(&server, &format!("later-{n}")).await;
+    }
+    reaches(&handle, 102, LIMIT).await;
+    server.terminate().await;
+    etcd.put_back().await;
+    server.resume().await;
+    // A watch from where it was would not be refused, and would tell nothing for a hundred writes.
+    reaches(&handle, 2, BACK).await;
+    watches(&handle, LIMIT).await;
+    service(&server, "second").await;
+    reaches(&handle, 3, LIMIT).await;
+}
+
+#[tokio::test]
 async fn a_token_that_is_not_taken_any_more_is_named_and_a_new_one_is_read_at_once() {
     let etcd;
     let mut server = server!(etcd);

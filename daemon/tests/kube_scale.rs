@@ -12,25 +12,22 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+mod agent;
 #[expect(dead_code, reason = "this test takes less of it than others do")]
 mod apiserver;
 #[expect(dead_code, reason = "this test takes less of it than others do")]
 mod etcd;
 
-use std::fs::File;
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use agent::Agent;
 use apiserver::ApiServer;
-use etcd::{Etcd, free_port};
+use etcd::Etcd;
 use etcd_client::{Client, Txn, TxnOp};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, interval, sleep};
 use weft_tests::scratch::Scratch;
-use weft_tests::{binaries, skip, tool};
+use weft_tests::skip;
 
 const NODES: u32 = 5_000;
 const SERVICES: u32 = 10_000;
@@ -159,53 +156,8 @@ async fn heartbeats(etcd: &mut Client, a_second: u32, span: Duration, beat: &mut
     }
 }
 
-/// The agent, running.
-struct Agent {
-    process: Child,
-    port: u16,
-    began: Instant,
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
+/// What is measured of the agent.
 impl Agent {
-    fn start(scratch: &Scratch, kubeconfig: &str) -> Self {
-        let port = free_port();
-        let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
-        let mut command = tool::command(binaries::find("weft").unwrap());
-        command
-            .args(["agent", "--source", "kube", "--kubeconfig", kubeconfig, "--node-name", "n0"])
-            .args(["--network", "10.0.0.0/11", "--healthz-bind", &format!("127.0.0.1:{port}")])
-            .args(["--run-dir", &path("run"), "--state-dir", &path("state"), "--cni-state-dir", &path("cni")])
-            .args([
-                "--cni-conf-dir",
-                &path("conf"),
-                "--cni-bin-dir",
-                &path("bin"),
-                "--subnet-file",
-                &path("subnet.env"),
-            ])
-            .args(["--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0"])
-            .args(["--conntrack-tcp-timeout-close-wait", "0"])
-            .stdout(File::create(scratch.join("log")).unwrap())
-            .stderr(Stdio::from(File::create(scratch.join("err")).unwrap()));
-        Self { process: command.spawn().unwrap(), port, began: Instant::now() }
-    }
-
-    async fn get(&self, path: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.ok()?;
-        Some(answer)
-    }
-
     /// Waits until the node is ready; returns how long that took.
     async fn ready(&self) -> Duration {
         loop {
@@ -261,18 +213,7 @@ fn five_thousand_nodes_and_ten_thousand_services() {
     if ApiServer::binary().is_none() {
         skip!("WEFT_PEERS names no folder with a kube-apiserver");
     }
-    // This thread's, and so that of all it starts.
-    unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
-    for args in [
-        "link set lo up",
-        "link add up0 type veth peer name up1",
-        "link set up1 up",
-        "link set up0 up",
-        "address add 198.18.0.0/15 dev up0",
-        "route add default dev up0",
-    ] {
-        tool::call("ip", &args.split(' ').collect::<Vec<_>>()).unwrap();
-    }
+    agent::enter_a_namespace();
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(measure());
 }
 

@@ -77,7 +77,8 @@ impl ApiServer {
         // The second is weft's account with a token of no node, which RBAC lets do anything here.
         let tokens = [("secret", "admin"), ("weft", "system:serviceaccount:kube-system:weft")];
         let line = |(token, name)| format!("{token},{name},{name},\"system:masters\"\n");
-        std::fs::write(self.path("tokens"), tokens.map(line).concat()).unwrap();
+        // The last may do what RBAC lets it.
+        std::fs::write(self.path("tokens"), tokens.map(line).concat() + "reader,reader,reader\n").unwrap();
         let kubeconfig = json!({
             "clusters": [{"name": "c", "cluster": {
                 "server": format!("https://127.0.0.1:{}", self.port),
@@ -163,11 +164,16 @@ impl ApiServer {
 
     /// A client that reads its token from a file.
     pub(crate) async fn client_with_token_in(&self, file: &Path) -> Client {
+        let kubeconfig = Some(self.kubeconfig_with_token_in(file));
+        connect(&KubeOptions { kubeconfig, kube_api_server: None }).await.unwrap()
+    }
+
+    fn kubeconfig_with_token_in(&self, file: &Path) -> PathBuf {
         let mut kubeconfig: Value = serde_json::from_slice(&std::fs::read(self.path("kubeconfig")).unwrap()).unwrap();
         kubeconfig["users"][0]["user"] = json!({"tokenFile": file});
         let path = file.with_extension("kubeconfig");
         std::fs::write(&path, kubeconfig.to_string()).unwrap();
-        connect(&KubeOptions { kubeconfig: Some(path), kube_api_server: None }).await.unwrap()
+        path
     }
 
     /// A client as the agent makes it.
@@ -186,6 +192,13 @@ impl ApiServer {
         let file = self.directory.path().join("weft.token");
         std::fs::write(&file, "weft").unwrap();
         Api::new(self.client_with_token_in(&file).await)
+    }
+
+    /// The file with the credentials of user `reader`, who may do what the test allows.
+    pub(crate) fn kubeconfig_of_reader(&self) -> PathBuf {
+        let file = self.directory.path().join("reader.token");
+        std::fs::write(&file, "reader").unwrap();
+        self.kubeconfig_with_token_in(&file)
     }
 
     /// Asks the server for something as an administrator would. A patch is a merge patch.

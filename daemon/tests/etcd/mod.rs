@@ -71,6 +71,26 @@ impl Etcd {
         self.resume().await;
     }
 
+    /// Keeps a copy of the data as it is now, for [`put_back`](Self::put_back).
+    pub(crate) async fn keep_a_copy(&mut self) {
+        self.stop();
+        self.copy("data", "copy");
+        self.resume().await;
+    }
+
+    /// Kills the server and starts it with the data of the copy, as after a restore of a backup.
+    pub(crate) async fn put_back(&mut self) {
+        self.stop();
+        std::fs::remove_dir_all(self.directory.path().join("data")).unwrap();
+        self.copy("copy", "data");
+        self.resume().await;
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let path = |name: &str| self.directory.path().join(name).to_str().unwrap().to_owned();
+        weft_tests::tool::call("cp", &["--archive", &path(from), &path(to)]).unwrap();
+    }
+
     /// A client straight to the server.
     pub(crate) async fn client(&self) -> Client {
         client_of(&self.client_url).await

@@ -1,0 +1,78 @@
+//! The agent itself beside a real API server, in a network namespace with an uplink.
+
+use std::fs::File;
+use std::process::{Child, Stdio};
+
+use nix::sched::{CloneFlags, unshare};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use weft_tests::scratch::Scratch;
+use weft_tests::{binaries, tool};
+
+use crate::etcd::free_port;
+
+/// Puts the thread, and so all that it starts, into a network namespace of its own with the uplink `up0`.
+pub(crate) fn enter_a_namespace() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("needs root");
+    for args in [
+        "link set lo up",
+        "link add up0 type veth peer name up1",
+        "link set up1 up",
+        "link set up0 up",
+        "address add 198.18.0.0/15 dev up0",
+        "route add default dev up0",
+    ] {
+        tool::call("ip", &args.split(' ').collect::<Vec<_>>()).unwrap();
+    }
+}
+
+/// The agent of node n0, running.
+pub(crate) struct Agent {
+    pub(crate) process: Child,
+    pub(crate) began: Instant,
+    port: u16,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Agent {
+    /// Starts it, with its files in `scratch`: the runtime's in `conf` and `bin`.
+    pub(crate) fn start(scratch: &Scratch, kubeconfig: &str) -> Self {
+        let port = free_port();
+        let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
+        let mut command = tool::command(binaries::find("weft").unwrap());
+        command
+            .args(["agent", "--source", "kube", "--kubeconfig", kubeconfig, "--node-name", "n0"])
+            .args(["--network", "10.0.0.0/11", "--healthz-bind", &format!("127.0.0.1:{port}")])
+            .args(["--run-dir", &path("run"), "--state-dir", &path("state"), "--cni-state-dir", &path("cni")])
+            .args([
+                "--cni-conf-dir",
+                &path("conf"),
+                "--cni-bin-dir",
+                &path("bin"),
+                "--subnet-file",
+                &path("subnet.env"),
+            ])
+            .args(["--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0"])
+            .args(["--conntrack-tcp-timeout-close-wait", "0"])
+            .stdout(File::create(scratch.join("log")).unwrap())
+            .stderr(Stdio::from(File::create(scratch.join("err")).unwrap()));
+        Self { process: command.spawn().unwrap(), port, began: Instant::now() }
+    }
+
+    /// What it answers, status line and all; `None` if it does not.
+    pub(crate) async fn get(&self, path: &str) -> Option<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.ok()?;
+        Some(answer)
+    }
+}
