@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+#[expect(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
 
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! The messages of a datagram, and the kernel's refusals among them.
 
-use netlink_packet_core::{NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NlasIterator};
+use netlink_packet_core::{
+    NLM_F_ACK_TLVS, NLM_F_CAPPED, NLMSG_DONE, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NlasIterator,
+};
 use nix::errno::Errno;
 
 use crate::error::{KernelError, Result};
@@ -21,6 +23,15 @@ pub(crate) struct Frame<'a> {
 impl<'a> Frame<'a> {
     pub(crate) fn payload(&self) -> &'a [u8] {
         &self.bytes[HEADER_LENGTH..]
+    }
+
+    /// The message as a value; `None` for one of netlink's own.
+    pub(crate) fn message<I: NetlinkDeserializable>(&self) -> Result<Option<I>, String> {
+        let message = NetlinkMessage::<I>::deserialize(self.bytes).map_err(|error| error.to_string())?;
+        match message.payload {
+            NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+            _ => Ok(None),
+        }
     }
 
     /// The error number of an NLMSG_ERROR or NLMSG_DONE, not negated: 0 is an acknowledgement.

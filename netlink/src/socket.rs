@@ -178,11 +178,8 @@ impl Socket {
                 found.clear();
                 return Ok(());
             };
-            let message =
-                NetlinkMessage::<I>::deserialize(frame.bytes).map_err(|error| Error::decode(operation, error))?;
-            if let NetlinkPayload::InnerMessage(inner) = message.payload {
-                found.extend(keep(inner));
-            }
+            let message = frame.message().map_err(|reason| Error::decode(operation, reason))?;
+            found.extend(message.and_then(&mut keep));
             Ok(())
         })?;
         Ok(found)
@@ -197,11 +194,7 @@ impl Socket {
         I: NetlinkSerializable + NetlinkDeserializable,
     {
         self.look_up(operation, request, |frame| {
-            let message = NetlinkMessage::<I>::deserialize(frame.bytes).map_err(|error| error.to_string())?;
-            match message.payload {
-                NetlinkPayload::InnerMessage(inner) => Ok(inner),
-                _ => Err(format!("the answer is a control message (type {})", frame.kind)),
-            }
+            frame.message()?.ok_or_else(|| format!("the answer is a control message (type {})", frame.kind))
         })
     }
 

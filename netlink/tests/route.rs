@@ -329,6 +329,28 @@ fn routes_of_every_kind() {
 }
 
 #[test]
+fn default_routes_are_found_among_others() {
+    let (_netns, _home) = fresh();
+    let mut socket = RouteSocket::open().unwrap();
+    socket.one(Bridge { name: "br0".into(), mac: None, mtu: None, up: true }.create()).unwrap();
+    let link = socket.link("br0").unwrap().unwrap().index;
+    assert_eq!(socket.default_routes().unwrap(), []);
+    let route = |to: &str, metric| Route {
+        next_hop: NextHop { link: Some(link), gateway: None, onlink: false },
+        priority: Some(metric),
+        ..Route::new(net(to), PROTOCOL)
+    };
+    let wanted = [route("0.0.0.0/0", 100), route("0.0.0.0/0", 200), route("::/0", 300)];
+    let others = [route("0.0.0.0/1", 100), route("10.0.0.0/8", 100), route("2001:db8::/32", 100)];
+    socket.all(wanted.iter().chain(&others).map(|route| route.request(Verb::Create)).collect()).unwrap();
+    socket.one(Route { table: 7, ..route("0.0.0.0/0", 400) }.request(Verb::Create)).unwrap();
+    let found = socket.default_routes().unwrap();
+    let of = |routes: &[Route]| routes.iter().map(|route| (route.dst, route.priority)).collect::<Vec<_>>();
+    assert_eq!(of(&found), of(&wanted));
+    assert!(found.iter().all(|route| route.next_hop.link == Some(link)), "{found:?}");
+}
+
+#[test]
 fn a_refusal_names_its_request_and_spares_the_others() {
     let (_netns, _home) = fresh();
     let mut socket = RouteSocket::open().unwrap();

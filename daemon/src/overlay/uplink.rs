@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use weft_netlink::{AddressInfo, Error, Link, Route, RouteFilter, RouteKind, RouteSocket};
+use weft_netlink::{AddressInfo, Error, Link, Route, RouteKind, RouteSocket};
 
 use crate::cluster::family::{Family, PerFamily};
 
@@ -65,7 +65,7 @@ pub struct Machine {
     pub links: Vec<Link>,
     /// Its addresses.
     pub addresses: Vec<AddressInfo>,
-    /// Its routes of the main table.
+    /// Its default routes, those of the main table.
     pub routes: Vec<Route>,
 }
 
@@ -74,10 +74,8 @@ pub struct Machine {
 /// # Errors
 /// [`UplinkError::NoMatch`] lists the candidates.
 pub fn select(socket: &mut RouteSocket, spec: &UplinkSpec) -> Result<Uplink, UplinkError> {
-    let filter = RouteFilter { table: Some(Route::MAIN), ..RouteFilter::default() };
-    let machine =
-        Machine { links: socket.links()?, addresses: socket.addresses(None)?, routes: socket.routes(filter)? };
-    choose(&machine, spec)
+    let routes = socket.default_routes()?;
+    choose(&Machine { links: socket.links()?, addresses: socket.addresses(None)?, routes }, spec)
 }
 
 /// Chooses among the interfaces of a machine.

@@ -116,7 +116,12 @@ impl Connection {
     /// # Errors
     /// [`Error`] if the dump fails.
     pub async fn routes(&self, filter: RouteFilter) -> Result<Vec<Route>> {
-        self.dump("list routes", wire::routes(filter), |message| wire::route(&message, filter)).await
+        let mut found = Vec::new();
+        for filter in filter.by_family() {
+            found
+                .extend(self.dump("list routes", wire::routes(filter), |message| wire::route(&message, filter)).await?);
+        }
+        Ok(found)
     }
 
     /// The permanent neighbours behind a link, of both families.

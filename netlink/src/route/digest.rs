@@ -29,7 +29,8 @@ impl RouteSocket {
             for v6 in [false, true] {
                 let (link, table) = (Some(link), Some(Route::MAIN));
                 let filter = RouteFilter { link, table, v6: Some(v6), ..RouteFilter::default() };
-                whole = fold(whole, self.digest_of("sum up routes", &wire::routes(filter), |_| true, ROUTE_VOLATILE)?);
+                let sum = self.digest_of("sum up routes", &wire::routes(filter), |_| true, ROUTE_VOLATILE);
+                whole = fold(whole, wire::found_routes(sum)?);
             }
             for family in [AddressFamily::Unspec, AddressFamily::Bridge] {
                 let request = wire::neighbours(link, family);

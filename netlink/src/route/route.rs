@@ -280,7 +280,13 @@ impl RouteFilter {
         message
     }
 
-    /// Whether a route is one of those asked for: a dump over both families is not filtered by the kernel.
+    /// The same as filters of one family each: a dump over both the kernel does not filter (`rtnl_dump_all`).
+    pub(crate) fn by_family(self) -> impl Iterator<Item = Self> {
+        let families = self.v6.map_or(vec![false, true], |v6| vec![v6]);
+        families.into_iter().map(move |v6| Self { v6: Some(v6), ..self })
+    }
+
+    /// Whether a route is one of those asked for: a kernel without one of the families answers with the other.
     pub(crate) fn admits(self, route: &Route) -> bool {
         self.link.is_none_or(|link| route.next_hops().any(|hop| hop.link == Some(link)))
             && self.table.is_none_or(|table| route.table == table)

@@ -101,7 +101,38 @@ impl RouteSocket {
     /// # Errors
     /// [`Error`] if the dump fails.
     pub fn routes(&mut self, filter: RouteFilter) -> Result<Vec<Route>> {
-        self.0.dump("list routes", &wire::routes(filter), |message| wire::route(&message, filter))
+        let mut found = Vec::new();
+        for filter in filter.by_family() {
+            let dumped = self.0.dump("list routes", &wire::routes(filter), |message| wire::route(&message, filter));
+            found.extend(wire::found_routes(dumped)?);
+        }
+        Ok(found)
+    }
+
+    /// The default routes of the main table, without the work of reading the thousands of others.
+    ///
+    /// # Errors
+    /// [`Error`] if the dump fails.
+    pub fn default_routes(&mut self) -> Result<Vec<Route>> {
+        let operation = "list default routes";
+        let mut found = Vec::new();
+        for filter in (RouteFilter { table: Some(Route::MAIN), ..RouteFilter::default() }).by_family() {
+            let mut of_family = Vec::new();
+            let dumped = self.0.dump_frames(operation, &wire::routes(filter), |frame| {
+                match frame {
+                    None => of_family.clear(),
+                    Some(frame) if !wire::is_default_route(frame.payload()) => {}
+                    Some(frame) => {
+                        let message = frame.message().map_err(|reason| Error::decode(operation, reason))?;
+                        of_family.extend(message.and_then(|message| wire::route(&message, filter)));
+                    }
+                }
+                Ok(())
+            });
+            wire::found_routes(dumped)?;
+            found.append(&mut of_family);
+        }
+        Ok(found)
     }
 
     /// The route that a packet of this machine to `destination` takes.

@@ -5,8 +5,10 @@ use netlink_packet_route::address::AddressMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage, State};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::errno::Errno;
 
 use super::{AddressInfo, FdbEntry, Link, LinkRef, Neighbour, Route, RouteFilter};
+use crate::error::Result;
 
 /// The length of `struct ifinfomsg`, linux/rtnetlink.h.
 const LINK_HEADER: usize = 16;
@@ -64,6 +66,19 @@ pub(crate) fn is_operational(payload: &[u8]) -> bool {
     let attributes = payload.get(LINK_HEADER..).into_iter().flat_map(NlasIterator::new).flatten();
     let state = attributes.into_iter().find(|attribute| attribute.kind() == IFLA_OPERSTATE);
     state.is_some_and(|state| state.value() == [u8::from(State::Up)])
+}
+
+/// What a dump of routes has found. A namespace that never had a route of a family has no table of it: no error.
+pub(crate) fn found_routes<T: Default>(dumped: Result<T>) -> Result<T> {
+    match dumped {
+        Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(T::default()),
+        dumped => dumped,
+    }
+}
+
+/// Whether a route, told by the payload of its message, leads everywhere (`rtm_dst_len` of `struct rtmsg`).
+pub(crate) fn is_default_route(payload: &[u8]) -> bool {
+    payload.get(1) == Some(&0)
 }
 
 pub(crate) fn address(message: &RouteNetlinkMessage, link: Option<u32>) -> Option<AddressInfo> {
