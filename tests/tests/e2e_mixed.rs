@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::fs;
-
 use weft_tests::node::cluster::{Cluster, LIMIT, obstacle};
 use weft_tests::node::flannel;
 use weft_tests::node::peers;
@@ -70,7 +68,11 @@ fn flannel_and_weft_are_one_network_and_a_node_changes_over() {
     let gap = longest_gap(&losses);
     eprintln!("of {} echoes {} were lost, at most {gap} on end", losses.sent, losses.count());
     assert!(gap <= SECOND, "{losses:?}");
-    fs::remove_file(cluster.node("n2").machine.inside(flannel::CONFLIST).unwrap()).unwrap();
+    // `weft migrate node` has been there, in its pod: flannel's conflist would be taken before ours.
+    cluster.await_rollout_of("weft-migrate", 2).unwrap();
+    let conflist = cluster.node("n2").machine.inside(flannel::CONFLIST).unwrap();
+    let saved = conflist.with_extension("conflist.weft-saved");
+    assert!(!conflist.exists() && saved.exists(), "{}", saved.display());
 
     assert_eq!(cluster.pods("theirs", 1).unwrap(), std::slice::from_ref(&theirs), "the pod was replaced");
     let next = pod(&cluster, "n2", "next");

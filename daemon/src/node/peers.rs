@@ -15,10 +15,10 @@ use crate::serve::{Component, PeersSeen, gauge};
 
 /// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
 /// peers, watching for what the kernel's events do not tell of would else cost more than everything else.
-const REST: u32 = 200;
+const REST: u32 = 400;
 
-/// But no longer than this, so that the repair of what no event tells of stays near its time.
-const REST_AT_MOST: Duration = Duration::from_secs(5);
+/// But no longer than this, which leaves room for the timer's own interval within the time of repair.
+const REST_AT_MOST: Duration = Duration::from_secs(8);
 
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;

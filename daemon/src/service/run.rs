@@ -199,7 +199,12 @@ impl Loop<'_> {
     }
 
     fn count(&self) {
-        self.teller.count(&self.engine, self.inputs.source.borrow().rejected);
+        self.count_rejected();
+        self.teller.count(&self.engine);
+    }
+
+    fn count_rejected(&self) {
+        self.teller.rejected(self.inputs.source.borrow().rejected);
     }
 
     /// Opens and closes health check ports.
@@ -252,7 +257,7 @@ impl Loop<'_> {
         if now >= self.next_audit {
             outcome += self.engine.audit(now);
             // Of objects that cannot be used nobody tells.
-            self.uncounted = true;
+            self.count_rejected();
             self.next_audit = Instant::now() + self.options.repair_interval / 2;
         }
         outcome += self.engine.tick(now);

@@ -129,15 +129,19 @@ impl Teller {
         self.health.good(Component::Services, format!("{} mode ({})", engine.mode().name(), engine.because()));
     }
 
+    /// Counts the objects that cannot be used.
+    pub(super) fn rejected(&self, rejected: usize) {
+        self.services.rejected.set(gauge(rejected));
+    }
+
     /// Counts what there is. It looks at every port, and so is not for every pass.
-    pub(super) fn count(&self, engine: &Engine, rejected: usize) {
+    pub(super) fn count(&self, engine: &Engine) {
         let census = engine.table().census();
         self.services.services.set(gauge(census.services));
         self.services.ports.set(gauge(census.ports));
         self.services.frontends.set(gauge(census.frontends));
         self.services.backends.set(gauge(census.backends));
         self.services.conflicts.set(gauge(census.conflicts));
-        self.services.rejected.set(gauge(rejected));
         self.services.draining.set(gauge(engine.draining()));
         for (family, without) in census.no_local.iter() {
             self.metrics.no_local_endpoints(family, without.internal, without.external);

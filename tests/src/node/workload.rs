@@ -131,8 +131,16 @@ impl Cluster {
     /// # Errors
     /// When that does not come about.
     pub fn await_rollout(&self, nodes: usize) -> Result<()> {
-        wait::until_ok(LIMIT, "the DaemonSet's rollout", || {
-            let set = self.get(&["--namespace", "kube-system", "daemonset", "weft"])?;
+        self.await_rollout_of("weft", nodes)
+    }
+
+    /// The same of another DaemonSet in kube-system.
+    ///
+    /// # Errors
+    /// When that does not come about.
+    pub fn await_rollout_of(&self, name: &str, nodes: usize) -> Result<()> {
+        wait::until_ok(LIMIT, &format!("DaemonSet {name}'s rollout"), || {
+            let set = self.get(&["--namespace", "kube-system", "daemonset", name])?;
             let status = &set["status"];
             let seen = status["observedGeneration"] == set["metadata"]["generation"];
             let counts = ["desiredNumberScheduled", "updatedNumberScheduled", "numberAvailable", "numberReady"];
