@@ -5,9 +5,10 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, LIMIT};
 use super::machine::Service;
 use super::peers;
+use crate::wait;
 
 /// What a node with flannel needs, besides [`peers::CLUSTER`].
 pub const PROGRAMS: [&str; 5] = ["flanneld", "flannel", "bridge", "host-local", "portmap"];
@@ -37,6 +38,12 @@ pub fn start(cluster: &Cluster, node: &str) -> Result<Service> {
     let network = json!({"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}});
     let file = machine.path("net-conf.json");
     fs::write(&file, network.to_string())?;
+    // It ends if there is none yet, and nobody starts it again here.
+    wait::until_ok(LIMIT, &format!("{node} to have a pod network"), || {
+        let found = cluster.get(&["node", node])?;
+        anyhow::ensure!(found["spec"]["podCIDR"].is_string(), "{}", found["spec"]);
+        Ok(())
+    })?;
     let kubeconfig = cluster.control().kubeconfig("admin")?;
     let (name, file) = (format!("NODE_NAME={node}"), format!("--net-config-path={}", file.display()));
     let kubeconfig = format!("--kubeconfig-file={}", kubeconfig.display());
