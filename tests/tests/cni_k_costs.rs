@@ -6,8 +6,9 @@ use anyhow::{Context, Result};
 use weft_tests::cni::{Call, Host, Outcome};
 use weft_tests::trace::{self, Trace};
 
-/// System calls of one ADD into a bridge that is there, all counted: reading, opening, asking once whether it is done.
-const ADD_CALLS: usize = 104;
+/// System calls of one ADD into a bridge that is there, all counted: reading, opening, asking once whether it is done, and
+/// whether host-local is to know of the address.
+const ADD_CALLS: usize = 105;
 /// The same of one DEL, with the child that waits for the kernel.
 const DEL_CALLS: usize = 68;
 /// Where the machine is busy, ADD and DEL ask more than once whether the kernel is done; one of so many does not.
