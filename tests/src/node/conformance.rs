@@ -113,7 +113,8 @@ pub fn run(cluster: &Cluster, choice: Choice<'_>) -> Result<Report> {
     command.arg("--provider=skeleton");
     command.arg(format!("--kubeconfig={}", cluster.control().kubeconfig("admin")?.display()));
     command.arg(format!("--kubectl-path={}", peers::need("kubectl")?.display()));
-    command.current_dir(&folder).env("HOME", &folder).env_remove("KUBECONFIG");
+    // They leave files wherever they may.
+    command.current_dir(&folder).envs([("HOME", &folder), ("TMPDIR", &folder)]).env_remove("KUBECONFIG");
 
     let begin = Instant::now();
     let running = Running(process::spawn(cluster.outside(), &mut command, &log)?);
