@@ -14,13 +14,14 @@ use weft_image::elf;
 
 use super::image::{self, PROGRAM_MODE};
 use super::peers;
+use crate::scratch::Scratch;
 use crate::tool;
 
 /// The program.
 pub const PROGRAM: &str = "agnhost";
 
 /// What scripts of the tests call: the name in the image, and the program that it is.
-const COMMANDS: [(&str, &str); 31] = [
+const COMMANDS: [(&str, &str); 32] = [
     ("awk", "awk"),
     ("basename", "basename"),
     ("cat", "cat"),
@@ -39,6 +40,7 @@ const COMMANDS: [(&str, &str); 31] = [
     ("mkdir", "mkdir"),
     // The one that knows `-u` together with `-w`, as upstream's image has it.
     ("nc", "nc.openbsd"),
+    ("nslookup", "nslookup"),
     ("printf", "printf"),
     ("rm", "rm"),
     ("sed", "sed"),
@@ -77,6 +79,9 @@ pub fn image(names: &[String]) -> Result<Vec<u8>> {
     }
     // /etc/hosts and then the cluster's DNS, whatever the C library's own order is.
     layer.file("etc/nsswitch.conf", FILE_MODE, b"hosts: files dns\n")?;
+    for (name, bytes) in certificate()? {
+        layer.file(name, FILE_MODE, &bytes)?;
+    }
     let mut objects = BTreeSet::new();
     for (name, program) in COMMANDS {
         let program = peers::need(program)?;
@@ -92,6 +97,17 @@ pub fn image(names: &[String]) -> Result<Vec<u8>> {
         layer.file(&path, PROGRAM_MODE, &bytes)?;
     }
     image::archive(names, architecture, &json!({"Entrypoint": [format!("/{PROGRAM}")], "Cmd": ["pause"]}), layer)
+}
+
+/// A certificate and its key, where `agnhost porter` looks for them. Whoever asks it does not check whose they are.
+fn certificate() -> Result<[(&'static str, Vec<u8>); 2]> {
+    let scratch = Scratch::new();
+    let names = ["localhost.crt", "localhost.key"];
+    let paths = names.map(|name| scratch.join(name));
+    let mut command = tool::command("openssl");
+    command.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost"]);
+    tool::run(command.arg("-out").arg(&paths[0]).arg("-keyout").arg(&paths[1]))?;
+    Ok([(names[0], fs::read(&paths[0])?), (names[1], fs::read(&paths[1])?)])
 }
 
 /// The files that ldd names, the loader among them. What the kernel brings along (`linux-vdso.so.1`) is none.
