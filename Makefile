@@ -55,7 +55,7 @@ test: setup-test build ## all tests, in namespaces of their own
 
 # WEFT_PEERS: a folder with kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl, containerd 2 with ctr and
 # its shim, and what else CONTRIBUTING.md names. What is missing is said, and skipped.
-e2e: setup-test image ## weft on real Kubernetes nodes: WEFT_PEERS=folder, WEFT_E2E_OUTAGE=300 for a longer outage
+e2e: setup-e2e image ## weft on real Kubernetes nodes: WEFT_PEERS=folder, WEFT_E2E_OUTAGE=300 for a longer outage
 	@cargo build --locked --target $(TARGET) --package weft-tests --bin weft-probe
 	@$(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) \
 		tests/run.sh --package weft-tests --test 'e2e_*' -- --test-threads 1

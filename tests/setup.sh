@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what a target of the Makefile needs and this machine (Debian 12 or later, or Ubuntu) does not have.
 #
-#   tests/setup.sh build|lab|test|lint
+#   tests/setup.sh build|lab|test|e2e|lint
 #
 # Looks for the tools themselves, so a machine that has them from elsewhere is left alone: then nothing is installed and
 # no password asked. Says what it installs. Everything it says goes to stderr, as stdout belongs to the target.
 set -euo pipefail
 
-target=${1:?usage: tests/setup.sh build|lab|test|lint}
+target=${1:?usage: tests/setup.sh build|lab|test|e2e|lint}
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -52,18 +52,30 @@ need_guest() {
     need conntrack conntrack
 }
 
+need_runtime() {
+    need nftables nft
+    need containernetworking-plugins /usr/lib/cni/bridge
+    need containerd containerd
+    need runc runc
+}
+
+# The keys of a control plane, and what scripts of upstream's tests call in their pods.
+need_e2e() {
+    need openssl openssl
+    need curl curl
+    need bind9-dnsutils dig
+    need netcat-openbsd nc.openbsd
+}
+
 case $target in
 build | lint) need_build ;;
 lab) need_build && need_lab ;;
 test)
-    need_build && need_lab
-    need nftables nft
+    need_build && need_lab && need_runtime
     need strace strace
-    need containernetworking-plugins /usr/lib/cni/bridge
-    need containerd containerd
-    need runc runc
     need_guest
     ;;
+e2e) need_build && need_lab && need_runtime && need_e2e ;;
 *) die "unknown target $target" ;;
 esac
 

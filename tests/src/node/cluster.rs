@@ -111,9 +111,27 @@ impl Cluster {
     /// # Errors
     /// When there is no such program, or containerd refuses.
     pub fn import_image(&self, name: &str, program: &Path) -> Result<()> {
-        let archive = self.scratch.join("image.tar");
-        fs::write(&archive, image::of(name, program)?)?;
-        self.nodes.iter().try_for_each(|node| kubelet::import(&node.machine, &archive))
+        self.import_archive(&image::of(name, program)?)
+    }
+
+    /// Puts the images of an archive on every node that is there.
+    ///
+    /// # Errors
+    /// When containerd refuses.
+    pub fn import_archive(&self, archive: &[u8]) -> Result<()> {
+        let file = self.scratch.join("image.tar");
+        fs::write(&file, archive)?;
+        self.nodes.iter().try_for_each(|node| kubelet::import(&node.machine, &file))
+    }
+
+    /// A folder that goes with the cluster.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn folder(&self, name: &str) -> Result<PathBuf> {
+        let folder = self.scratch.join(name);
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
     }
 
     fn credentials(&self, machine: &Machine) -> Result<PathBuf> {
@@ -164,15 +182,22 @@ impl Cluster {
     /// # Errors
     /// When the API server refuses them.
     pub fn install_weft(&self, manifests: &str) -> Result<()> {
+        self.install_weft_in(manifests, "auto")
+    }
+
+    /// The same with this `proxy-mode`.
+    ///
+    /// # Errors
+    /// As [`Cluster::install_weft`].
+    pub fn install_weft_in(&self, manifests: &str, mode: &str) -> Result<()> {
         // kustomize takes resources from a relative path only.
         let copy = self.scratch.join("manifests");
         if !copy.exists() {
             let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
             tool::run(tool::command("cp").args(["-r", source]).arg(&copy))?;
         }
-        let folder = self.scratch.join("overlay");
-        fs::create_dir_all(&folder)?;
-        let settings = format!("proxy-mode: auto\nlog-level: info\nkube-api-server: {}\n", self.control.url());
+        let folder = self.folder("overlay")?;
+        let settings = format!("proxy-mode: {mode}\nlog-level: info\nkube-api-server: {}\n", self.control.url());
         let config = json!({
             "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "weft-config", "namespace": "kube-system"},
             "data": {"config.yaml": settings},

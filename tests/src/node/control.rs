@@ -177,6 +177,8 @@ fn api_server(netns: &Netns, ip: IpAddr, folder: &Path) -> Result<ProcessId> {
     command.args(["--etcd-servers=http://127.0.0.1:2379", "--secure-port=6443", "--authorization-mode=Node,RBAC"]);
     command.args(["--enable-admission-plugins=NodeRestriction", "--allow-privileged", "--profiling=false"]);
     command.arg(format!("--advertise-address={ip}"));
+    // Nobody resolves the names of these nodes.
+    command.arg("--kubelet-preferred-address-types=InternalIP");
     command.arg(format!("--service-cluster-ip-range={SERVICE_NETWORK}"));
     command.arg("--service-account-issuer=https://kubernetes.default.svc.cluster.local");
     for (flag, file) in [

@@ -17,7 +17,7 @@ pub const PROGRAM: &str = "coredns";
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 const IMAGE: &str = "localhost/coredns:1";
-const COREFILE: &str = ".:53 {\n  errors\n  ready :8181\n  kubernetes cluster.local\n}\n";
+const COREFILE: &str = ".:53 {\n  errors\n  ready :8181\n  kubernetes cluster.local in-addr.arpa ip6.arpa\n}\n";
 
 /// Runs it with two replicas and waits until they are ready.
 ///

@@ -9,10 +9,13 @@
 //! ```
 //!
 //! [`machine`] makes the namespaces, [`kubelet`] is what runs in them, [`control`] the control plane, [`cluster`] puts them
-//! together, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces. Programs come from [`peers`], images are made by [`image`]; nothing is
-//! fetched. All of it ends with its owner, also when a test panics, and several can be there at once.
+//! together, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces, [`conformance`] upstream's own tests
+//! with [`agnhost`] for their pods. Programs come from [`peers`], images are made by [`image`]; nothing is fetched. All of it ends
+//! with its owner, also when a test panics, and several can be there at once.
 
+pub mod agnhost;
 pub mod cluster;
+pub mod conformance;
 pub mod control;
 pub mod dns;
 pub mod flannel;

@@ -18,7 +18,7 @@ pub const CLUSTER: [&str; 9] = [
 ];
 
 /// Folders below `WEFT_PEERS` in which programs may lie: its own, those of upstream's archives, CNI plugins.
-const FOLDERS: [&str; 5] = ["", "bin", "kubernetes/bin", "cni", "cni/bin"];
+const FOLDERS: [&str; 6] = ["", "bin", "kubernetes/bin", "kubernetes/test/bin", "cni", "cni/bin"];
 
 /// Where programs are installed that the search path of a user does not lead to: Debian's CNI plugins among them.
 const INSTALLED: [&str; 3] = ["/usr/sbin", "/sbin", "/usr/lib/cni"];
