@@ -1,0 +1,3 @@
+//! kubeadm's configuration files: what they say, and what weft makes of them.
+
+pub mod model;
