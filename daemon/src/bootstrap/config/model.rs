@@ -180,6 +180,7 @@ pub struct ApiServer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arg {
     /// `v`.
+    #[serde(default)]
     pub name: String,
     /// `4`.
     #[serde(default)]
@@ -191,6 +192,7 @@ pub struct Arg {
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
     /// Its name.
+    #[serde(default)]
     pub name: String,
     /// Its value.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -243,7 +245,7 @@ pub struct Proxy {
 }
 
 /// What is true of the first node only.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InitConfiguration {
     /// Tokens by which others may join.
@@ -272,7 +274,7 @@ pub struct InitConfiguration {
 }
 
 /// A bootstrap token.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BootstrapToken {
     /// `[a-z0-9]{6}.[a-z0-9]{16}`.
@@ -325,11 +327,13 @@ pub struct NodeRegistration {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Taint {
     /// `node-role.kubernetes.io/control-plane`.
+    #[serde(default)]
     pub key: String,
     /// Mostly empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub value: String,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    #[serde(default)]
     pub effect: String,
 }
 
@@ -410,7 +414,7 @@ pub struct JoinConfiguration {
 }
 
 /// How a cluster is found: exactly one of token and file.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Discovery {
     /// By a token.
@@ -425,7 +429,7 @@ pub struct Discovery {
 }
 
 /// Finding a cluster by a token.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BootstrapTokenDiscovery {
     /// The token.
@@ -450,7 +454,7 @@ pub struct FileDiscovery {
 }
 
 /// A node's part in the control plane.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JoinControlPlane {
     /// Where its API server listens.
