@@ -106,6 +106,12 @@ impl Layers {
 
     /// Puts a value at a path, whatever was there.
     pub(super) fn set(&mut self, path: &str, value: Value, origin: Origin) {
+        self.put(path, value);
+        self.forget(path);
+        self.origins.insert(path.to_owned(), origin);
+    }
+
+    fn put(&mut self, path: &str, value: Value) {
         let mut parts: Vec<&str> = path.split('.').collect();
         let Some(last) = parts.pop() else { return };
         let mut object = &mut self.root;
@@ -118,8 +124,6 @@ impl Layers {
             object = next;
         }
         object.insert(last.to_owned(), value);
-        self.forget(path);
-        self.origins.insert(path.to_owned(), origin);
     }
 
     /// Puts what a flag says at a path, if it was given.
@@ -142,10 +146,9 @@ impl Layers {
         }
     }
 
-    /// Replaces a value by what it comes to; it still is from where it was from.
+    /// Replaces a value by what it comes to; it, and what is in it, still is from where it was from.
     pub(super) fn refine(&mut self, path: &str, value: impl Into<Value>) {
-        let origin = self.origin(path).cloned().unwrap_or(Origin::Default(String::new()));
-        self.set(path, value.into(), origin);
+        self.put(path, value.into());
     }
 
     /// Takes a value away.

@@ -57,7 +57,7 @@ fn c02_a_tutorials_file_is_written_as_v1beta4() {
     for expected in [
         "old.yaml:1:13: kubeadm.k8s.io/v1beta2 is old",
         "old.yaml:10:14: nodeRegistration.criSocket /var/run/dockershim.sock is dockershim's",
-        "old.yaml:12:5: kubelet has no flag network-plugin any more",
+        "old.yaml:13:5: kubelet has no flag network-plugin any more",
         "the taint node-role.kubernetes.io/master is called node-role.kubernetes.io/control-plane now",
         "imageRepository k8s.gcr.io has been frozen",
         "featureGates of that time have gone",
