@@ -44,11 +44,14 @@ struct PrintArgs {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Which {
     /// weft init's
-    InitDefaults,
+    #[value(name = "init-defaults")]
+    Init,
     /// weft join's
-    JoinDefaults,
+    #[value(name = "join-defaults")]
+    Join,
     /// weft reset's
-    ResetDefaults,
+    #[value(name = "reset-defaults")]
+    Reset,
 }
 
 /// Check a file as strictly as can be, and print ok. Unknown and repeated fields are errors, each with its line and column.
@@ -135,9 +138,9 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
 
 fn print(which: Which) -> anyhow::Result<()> {
     let which = match which {
-        Which::InitDefaults => Defaults::Init,
-        Which::JoinDefaults => Defaults::Join,
-        Which::ResetDefaults => Defaults::Reset,
+        Which::Init => Defaults::Init,
+        Which::Join => Defaults::Join,
+        Which::Reset => Defaults::Reset,
     };
     print!("{}", config::print_defaults(which)?);
     Ok(())

@@ -170,7 +170,7 @@ impl Old<'_> {
             }
         }
         if let Some((kind, _)) = self.take("dns", "type")
-            && kind != Value::from("CoreDNS")
+            && kind != "CoreDNS"
         {
             self.note("dns.type", format!("dns.type is {kind}; the cluster gets CoreDNS, there is no other any more"));
         }

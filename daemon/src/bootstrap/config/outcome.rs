@@ -34,21 +34,14 @@ pub struct InitConfig {
     pub kubelet: Option<Value>,
     /// The file's `KubeProxyConfiguration`, as it came; its mode is in [`WeftOptions::proxy_mode`].
     pub kube_proxy: Option<Value>,
+    /// Whether the user gave the first token. Else it is a new one, and an earlier run's may be kept in its place.
+    pub is_token_given: bool,
     /// weft's own options.
     pub weft: WeftOptions,
     /// What the user should know.
     pub notices: Vec<Finding>,
     /// Each value and where it is from.
     pub layers: Layers,
-}
-
-impl InitConfig {
-    /// Whether the user gave the first token; else it is a new one, and one of an earlier run may be kept in its place.
-    #[must_use]
-    pub fn is_token_given(&self) -> bool {
-        let path = "InitConfiguration.bootstrapTokens";
-        self.layers.is_given(path)
-    }
 }
 
 /// All that `weft join` goes by until it has found the cluster; [`read_uploaded`] reads the rest.
@@ -110,6 +103,7 @@ pub fn init(flags: &InitFlags, facts: &Facts) -> Result<InitConfig, ConfigError>
         weft: layers.document(Kind::Weft)?,
         kubelet: foreign(&documents, Kind::Kubelet),
         kube_proxy: foreign(&documents, Kind::KubeProxy),
+        is_token_given: init.bootstrap_tokens.first().is_some_and(|first| first.token != facts.token.0),
         init,
         cluster_configuration,
         notices,
@@ -189,11 +183,11 @@ pub fn validate(path: &Path) -> Result<Vec<Finding>, ConfigError> {
         findings.extend(assemble::reset(&documents, &ResetFlags::default(), &facts).1);
     }
     let mut unique: Vec<Finding> = Vec::new();
-    findings.into_iter().for_each(|finding| {
+    for finding in findings {
         if !unique.contains(&finding) {
-            unique.push(finding)
+            unique.push(finding);
         }
-    });
+    }
     judge(unique, true)
 }
 

@@ -92,7 +92,7 @@ fn an_init_without_a_word_has_all_that_it_needs() {
     let token = &config.init.bootstrap_tokens[0];
     assert_eq!((token.token.as_str(), token.ttl.as_deref()), ("fresh0.0123456789abcdef", Some("24h0m0s")));
     assert_eq!(token.groups, [NODE_TOKEN_GROUP]);
-    assert!(!config.is_token_given());
+    assert!(!config.is_token_given);
 }
 
 #[test]
@@ -197,7 +197,10 @@ fn flags_go_over_the_file_and_each_value_knows_where_it_is_from() {
     assert_eq!(config.cluster.dns_domain, "a.example");
     let token = &config.init.bootstrap_tokens[0];
     assert_eq!((token.token.as_str(), token.ttl.as_deref()), ("abcdef.0123456789abcdef", Some("1h0m0s")));
-    assert!(config.is_token_given());
+    assert!(config.is_token_given);
+    let only_ttl = init(&init_flags("--token-ttl 2h"), &facts()).unwrap();
+    assert_eq!(only_ttl.init.bootstrap_tokens[0].ttl.as_deref(), Some("2h0m0s"));
+    assert!(!only_ttl.is_token_given);
     let origin = |path: &str| config.layers.origin(path).unwrap().to_string();
     assert_eq!(origin("ClusterConfiguration.networking.podSubnet"), "--pod-network-cidr");
     assert!(origin("ClusterConfiguration.networking.dnsDomain").ends_with("kubeadm.yaml:3:49"));

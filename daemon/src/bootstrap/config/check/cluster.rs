@@ -174,13 +174,10 @@ fn gates(check: &mut Check<'_>) {
     let path = "ClusterConfiguration.featureGates";
     let Some(Value::Object(gates)) = check.layers.get(path) else { return };
     for name in gates.keys() {
-        match GATES.contains(&name.as_str()) {
-            true => {
-                check.say(Weight::Note, path, format!("featureGates.{name} is kubeadm's, and changes nothing here"))
-            }
-            false => {
-                check.wrong(path, name, &format!("kubeadm {}'s gates: {}", versions::KUBERNETES, GATES.join(", ")))
-            }
+        if GATES.contains(&name.as_str()) {
+            check.say(Weight::Note, path, format!("featureGates.{name} is kubeadm's, and changes nothing here"));
+        } else {
+            check.wrong(path, name, &format!("kubeadm {}'s gates: {}", versions::KUBERNETES, GATES.join(", ")));
         }
     }
 }
