@@ -152,7 +152,7 @@ fn defaults_are_kubeadms_but_where_weft_differs_on_purpose() {
         let ours: Vec<Value> = serde_saphyr::from_multiple(&weft(&["config", "print", which]).stdout).unwrap();
         for document in theirs {
             let same = ours.iter().find(|own| own["kind"] == document["kind"]).unwrap();
-            differences(same, &document, &document["kind"].as_str().unwrap().to_owned());
+            differences(same, &document, document["kind"].as_str().unwrap());
         }
     }
 }
