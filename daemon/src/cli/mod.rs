@@ -3,6 +3,7 @@
 mod agent;
 mod cleanup;
 mod cluster;
+mod config;
 mod doctor;
 mod export;
 mod known;
@@ -41,6 +42,7 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
+    Config(config::ConfigArgs),
     Pause(pause::PauseArgs),
 }
 
@@ -57,6 +59,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }

@@ -146,7 +146,7 @@ fn usable(machine: &Machine, link: &Link, preferred: Option<IpAddr>, because: St
 
 /// Global before link-local, permanent before learned, stable before temporary; never deprecated or tentative ones, and
 /// never an IPv6 link-local one, which nobody can send to without knowing by which of his links.
-fn best_address(machine: &Machine, link: u32, family: Family) -> Option<IpAddr> {
+pub(crate) fn best_address(machine: &Machine, link: u32, family: Family) -> Option<IpAddr> {
     machine
         .addresses
         .iter()

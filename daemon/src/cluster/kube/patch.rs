@@ -76,7 +76,7 @@ pub fn condition(node: &KubeNode, now: &str) -> Option<Patch> {
 /// The time, for [`condition`].
 #[must_use]
 pub fn now() -> String {
-    k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// Where a Node is.
