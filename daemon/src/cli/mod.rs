@@ -1,11 +1,13 @@
 //! The command line: one file a subcommand, each with its arguments and a `run`.
 
 mod agent;
+mod certs;
 mod cleanup;
 mod cluster;
 mod doctor;
 mod export;
 mod known;
+mod kubeconfig;
 mod lease;
 mod logging;
 mod migrate;
@@ -42,6 +44,8 @@ enum Command {
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
     Pause(pause::PauseArgs),
+    Certs(certs::CertsArgs),
+    Kubeconfig(kubeconfig::KubeconfigArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -58,6 +62,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
+        Command::Certs(args) => certs::run(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
     }
 }
 
