@@ -137,8 +137,10 @@ impl Kubeconfig {
     /// The text, as YAML.
     #[must_use]
     pub fn render(&self) -> Secret {
+        // On one line each, as people look for certificates with grep and awk.
+        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
         // What came from YAML or from here has no map with keys that are not texts.
-        Secret::new(serde_saphyr::to_string(&self.0).unwrap_or_default())
+        Secret::new(serde_saphyr::to_string_with_options(&self.0, options).unwrap_or_default())
     }
 
     /// `https://host:port` of the current context's cluster, or of the only one.
@@ -290,11 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_certificate_stays_on_one_line() {
+    fn a_long_certificate_stays_on_the_line_of_its_key() {
         let authority = "x".repeat(5000);
         let made = Kubeconfig::new(&Login { authority: &authority, ..login() }).render();
         let text = std::str::from_utf8(made.expose()).unwrap().to_owned();
-        assert!(text.lines().any(|line| line.contains(&STANDARD.encode(&authority))), "{text}");
+        let wanted = format!("    certificate-authority-data: {}", STANDARD.encode(&authority));
+        assert!(text.lines().any(|line| line == wanted), "{text}");
     }
 
     #[test]

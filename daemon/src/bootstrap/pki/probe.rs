@@ -152,9 +152,8 @@ pub(super) mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// A server's part: shows a certificate to the next who comes.
-    pub(in super::super) fn show(listener: &TcpListener, certificate: &Certificate, key: &Key) {
-        let stream = listener.accept().unwrap().0;
+    /// A server's part: shows a certificate to who has come.
+    pub(in super::super) fn show(stream: TcpStream, certificate: &Certificate, key: &Key) {
         let mut stream = Limited { stream, until: Instant::now() + LIMIT };
         let chain = vec![CertificateDer::from(certificate.der().to_vec())];
         let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.pkcs8().to_vec()));
@@ -176,7 +175,7 @@ pub(super) mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let wanted = shown.clone();
-        let server = std::thread::spawn(move || show(&listener, &shown, &key));
+        let server = std::thread::spawn(move || show(listener.accept().unwrap().0, &shown, &key));
         assert_eq!(served(address, "any.example", LIMIT).unwrap(), wanted);
         server.join().unwrap();
     }

@@ -92,7 +92,8 @@ fn annotate(text: &str, key: &str, value: &str) -> Result<String, String> {
         return Ok(edited);
     }
     // A manifest in another style, such as JSON: written anew.
-    serde_saphyr::to_string(&wanted).map_err(|error| error.to_string())
+    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
+    serde_saphyr::to_string_with_options(&wanted, options).map_err(|error| error.to_string())
 }
 
 fn read(text: &str) -> Result<Value, String> {

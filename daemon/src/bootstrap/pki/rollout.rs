@@ -201,6 +201,7 @@ mod tests {
         let mut started = String::new();
         let mut shown = None;
         for _ in 0..times {
+            let stream = listener.accept().unwrap().0;
             let text = std::fs::read_to_string(manifest).unwrap();
             if text != started || shown.is_none() {
                 started = text;
@@ -208,7 +209,7 @@ mod tests {
                 shown = Some((found.certificates.remove(0), found.key.unwrap().unwrap()));
             }
             let (certificate, key) = shown.as_ref().unwrap();
-            show(listener, certificate, key);
+            show(stream, certificate, key);
         }
     }
 
