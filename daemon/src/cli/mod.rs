@@ -1,12 +1,14 @@
 //! The command line: one file a subcommand, each with its arguments and a `run`.
 
 mod agent;
+mod certs;
 mod cleanup;
 mod cluster;
 mod config;
 mod doctor;
 mod export;
 mod known;
+mod kubeconfig;
 mod lease;
 mod logging;
 mod migrate;
@@ -44,6 +46,8 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
     Pause(pause::PauseArgs),
+    Certs(certs::CertsArgs),
+    Kubeconfig(kubeconfig::KubeconfigArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -61,6 +65,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
+        Command::Certs(args) => certs::run(&args),
+        Command::Kubeconfig(args) => kubeconfig::run(&args),
     }
 }
 
