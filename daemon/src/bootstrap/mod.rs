@@ -3,4 +3,10 @@
 //! One room a concern, each pure where it can be; `phases` puts them in kubeadm's order.
 
 pub mod config;
+pub mod converge;
+pub mod kubelet;
+pub mod patches;
 pub mod resolved;
+pub mod static_pods;
+pub mod waiting;
+pub mod yaml;

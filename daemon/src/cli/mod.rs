@@ -16,6 +16,7 @@ mod services;
 mod settings;
 mod source;
 mod status;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,8 @@ enum Command {
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
     Pause(pause::PauseArgs),
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -58,6 +61,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
+        Command::Supervise(args) => supervise::run(args),
     }
 }
 
