@@ -10,7 +10,7 @@ use weft::bootstrap::config::model::{ApiServer, Arg, Component, EncryptionAlgori
 use weft::bootstrap::kubelet::config::{Host, Swap, cluster_wide, for_node};
 use weft::bootstrap::patches::Patches;
 use weft::bootstrap::resolved::{Cluster, EtcdPlace, Limits, Node, Paths};
-use weft::bootstrap::static_pods::{Facts, Manifest, manifests, write};
+use weft::bootstrap::static_pods::{EtcdVersion, Facts, Manifest, manifests, write};
 use weft::bootstrap::waiting::evidence::Evidence;
 use weft::bootstrap::waiting::poll::{Progress, wait};
 use weft::bootstrap::waiting::probe::Client;
@@ -110,9 +110,11 @@ fn the_command_lines_of_the_static_pods_start_a_control_plane_and_waiting_sees_i
     machine.tool("ip", &["address", "add", &format!("{ADDRESS}/32"), "dev", "lo"]).unwrap();
     let (cluster, node) = (cluster(&files, &folder.join("etcd")), node());
     let paths = Paths::under(folder.join("root"));
+    let version = tool::call(&peers::need("etcd").unwrap().display().to_string(), &["--version"]).unwrap();
+    let facts = Facts { etcd_version: EtcdVersion::parse(&version).unwrap(), ..Facts::default() };
     let mut running = Running(Vec::new());
     fs::create_dir(folder.join("etcd")).unwrap();
-    for manifest in manifests(&cluster, &node, &Facts::default()) {
+    for manifest in manifests(&cluster, &node, &facts) {
         write(&paths, &cluster, &manifest, &Patches::default()).unwrap();
         running.0.push(start(&machine, &manifest, &files, folder.path()));
     }
@@ -157,7 +159,7 @@ fn kubelet_takes_the_configuration() {
         tool::run(&mut kubelet).unwrap_err().to_string()
     };
     let said = say(&config);
-    assert!(said.contains("invalid kubeconfig") && !said.contains("strict decoding"), "{said}");
+    assert!(said.contains("unable to load kubeconfig") && !said.contains("strict decoding"), "{said}");
     let mut wrong = config;
     wrong["maxPods"] = (-1).into();
     wrong["noSuchField"] = true.into();

@@ -154,7 +154,7 @@ fn a_full_log_is_put_aside() {
     let (state, log) = (folder.join("state"), folder.join("log"));
     let script = program(
         &folder.join("talker"),
-        "i=0\nwhile [ $i -lt 400 ]; do echo \"line $i\"; i=$((i+1)); done\nexec sleep 1000",
+        "i=0\nwhile [ $i -lt 400 ]; do echo \"line $i\"; i=$((i+1)); [ $((i % 50)) != 0 ] || sleep 0.05; done\nexec sleep 1000",
     );
     let mut command = weft_tests::tool::command(env!("CARGO_BIN_EXE_weft"));
     command

@@ -61,7 +61,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, well: bool) {
 }
 
 fn target(component: Component, address: SocketAddr, tls: bool, limit: u64) -> Target {
-    Target { component, address, tls, path: "/livez", limit: Duration::from_secs(limit) }
+    Target { component, address, tls, path: "/livez".into(), limit: Duration::from_secs(limit) }
 }
 
 fn on(well: bool) -> Arc<AtomicBool> {

@@ -18,6 +18,46 @@ const METRICS_PORT: u16 = 2381;
 /// Which kubeadm looks up other members by.
 const ANNOTATION: &str = "kubeadm.kubernetes.io/etcd.advertise-client-urls";
 
+/// A version of etcd: `--kubernetes-bin` may bring an older one than the image's tag says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EtcdVersion {
+    /// 3.
+    pub major: u32,
+    /// 6.
+    pub minor: u32,
+    /// 8.
+    pub patch: u32,
+}
+
+impl EtcdVersion {
+    /// What kubeadm 1.36 reckons with, whatever the tag.
+    pub const USUAL: Self = Self { major: 3, minor: 6, patch: 8 };
+
+    /// From what `etcd --version` prints, or from a tag: the first three numbers with points between.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let word = |word: &str| {
+            let mut numbers = word.trim_start_matches('v').split(['.', '-', '+']).map(|number| number.parse().ok());
+            Some(Self { major: numbers.next()??, minor: numbers.next()??, patch: numbers.next()?? })
+        };
+        text.split_whitespace().find_map(word)
+    }
+
+    /// Since 3.6 what was experimental has a gate or its own name.
+    fn has_feature_gates(self) -> bool {
+        (self.major, self.minor) >= (3, 6)
+    }
+
+    /// `/livez` and `/readyz` came with 3.5.11 and 3.4.29; before there was `/health` alone.
+    fn has_livez(self) -> bool {
+        match (self.major, self.minor) {
+            (3, 4) => self.patch >= 29,
+            (3, 5) => self.patch >= 11,
+            older_or_newer => older_or_newer > (3, 5),
+        }
+    }
+}
+
 /// The loopback address of the family that the node's address has.
 pub(super) fn loopback(node: &Node) -> IpAddr {
     if node.address.is_ipv6() { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() }
@@ -38,6 +78,7 @@ pub(super) fn flags(
     node: &Node,
     data_dir: &Path,
     others: &[(String, String)],
+    version: EtcdVersion,
 ) -> Vec<(&'static str, String)> {
     let pki = |file: &str| cluster.certificates_dir.join("etcd").join(file).display().to_string();
     let client = url("https", node.address, CLIENT_PORT);
@@ -47,7 +88,6 @@ pub(super) fn flags(
         ("cert-file", pki("server.crt")),
         ("client-cert-auth", "true".into()),
         ("data-dir", data_dir.display().to_string()),
-        ("feature-gates", "InitialCorruptCheck=true".into()),
         ("initial-advertise-peer-urls", peer.clone()),
         ("initial-cluster", members(&node.name, &peer, others)),
         ("key-file", pki("server.key")),
@@ -61,8 +101,15 @@ pub(super) fn flags(
         ("peer-trusted-ca-file", pki("ca.crt")),
         ("snapshot-count", "10000".into()),
         ("trusted-ca-file", pki("ca.crt")),
-        ("watch-progress-notify-interval", "5s".into()),
     ];
+    flags.extend(if version.has_feature_gates() {
+        [("feature-gates", "InitialCorruptCheck=true".into()), ("watch-progress-notify-interval", "5s".into())]
+    } else {
+        [
+            ("experimental-initial-corrupt-check", "true".into()),
+            ("experimental-watch-progress-notify-interval", "5s".into()),
+        ]
+    });
     if !others.is_empty() {
         flags.push(("initial-cluster-state", "existing".into()));
     }
@@ -84,10 +131,17 @@ pub(super) fn pod(
     config: &LocalEtcd,
     image: &str,
     data_dir: &Path,
+    version: EtcdVersion,
     command: Vec<String>,
 ) -> Component {
     let pki = cluster.certificates_dir.join("etcd");
     let (host, port) = metrics(config, node);
+    let paths = if version.has_livez() {
+        ("/livez", Some("/readyz"), "/readyz")
+    } else {
+        // A member that only cannot write, or has no quorum, is not helped by a restart.
+        ("/health?exclude=NOSPACE&serializable=true", None, "/health?serializable=false")
+    };
     let volumes = Volumes::default().directory("etcd-data", &data_dir.display().to_string(), false).directory(
         "etcd-certs",
         &pki.display().to_string(),
@@ -113,4 +167,22 @@ fn metrics(config: &LocalEtcd, node: &Node) -> (String, u16) {
         Some((host.trim_matches(['[', ']']).to_owned(), port.parse().ok()?))
     });
     given.unwrap_or_else(|| (loopback(node).to_string(), METRICS_PORT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_and_compared() {
+        let parse = |text| EtcdVersion::parse(text).unwrap();
+        let old = parse("etcd Version: 3.4.23\nGit SHA: Not provided (use ./build instead of go build)\n");
+        assert_eq!(old, EtcdVersion { major: 3, minor: 4, patch: 23 });
+        assert!(!old.has_feature_gates() && !old.has_livez());
+        let new = parse("v3.6.8-0");
+        assert_eq!(new, EtcdVersion::USUAL);
+        assert!(new.has_feature_gates() && new.has_livez());
+        assert!(parse("3.5.24").has_livez() && !parse("3.5.24").has_feature_gates() && !parse("3.5.10").has_livez());
+        assert_eq!(EtcdVersion::parse("latest"), None);
+    }
 }

@@ -22,6 +22,7 @@ use super::config::model::{Arg, EnvVar};
 use super::resolved::{Cluster, EtcdPlace, Limits, Node};
 
 pub use environment::{ProxyError, proxy_environment};
+pub use etcd::EtcdVersion;
 pub use volumes::ca_directories;
 pub use write::{WriteError, remove, write};
 
@@ -67,6 +68,8 @@ pub struct Facts {
     pub external_ca: bool,
     /// Further etcd members by name and peer URL when this one joins them; empty for the first.
     pub etcd_members: Vec<(String, String)>,
+    /// Version of the etcd that is in the image.
+    pub etcd_version: EtcdVersion,
     /// How long a component may take to start: from [`Limits::component`].
     pub start_limit: Duration,
 }
@@ -78,6 +81,7 @@ impl Default for Facts {
             proxy: Vec::new(),
             external_ca: false,
             etcd_members: Vec::new(),
+            etcd_version: EtcdVersion::USUAL,
             start_limit: Limits::default().component,
         }
     }
@@ -106,7 +110,7 @@ pub fn pod(part: Part, cluster: &Cluster, node: &Node, facts: &Facts) -> Option<
     let command = command(part, cluster, node, facts)?;
     let pod = match (part, &cluster.etcd) {
         (Part::Etcd, EtcdPlace::Local { config, image, data_dir }) => {
-            etcd::pod(cluster, node, config, image, data_dir, command)
+            etcd::pod(cluster, node, config, image, data_dir, facts.etcd_version, command)
         }
         (Part::Etcd, EtcdPlace::External(_)) => return None,
         (Part::ApiServer, _) => api_server::pod(cluster, node, facts, command),
@@ -121,7 +125,7 @@ pub fn pod(part: Part, cluster: &Cluster, node: &Node, facts: &Facts) -> Option<
 pub fn command(part: Part, cluster: &Cluster, node: &Node, facts: &Facts) -> Option<Vec<String>> {
     let (defaults, extra) = match (part, &cluster.etcd) {
         (Part::Etcd, EtcdPlace::Local { config, data_dir, .. }) => {
-            (etcd::flags(cluster, node, data_dir, &facts.etcd_members), &config.extra_args)
+            (etcd::flags(cluster, node, data_dir, &facts.etcd_members, facts.etcd_version), &config.extra_args)
         }
         (Part::Etcd, EtcdPlace::External(_)) => return None,
         (Part::ApiServer, _) => (api_server::flags(cluster, node), &cluster.api_server.component.extra_args),

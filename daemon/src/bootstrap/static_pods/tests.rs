@@ -51,6 +51,18 @@ fn a_member_that_joins_names_all_and_says_that_the_cluster_exists() {
 }
 
 #[test]
+fn an_older_etcd_gets_the_flags_and_probes_that_it_knows() {
+    let facts = Facts { etcd_version: EtcdVersion { major: 3, minor: 4, patch: 23 }, ..Facts::default() };
+    let pod = pod(Part::Etcd, &cluster(), &node(), &facts).unwrap();
+    let container = &pod["spec"]["containers"][0];
+    let command: Vec<String> = serde_json::from_value(container["command"].clone()).unwrap();
+    assert_eq!(flag(&command, "experimental-initial-corrupt-check"), ["true"]);
+    assert!(flag(&command, "feature-gates").is_empty() && flag(&command, "watch-progress-notify-interval").is_empty());
+    assert_eq!(container["livenessProbe"]["httpGet"]["path"], "/health?exclude=NOSPACE&serializable=true");
+    assert!(container.get("readinessProbe").is_none());
+}
+
+#[test]
 fn probes_follow_the_port_that_a_flag_gives() {
     let mut cluster = cluster();
     cluster.controller_manager.extra_args = vec![arg("secure-port", "11257")];

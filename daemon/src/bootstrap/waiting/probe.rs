@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::Request;
 use hyper::body::Bytes;
@@ -15,6 +17,7 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -63,6 +66,29 @@ impl Client {
         Self::new(Some((chain, key)))
     }
 
+    /// Asks as the current user of a kubeconfig that holds certificate and key, as `admin.conf` does.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when it does not.
+    pub fn from_kubeconfig(text: &str) -> Result<Self, IdentityError> {
+        let lacks = |what: &str| IdentityError(format!("the kubeconfig has no {what}"));
+        let config: Value = serde_saphyr::from_str(text).map_err(|error| IdentityError(error.to_string()))?;
+        let named = |list: &str, kind: &str, name: &Value| {
+            let entry = config.get(list)?.as_array()?.iter().find(|entry| entry.get("name") == Some(name))?;
+            entry.get(kind).cloned()
+        };
+        let context = config.get("current-context").and_then(|name| named("contexts", "context", name));
+        let context = context.ok_or_else(|| lacks("current context"))?;
+        let user =
+            context.get("user").and_then(|name| named("users", "user", name)).ok_or_else(|| lacks("current user"))?;
+        let data = |field: &str| {
+            let text = user.get(field).and_then(Value::as_str).ok_or_else(|| lacks(field))?;
+            // Not the decoder's own words: they would show a piece of the key.
+            STANDARD.decode(text).map_err(|_| IdentityError(format!("{field} is not base64")))
+        };
+        Self::with_certificate(&data("client-certificate-data")?, &data("client-key-data")?)
+    }
+
     fn new(identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>) -> Result<Self, IdentityError> {
         let bad = |error: rustls::Error| IdentityError(error.to_string());
         let provider = Arc::new(ring::default_provider());
@@ -102,7 +128,7 @@ async fn request(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, t
     // Ends with the exchange; what goes wrong with it, the exchange is told.
     tokio::spawn(connection);
     let request =
-        Request::get(target.path).header(header::HOST, target.address.to_string()).body(Empty::<Bytes>::new());
+        Request::get(target.path.as_str()).header(header::HOST, target.address.to_string()).body(Empty::<Bytes>::new());
     let answer =
         sender.send_request(request.map_err(|error| error.to_string())?).await.map_err(|error| error.to_string())?;
     let status = answer.status().as_u16();
@@ -178,5 +204,21 @@ mod tests {
     fn a_key_is_not_shown_and_a_bad_one_is_refused() {
         assert_eq!(format!("{:?}", Client::anonymous().unwrap()), "Client");
         assert!(Client::with_certificate(b"x", b"y").is_err());
+    }
+
+    #[test]
+    fn credentials_come_from_a_kubeconfig() {
+        let certified = rcgen::generate_simple_self_signed(vec!["admin".into()]).unwrap();
+        let kubeconfig = |key: &str| {
+            format!(
+                "contexts: [{{name: a@k, context: {{cluster: k, user: a}}}}]\ncurrent-context: a@k\n\
+                 users: [{{name: b, user: {{}}}}, {{name: a, user: {{client-certificate-data: {}, client-key-data: {key}}}}}]\n",
+                STANDARD.encode(certified.cert.pem()),
+            )
+        };
+        Client::from_kubeconfig(&kubeconfig(&STANDARD.encode(certified.signing_key.serialize_pem()))).unwrap();
+        let error = Client::from_kubeconfig(&kubeconfig("s3cr*t")).unwrap_err().to_string();
+        assert!(error.contains("client-key-data") && !error.contains("s3cr"), "{error}");
+        assert!(Client::from_kubeconfig("users: []\n").unwrap_err().to_string().contains("current context"));
     }
 }

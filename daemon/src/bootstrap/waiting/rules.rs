@@ -180,6 +180,13 @@ pub(super) const RULES: &[Rule] = &[
     ),
     rule(
         KubeletStart,
+        &["unable to load kubeconfig"],
+        Certificate,
+        "kubelet's kubeconfig is missing or damaged",
+        "run weft init or weft join again: it writes /etc/kubernetes/kubelet.conf",
+    ),
+    rule(
+        KubeletStart,
         &["bootstrap client certificate", "is expired"],
         Certificate,
         "kubelet's client certificate has expired",

@@ -40,7 +40,7 @@ pub struct Target {
     /// Whether he speaks TLS.
     pub tls: bool,
     /// What he is asked for; 200 means well.
-    pub path: &'static str,
+    pub path: String,
     /// How long he may take.
     pub limit: Duration,
 }
@@ -98,7 +98,7 @@ pub fn kubelet(config: &Value, limit: Duration) -> Option<Target> {
     let port =
         config.get("healthzPort").map_or(Some(10248), Value::as_u64).and_then(|port| u16::try_from(port).ok())?;
     let address = SocketAddr::new(reachable(address.unwrap_or(Ipv4Addr::LOCALHOST.into())), port);
-    (port != 0).then_some(Target { component: Component::Kubelet, address, tls: false, path: "/healthz", limit })
+    (port != 0).then_some(Target { component: Component::Kubelet, address, tls: false, path: "/healthz".into(), limit })
 }
 
 /// Where a static pod is asked, by its command line.
@@ -121,20 +121,22 @@ pub fn static_pod(part: Part, pod: &Value, limit: Duration) -> Result<Target, St
         Some(text) => text.parse().map_err(|_| format!("--secure-port is {text:?}; expected a port")),
         None => Ok(usual),
     };
-    let (address, tls, path) = match part {
-        Part::ApiServer => (SocketAddr::new(address("advertise-address")?, port(6443)?), true, "/livez"),
-        Part::ControllerManager => (SocketAddr::new(address("bind-address")?, port(10257)?), true, "/healthz"),
-        Part::Scheduler => (SocketAddr::new(address("bind-address")?, port(10259)?), true, "/livez"),
+    // What kubelet asks for, so that both mean the same by well. For etcd that is whether it serves, not whether it is a
+    // member already: it need not be when it has just joined.
+    let path = pod.pointer("/spec/containers/0/livenessProbe/httpGet/path").and_then(Value::as_str).unwrap_or("/livez");
+    let (address, tls) = match part {
+        Part::ApiServer => (SocketAddr::new(address("advertise-address")?, port(6443)?), true),
+        Part::ControllerManager => (SocketAddr::new(address("bind-address")?, port(10257)?), true),
+        Part::Scheduler => (SocketAddr::new(address("bind-address")?, port(10259)?), true),
         Part::Etcd => {
             let urls = flag("listen-metrics-urls").unwrap_or_else(|| "http://127.0.0.1:2381".into());
             let (scheme, authority) = urls.split(',').next().and_then(|url| url.split_once("://")).unwrap_or_default();
             let odd = || format!("--listen-metrics-urls is {urls:?}; expected URLs with an address and a port");
             let at: SocketAddr = authority.trim_end_matches('/').parse().map_err(|_| odd())?;
-            // Whether it serves, not whether it is a member already: it need not be when it has just joined.
-            (SocketAddr::new(reachable(at.ip()), at.port()), scheme == "https", "/livez")
+            (SocketAddr::new(reachable(at.ip()), at.port()), scheme == "https")
         }
     };
-    Ok(Target { component: Component::Part(part), address, tls, path, limit })
+    Ok(Target { component: Component::Part(part), address, tls, path: path.to_owned(), limit })
 }
 
 /// Who listens everywhere is asked at the loopback.

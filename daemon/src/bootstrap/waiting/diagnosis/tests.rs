@@ -65,6 +65,10 @@ fn p0_8_kubelets_words_have_a_cause() {
         (Cause::Disk, "mkdir /var/lib/kubelet/pods: no space left on device"),
         (
             Cause::Certificate,
+            "err=\"failed to run Kubelet: unable to load kubeconfig: stat /x: no such file or directory\"",
+        ),
+        (
+            Cause::Certificate,
             "part of the existing bootstrap client certificate in /etc/kubernetes/kubelet.conf is expired",
         ),
         (
