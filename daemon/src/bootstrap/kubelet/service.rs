@@ -1,6 +1,7 @@
 //! Whoever keeps kubelet and containerd running: systemd, OpenRC, or where there is neither, weft itself.
 
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read};
 use std::os::fd::AsFd;
@@ -234,12 +235,12 @@ impl Plain {
         self.paths.state.join(format!("log/{}.log", service.name()))
     }
 
-    fn error(&self, service: Service, reason: impl ToString) -> ServiceError {
+    fn error(&self, service: Service, reason: &dyn Display) -> ServiceError {
         ServiceError::Supervisor { name: service.name(), reason: reason.to_string(), log: self.log(service) }
     }
 
     fn running(&self, service: Service) -> Result<Option<supervise::State>, ServiceError> {
-        supervise::running(&self.state(service)).map_err(|error| self.error(service, error))
+        supervise::running(&self.state(service)).map_err(|error| self.error(service, &error))
     }
 
     /// The command line that the unit of a package would have. kubelet's flags are read anew at each start.
@@ -281,7 +282,7 @@ impl Plain {
         command.arg("--grace").arg(format!("{}s", GRACE.as_secs())).arg("--").args(self.command(service)?);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/");
         let mut child =
-            command.spawn().map_err(|error| self.error(service, format!("{}: {error}", self.weft.display())))?;
+            command.spawn().map_err(|error| self.error(service, &format!("{}: {error}", self.weft.display())))?;
         // Until it has its lock: then it lives on without us.
         let until = Instant::now() + PATIENCE;
         loop {
@@ -289,12 +290,12 @@ impl Plain {
                 return Ok(());
             }
             match child.try_wait() {
-                Ok(Some(status)) => return Err(self.error(service, format!("it ended at once ({status})"))),
+                Ok(Some(status)) => return Err(self.error(service, &format!("it ended at once ({status})"))),
                 Ok(None) if Instant::now() < until => supervise::rest(),
                 Ok(None) => {
-                    return Err(self.error(service, format!("it did not begin within {} s", PATIENCE.as_secs())));
+                    return Err(self.error(service, &format!("it did not begin within {} s", PATIENCE.as_secs())));
                 }
-                Err(error) => return Err(self.error(service, error)),
+                Err(error) => return Err(self.error(service, &error)),
             }
         }
     }
@@ -304,11 +305,11 @@ impl Plain {
         let mut told = false;
         while let Some(state) = self.running(service)? {
             if Instant::now() > until {
-                return Err(self.error(service, format!("process {} does not end", state.supervisor)));
+                return Err(self.error(service, &format!("process {} does not end", state.supervisor)));
             }
             // The number is there a moment after the lock.
             if !told && state.supervisor > 0 {
-                kill(Pid::from_raw(state.supervisor), Signal::SIGTERM).map_err(|error| self.error(service, error))?;
+                kill(Pid::from_raw(state.supervisor), Signal::SIGTERM).map_err(|error| self.error(service, &error))?;
                 told = true;
             }
             supervise::rest();

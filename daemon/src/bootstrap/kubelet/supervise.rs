@@ -29,6 +29,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Who has run for so long begins anew with the first pause.
 const GOOD_RUN: Duration = Duration::from_secs(30);
 
+/// Whoever looks whether a supervisor runs holds the lock for a moment, too.
+const LOOKS_PASS: Duration = Duration::from_secs(1);
+
 /// What is to be kept running.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Supervised {
@@ -108,11 +111,16 @@ pub(super) fn running(state: &Path) -> io::Result<Option<State>> {
     }
 }
 
-/// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22).
+/// When a process started, in clock ticks since boot (proc_pid_stat(5), field 22); `None` for one that has ended.
 fn started(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in parentheses may hold anything.
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = text.rsplit_once(')')?.1.split_whitespace();
+    // In a container without an init nobody buries it.
+    if fields.next()? == "Z" {
+        return None;
+    }
+    fields.nth(18)?.parse().ok()
 }
 
 /// Keeps the program running until SIGTERM or SIGINT comes, then ends it.
@@ -135,7 +143,9 @@ pub fn run(supervised: &Supervised) -> Result<(), SuperviseError> {
     let log = Arc::new(Mutex::new(Log::open(&supervised.log, supervised.log_limit)?));
     let say = |text: &str| log.lock().unwrap_or_else(PoisonError::into_inner).write(format!("{text}\n").as_bytes());
     say(&format!("{BEGIN}{program}"));
-    end_orphan(&mut state, supervised.grace)?;
+    let orphan = orphan(&mut state)?;
+    record(&mut state, orphan)?;
+    end_orphan(orphan, supervised.grace);
     let mut pause = FIRST_PAUSE;
     loop {
         let begin = Instant::now();
@@ -150,7 +160,7 @@ pub fn run(supervised: &Supervised) -> Result<(), SuperviseError> {
                     if asked_to_end(&signals, None)? {
                         end(&mut child, supervised.grace, &signals)?;
                         say("weft: ended it, as told");
-                        return record(&mut state, None);
+                        return clear(&mut state);
                     }
                 };
                 if begin.elapsed() >= GOOD_RUN {
@@ -168,7 +178,7 @@ pub fn run(supervised: &Supervised) -> Result<(), SuperviseError> {
         let until = Instant::now() + pause;
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
             if asked_to_end(&signals, Some(left))? {
-                return Ok(());
+                return clear(&mut state);
             }
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -181,17 +191,31 @@ fn lock(path: &Path) -> Result<Flock<File>, SuperviseError> {
         fs::create_dir_all(folder).map_err(io_error(verb()))?;
     }
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-    Flock::lock(file.map_err(io_error(verb()))?, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => SuperviseError::Runs(path.to_owned()),
-        other => io_error(format!("lock {}", path.display()))(other),
-    })
+    let mut file = file.map_err(io_error(verb()))?;
+    let until = Instant::now() + LOOKS_PASS;
+    loop {
+        file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((_, Errno::EWOULDBLOCK)) if Instant::now() > until => {
+                return Err(SuperviseError::Runs(path.to_owned()));
+            }
+            Err((file, Errno::EWOULDBLOCK)) => file,
+            Err((_, error)) => return Err(io_error(format!("lock {}", path.display()))(error)),
+        };
+        rest();
+    }
 }
 
-/// Ends the program of a supervisor that was killed: two kubelets on one node fight.
-fn end_orphan(state: &mut File, grace: Duration) -> Result<(), SuperviseError> {
+/// The program of a supervisor that was killed.
+fn orphan(state: &mut File) -> Result<Option<(i32, u64)>, SuperviseError> {
     let mut text = String::new();
     state.read_to_string(&mut text).map_err(io_error("read the state file"))?;
-    let Some((pid, begin)) = State::parse(&text).and_then(|state| state.program) else { return Ok(()) };
+    Ok(State::parse(&text).and_then(|state| state.program).filter(|(pid, begin)| started(*pid) == Some(*begin)))
+}
+
+/// Ends it: two kubelets on one node fight.
+fn end_orphan(orphan: Option<(i32, u64)>, grace: Duration) {
+    let Some((pid, begin)) = orphan else { return };
     let lives = || started(pid) == Some(begin);
     for (signal, limit) in [(Signal::SIGTERM, grace), (Signal::SIGKILL, Duration::from_secs(5))] {
         let until = Instant::now() + limit;
@@ -202,7 +226,11 @@ fn end_orphan(state: &mut File, grace: Duration) -> Result<(), SuperviseError> {
             rest();
         }
     }
-    Ok(())
+}
+
+/// Leaves no number behind that could be somebody else's by the time it is read.
+fn clear(state: &mut File) -> Result<(), SuperviseError> {
+    state.set_len(0).map_err(io_error("write the state file"))
 }
 
 fn record(state: &mut File, program: Option<(i32, u64)>) -> Result<(), SuperviseError> {

@@ -154,7 +154,7 @@ pub(super) fn pod(
         environment: environment::merge(&[], &config.extra_envs),
         annotation: Some((ANNOTATION, url("https", node.address, CLIENT_PORT))),
         requests: json!({"cpu": "100m", "memory": "100Mi"}),
-        probe: Probe { host, port, scheme: "HTTP", liveness: "/livez", readiness: Some("/readyz"), startup: "/readyz" },
+        probe: Probe { host, port, scheme: "HTTP", liveness: paths.0, readiness: paths.1, startup: paths.2 },
         volumes,
     }
 }
