@@ -5,4 +5,10 @@
 pub mod config;
 pub mod kubeconfig;
 pub mod pki;
+pub mod converge;
+pub mod kubelet;
+pub mod patches;
 pub mod resolved;
+pub mod static_pods;
+pub mod waiting;
+pub mod yaml;

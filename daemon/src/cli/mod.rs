@@ -19,6 +19,7 @@ mod services;
 mod settings;
 mod source;
 mod status;
+mod supervise;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ enum Command {
     Pause(pause::PauseArgs),
     Certs(certs::CertsArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
+    #[command(hide = true)]
+    Supervise(supervise::SuperviseArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -67,6 +70,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Pause(pause::PauseArgs {}) => pause::run(),
         Command::Certs(args) => certs::run(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
+        Command::Supervise(args) => supervise::run(args),
     }
 }
 
