@@ -3,4 +3,6 @@
 //! One room a concern, each pure where it can be; `phases` puts them in kubeadm's order.
 
 pub mod config;
+pub mod host;
+pub mod journal;
 pub mod resolved;

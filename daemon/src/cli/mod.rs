@@ -11,6 +11,7 @@ mod logging;
 mod migrate;
 mod network;
 mod pause;
+mod preflight;
 mod print;
 mod services;
 mod settings;
@@ -41,6 +42,7 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
+    Preflight(Box<preflight::PreflightArgs>),
     Pause(pause::PauseArgs),
 }
 
@@ -57,6 +59,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Preflight(args) => Ok(preflight::run(&args)),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }
