@@ -85,6 +85,11 @@ pub enum Change {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         priority: Option<i32>,
     },
+    /// A unit that nothing starts any more.
+    UnitMasked {
+        /// `dev-zram0.swap`.
+        unit: String,
+    },
     /// A kernel module. It stays: whoever else has come to use it cannot be told.
     ModuleLoaded {
         /// Its name.

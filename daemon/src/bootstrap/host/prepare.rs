@@ -84,6 +84,13 @@ fn swap_off(hand: &mut Hand<'_>, facts: &HostFacts, prepared: &mut Prepared) -> 
         let fix = "is there memory enough to take it in? Or keep it with --swap=tolerate";
         hand.tool(change, "swapoff", &[device], fix)?;
         prepared.changes.push(format!("swap on {device} is off"));
+        // fstab knows nothing of swap on compressed memory: a generator of systemd's makes its unit.
+        if let Some(name) = device.strip_prefix("/dev/").filter(|name| name.starts_with("zram") && facts.systemd) {
+            let unit = format!("dev-{name}.swap");
+            let fix = "keep its generator from making it, or use --swap=tolerate";
+            hand.tool(Change::UnitMasked { unit: unit.clone() }, "systemctl", &["mask", &unit], fix)?;
+            prepared.changes.push(format!("{unit} is masked"));
+        }
     }
     Ok(())
 }
@@ -314,6 +321,18 @@ mod tests {
         let (again, calls) = run(root.path(), &wanted, &[]);
         assert_eq!(calls, ["modprobe ip_vs"], "the substituted facts still say that it is not loaded");
         assert_eq!(again.changes, ["module ip_vs is loaded"]);
+    }
+
+    #[test]
+    fn p0_1_swap_on_compressed_memory_does_not_come_back() {
+        let root = root();
+        fs::write(
+            root.path().join("proc/swaps"),
+            "Filename Type Size Used Priority\n/dev/zram0 partition 1024 0 100\n",
+        )
+        .unwrap();
+        let (_, calls) = run(root.path(), &wanted(root.path()), &[]);
+        assert_eq!(calls[..2], ["swapoff /dev/zram0", "systemctl mask dev-zram0.swap"]);
     }
 
     #[test]

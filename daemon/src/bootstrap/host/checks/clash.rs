@@ -54,21 +54,35 @@ fn ports(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     taken.collect()
 }
 
-/// Whether an earlier run of weft's has started that component.
+/// Whether an earlier run of weft's has begun to start that component. Phases of a join begin with the same words.
 fn is_ours(component: &str, own: &OwnRun, wanted: &Wanted) -> bool {
+    let begun = |word: &str| own.phases.iter().any(|phase| phase.starts_with(word));
     match component {
-        "kubelet" => own.phases.iter().any(|phase| phase.starts_with("kubelet")),
-        component => {
-            let manifest = wanted.paths.manifests().join(format!("{component}.yaml"));
-            let phase = if component == "etcd" { "etcd" } else { "control-plane" };
-            own.files.contains(&manifest) || own.phases.iter().any(|name| name.split('/').next() == Some(phase))
-        }
+        "kubelet" => begun("kubelet"),
+        "etcd" => own.files.contains(&manifest(component, wanted)) || begun("etcd"),
+        _ => own.files.contains(&manifest(component, wanted)) || begun("control-plane"),
     }
+}
+
+fn manifest(component: &str, wanted: &Wanted) -> std::path::PathBuf {
+    wanted.paths.manifests().join(format!("{component}.yaml"))
+}
+
+/// Whether a file is an earlier run's. Static pods are told by their component; kubeconfigs and certificates, some of which
+/// kubelet writes itself, by any phase after the checks.
+fn is_our_file(path: &Path, own: &OwnRun, wanted: &Wanted) -> bool {
+    let component = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+    let by_phase = if path.starts_with(wanted.paths.manifests()) {
+        is_ours(component, own, wanted)
+    } else {
+        own.phases.iter().any(|phase| !phase.starts_with("preflight"))
+    };
+    by_phase || own.files.contains(path)
 }
 
 fn files(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     let in_the_way =
-        wanted.files().into_iter().filter(|path| facts.there.contains(path) && !facts.own.files.contains(path));
+        wanted.files().into_iter().filter(|path| facts.there.contains(path) && !is_our_file(path, &facts.own, wanted));
     let findings = in_the_way.map(|path| {
         Finding::error(
             format!("FileAvailable-{}", name_of(&path, &wanted.paths.root)),
@@ -81,7 +95,7 @@ fn files(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
 
 fn data(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
     let path = wanted.etcd_data.as_ref()?;
-    let own = facts.own.phases.iter().any(|name| matches!(name.split('/').next(), Some("etcd" | "etcd-join")));
+    let own = is_ours("etcd", &facts.own, wanted);
     (facts.there.contains(path) && !own && !facts.own.files.contains(path)).then(|| {
         Finding::error(
             format!("DirAvailable-{}", name_of(path, &wanted.paths.root)),
@@ -190,6 +204,11 @@ mod tests {
         let mut machine = facts();
         machine.there.extend(["/etc/kubernetes/kubelet.conf".into(), "/etc/kubernetes/pki/ca.crt".into()]);
         machine.taken.insert(6443, holder("haproxy"));
+        let begun = HostFacts {
+            own: OwnRun { phases: ["kubelet-start".to_owned()].into(), ..OwnRun::default() },
+            ..machine.clone()
+        };
+        assert!(report(&begun, &wanted).is_passed(), "a join that was begun goes on");
         let found = report(&machine, &wanted);
         let expected = ["FileAvailable--etc-kubernetes-kubelet.conf", "FileAvailable--etc-kubernetes-pki-ca.crt"];
         assert_eq!(names(&found), expected);

@@ -16,7 +16,7 @@ pub(super) fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
         ("PodSubnet", "--pod-network-cidr", &wanted.pod_subnets),
         ("ServiceSubnet", "--service-cidr", &wanted.service_subnets),
     ] {
-        findings.extend(subnets.iter().flat_map(|subnet| on_host(facts, name, flag, *subnet)));
+        findings.extend(subnets.iter().filter_map(|subnet| on_host(facts, name, flag, *subnet)));
     }
     findings.extend(proxies(facts, wanted));
     findings

@@ -21,10 +21,14 @@ impl Repair {
     /// What is to be changed on this machine; `with_mirrors` if registries' directories are going to be written.
     #[must_use]
     pub fn of(facts: &HostFacts, wanted: &Wanted, with_mirrors: bool) -> Self {
+        let socket = wanted.cri_socket.as_ref().or(facts.runtime.sockets.first());
+        if socket.is_some_and(|socket| !socket.contains("containerd")) {
+            return Self::default();
+        }
         let containerd = containerd(facts);
         let runtime = containerd.map_or("runc", |found| found.runtime.as_str());
-        let mut mend = Mend::default();
-        mend.enable_cri = containerd.is_some_and(|found| found.disabled.is_some());
+        let enable_cri = containerd.is_some_and(|found| found.disabled.is_some());
+        let mut mend = Mend { enable_cri, ..Mend::default() };
         if should_be_systemd(facts) {
             mend.systemd_cgroup = Some((runtime.to_owned(), true));
         } else if !facts.systemd && super::runtime_driver(facts) == Some(CgroupDriver::Systemd) {
@@ -274,6 +278,8 @@ mod tests {
         let mended = report(&machine, &fixing);
         assert!(mended.is_passed() && mended.kubelet.cgroup_driver == Some(CgroupDriver::Systemd));
         assert_eq!(Repair::of(&machine, &fixing, false).0.systemd_cgroup, Some(("runc".into(), true)));
+        let crio = Wanted { cri_socket: Some("unix:///run/crio/crio.sock".into()), ..fixing };
+        assert_eq!(Repair::of(&machine, &crio, true), Repair::default(), "another runtime has other files");
         // Without systemd it is right, and kubelet follows.
         let plain = HostFacts { systemd: false, ..machine };
         let found = report(&plain, &init());

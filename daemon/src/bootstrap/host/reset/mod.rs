@@ -5,6 +5,7 @@
 //! kubeadm's is left and listed. Links, routes, tables and attachments are `weft cleanup`'s.
 
 mod confirm;
+mod etcd;
 mod holders;
 mod mounts;
 mod plan;
@@ -16,6 +17,7 @@ mod seen;
 mod tests;
 
 pub use confirm::{NotConfirmed, confirm};
+pub use etcd::etcd_data;
 pub use holders::MountHolder;
 pub use plan::{Left, Plan, Step, plan};
 pub use run::{Done, ResetError, run};
@@ -25,6 +27,7 @@ use std::path::PathBuf;
 
 use nix::mount::MntFlags;
 
+use crate::bootstrap::journal::Entry;
 use crate::bootstrap::resolved::Paths;
 
 /// What is to be reset.
@@ -41,10 +44,10 @@ pub struct ResetOptions {
 }
 
 impl ResetOptions {
-    /// As `weft reset` without options.
+    /// As `weft reset` without options, on a machine with these entries in its journal.
     #[must_use]
-    pub fn new(paths: Paths) -> Self {
-        let etcd_data = Some(paths.root.join("var/lib/etcd"));
+    pub fn new(paths: Paths, entries: &[Entry]) -> Self {
+        let etcd_data = etcd_data(&paths, entries);
         Self { paths, etcd_data, cleanup_tmp_dir: false, unmount_flags: MntFlags::empty() }
     }
 }

@@ -60,6 +60,8 @@ pub enum Step {
     Disable(String),
     /// A unit is stopped.
     Stop(String),
+    /// A unit may be started again.
+    Unmask(String),
 }
 
 impl fmt::Display for Step {
@@ -77,6 +79,7 @@ impl fmt::Display for Step {
             Self::CloseFirewall { rule, .. } => write!(out, "have firewalld close {rule}"),
             Self::Disable(unit) => write!(out, "disable {unit}"),
             Self::Stop(unit) => write!(out, "stop {unit}"),
+            Self::Unmask(unit) => write!(out, "unmask {unit}"),
         }
     }
 }
@@ -170,6 +173,7 @@ pub fn plan(options: &ResetOptions, seen: &Seen) -> Plan {
         let why = match path.file_name().and_then(|name| name.to_str()) {
             Some("config") => "your own kubeconfig; remove it if it is this cluster's",
             Some("net.d") => "configurations of other network plugins (weft's own goes with weft cleanup)",
+            Some("etcd") => "nothing tells that it is this cluster's; empty it by hand if it is",
             _ => "images and containers are the runtime's",
         };
         let empty = matches!(seen.paths.get(&path), None | Some(Found::Directory(0)));
@@ -263,6 +267,7 @@ fn undo(plan: &mut Plan, seen: &Seen, gone: &BTreeSet<PathBuf>) {
             }
             Change::ServiceEnabled { unit } => Some(Step::Disable(unit.clone())),
             Change::ServiceStarted { unit } => Some(Step::Stop(unit.clone())),
+            Change::UnitMasked { unit } => Some(Step::Unmask(unit.clone())),
             // Whoever else has come to use a module cannot be told; phases have nothing of their own.
             Change::ModuleLoaded { .. } | Change::Phase { .. } => None,
             Change::Unknown => {
@@ -295,13 +300,19 @@ mod tests {
         journal.entries().cloned().collect()
     }
 
+    fn options() -> ResetOptions {
+        let etcd_data = Some("/var/lib/etcd".into());
+        let unmount_flags = nix::mount::MntFlags::empty();
+        ResetOptions { paths: Paths::under("/"), etcd_data, cleanup_tmp_dir: false, unmount_flags }
+    }
+
     fn planned(seen: &Seen) -> String {
-        plan(&ResetOptions::new(Paths::under("/")), seen).to_string()
+        plan(&options(), seen).to_string()
     }
 
     #[test]
     fn r01_where_nothing_was_there_is_nothing_to_do() {
-        let plan = plan(&ResetOptions::new(Paths::under("/")), &Seen::default());
+        let plan = plan(&options(), &Seen::default());
         assert!(plan.is_empty() && plan.left.is_empty(), "{plan}");
     }
 

@@ -152,6 +152,7 @@ fn perform(step: &Step, options: &ResetOptions, tools: &dyn Tools, done: &mut Do
         }
         Step::Disable(unit) => call(tools, "systemctl", &["disable", unit]),
         Step::Stop(unit) => call(tools, "systemctl", &["stop", unit]),
+        Step::Unmask(unit) => call(tools, "systemctl", &["unmask", unit]),
     }
 }
 

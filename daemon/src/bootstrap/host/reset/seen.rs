@@ -98,7 +98,9 @@ pub fn see(options: &ResetOptions, entries: &[Entry]) -> Result<Seen, HostError>
 
 /// What weft does not remove, and a user may want to know of.
 pub(super) fn leftovers(root: &Path) -> Vec<PathBuf> {
-    ["root/.kube/config", "etc/cni/net.d", "var/lib/containerd"].map(|path| root.join(path)).into()
+    ["root/.kube/config", "etc/cni/net.d", "var/lib/containerd", super::etcd::DEFAULT]
+        .map(|path| root.join(path))
+        .into()
 }
 
 fn look(seen: &mut Seen, path: &Path) -> Result<(), HostError> {

@@ -38,6 +38,10 @@ fn put(root: &Path, path: &str, text: &str) {
     fs::write(path, text).unwrap();
 }
 
+fn options_of(paths: &Paths) -> ResetOptions {
+    ResetOptions::new(paths.clone(), &Journal::read(paths).unwrap())
+}
+
 fn reset(options: &ResetOptions, tools: &dyn Tools) -> Result<Done, ResetError> {
     let seen = see(options, &Journal::read(&options.paths).unwrap()).unwrap();
     run(&plan(options, &seen), options, tools)
@@ -102,7 +106,7 @@ fn bring_up(root: &Path, tools: &dyn Tools, budget: Option<usize>) -> Result<(),
 fn r01_a_root_without_a_cluster_is_not_changed() {
     let root = unprepared();
     let before = tree(root.path());
-    let done = reset(&ResetOptions::new(Paths::under(root.path())), &Recorder::willing()).unwrap();
+    let done = reset(&options_of(&Paths::under(root.path())), &Recorder::willing()).unwrap();
     assert_eq!(done, Done::default());
     assert_eq!(tree(root.path()), before);
 }
@@ -114,7 +118,7 @@ fn p04_p0_20_after_init_and_reset_all_is_as_before() {
     let tools = swapping(root.path());
     bring_up(root.path(), &tools, None).unwrap();
     assert_ne!(tree(root.path()), before);
-    let options = ResetOptions::new(Paths::under(root.path()));
+    let options = options_of(&Paths::under(root.path()));
     let done = reset(&options, &tools).unwrap();
     assert_eq!(done.warnings, Vec::<String>::new());
     let after = tree(root.path());
@@ -132,7 +136,7 @@ fn p0_20_a_reset_killed_after_any_step_goes_on() {
         let tools = swapping(root.path());
         bring_up(root.path(), &tools, None).unwrap();
         let paths = Paths::under(root.path());
-        let options = ResetOptions::new(paths.clone());
+        let options = options_of(&paths);
         let seen = see(&options, &Journal::read(&paths).unwrap()).unwrap();
         let mut planned = plan(&options, &seen);
         if kill_at >= planned.steps.len() {
@@ -152,7 +156,7 @@ fn p0_7_p0_20_a_run_killed_between_any_two_steps_goes_on_and_is_undone() {
         let root = unprepared();
         let before = tree(root.path());
         let tools = swapping(root.path());
-        let options = ResetOptions::new(Paths::under(root.path()));
+        let options = options_of(&Paths::under(root.path()));
         let killed = bring_up(root.path(), &tools, Some(budget)).is_err();
         if budget % 2 == 0 {
             // Every other time the run is taken up again first.
@@ -175,7 +179,7 @@ fn p0_21_what_others_have_changed_is_left_and_listed() {
     put(root.path(), "etc/sysctl.d/90-weft.conf", "net.ipv4.ip_forward = 1\n# ours now\n");
     put(root.path(), "etc/cni/net.d/99-other.conflist", "{}");
     put(root.path(), "etc/hosts", &(fs::read_to_string(root.path().join("etc/hosts")).unwrap() + "192.0.2.77 other\n"));
-    let done = reset(&ResetOptions::new(Paths::under(root.path())), &tools).unwrap();
+    let done = reset(&options_of(&Paths::under(root.path())), &tools).unwrap();
     let left: Vec<&str> = done.left.iter().map(|left| left.what.as_str()).collect();
     assert!(left.iter().any(|what| what.ends_with("sysctl.d/90-weft.conf")), "{left:?}");
     assert!(left.iter().any(|what| what.ends_with("cni/net.d")), "{left:?}");
@@ -188,7 +192,7 @@ fn p0_21_what_others_have_changed_is_left_and_listed() {
 fn r07_a_program_that_fails_is_a_warning_and_is_tried_again() {
     let root = unprepared();
     bring_up(root.path(), &swapping(root.path()), None).unwrap();
-    let options = ResetOptions::new(Paths::under(root.path()));
+    let options = options_of(&Paths::under(root.path()));
     let unable = Recorder::new(|_| Err(std::io::ErrorKind::NotFound.into()));
     let done = reset(&options, &unable).unwrap();
     assert!(done.warnings.len() == 1 && done.warnings[0].starts_with("cannot swapon /swap: "), "{done:?}");
@@ -204,7 +208,7 @@ fn r06_a_dry_run_is_the_plan_and_changes_nothing() {
     let root = unprepared();
     bring_up(root.path(), &swapping(root.path()), None).unwrap();
     let before = tree(root.path());
-    let options = ResetOptions::new(Paths::under(root.path()));
+    let options = options_of(&Paths::under(root.path()));
     let seen = see(&options, &Journal::read(&options.paths).unwrap()).unwrap();
     let text = plan(&options, &seen).to_string();
     assert_eq!(tree(root.path()), before);
@@ -250,7 +254,7 @@ fn r04_p0_21_a_busy_mount_ends_the_reset_before_anything_is_removed() {
         put(root.path(), "etc/kubernetes/manifests/etcd.yaml", "x");
         bind(&data, &volume);
         let held = File::open(volume.join("precious")).unwrap();
-        let options = ResetOptions::new(paths.clone());
+        let options = options_of(&paths);
         let error = reset(&options, &Recorder::willing()).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -278,7 +282,7 @@ fn p0_21_kubelets_own_mount_stays_and_what_is_stacked_on_it_goes() {
             tmpfs(&paths.kubelet.join("pods/u/volumes/secret"));
         }
         tmpfs(&paths.kubelet.join("pods/u/volumes/secret/inner"));
-        let done = reset(&ResetOptions::new(paths.clone()), &Recorder::willing()).unwrap();
+        let done = reset(&options_of(&paths), &Recorder::willing()).unwrap();
         assert_eq!(done.changes.iter().filter(|change| change.starts_with("unmount")).count(), 3);
         assert_eq!(fs::read_dir(&paths.kubelet).unwrap().count(), 0);
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -294,7 +298,7 @@ fn p0_21_nothing_is_removed_across_a_mount_that_came_later() {
         let paths = Paths::under(root.path());
         put(root.path(), "data/precious", "x");
         put(&paths.pki, "ca.crt", "x");
-        let options = ResetOptions::new(paths.clone());
+        let options = options_of(&paths);
         let seen = see(&options, &[]).unwrap();
         let planned = plan(&options, &seen);
         // Of the same file system, so that no device number tells.
