@@ -8,6 +8,8 @@ pub mod pki;
 pub mod converge;
 pub mod kubelet;
 pub mod patches;
+pub mod host;
+pub mod journal;
 pub mod resolved;
 pub mod static_pods;
 pub mod waiting;

@@ -14,6 +14,7 @@ mod logging;
 mod migrate;
 mod network;
 mod pause;
+mod preflight;
 mod print;
 mod services;
 mod settings;
@@ -46,6 +47,7 @@ enum Command {
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
+    Preflight(Box<preflight::PreflightArgs>),
     Pause(pause::PauseArgs),
     Certs(certs::CertsArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
@@ -67,6 +69,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Config(args) => config::run(&args),
+        Command::Preflight(args) => Ok(preflight::run(&args)),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
         Command::Certs(args) => certs::run(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),

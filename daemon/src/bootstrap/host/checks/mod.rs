@@ -1,0 +1,72 @@
+//! The checks: facts in, findings out. One pure file a subject; names are kubeadm's where it has them
+//! (`cmd/kubeadm/app/preflight/checks.go`).
+
+mod clash;
+mod firewall;
+mod kubelet;
+mod machine;
+mod network;
+mod runtime;
+mod storage;
+mod system;
+
+#[cfg(test)]
+pub(super) mod testing;
+
+pub use clash::{NodeIdentity, duplicates};
+pub use network::open_ports;
+pub use runtime::Repair;
+
+use super::facts::{CgroupDriver, Cgroups, HostFacts, RuntimeTold};
+use super::report::{Finding, Ignored, KubeletNeeds, PreflightReport};
+use super::wanted::{SwapPolicy, Wanted};
+
+/// Judges the machine. Whoever is not root learns only that, as all else would be guesses.
+#[must_use]
+pub fn judge(facts: &HostFacts, wanted: &Wanted, ignored: &Ignored) -> PreflightReport {
+    let root = machine::privileged(facts);
+    if root.is_some() && !ignored.has(machine::PRIVILEGED) {
+        return PreflightReport::new(root.into_iter().collect(), ignored, KubeletNeeds::default());
+    }
+    let mut findings: Vec<Finding> = root.into_iter().collect();
+    for check in [machine::judge, system::judge, runtime::judge, kubelet::judge] {
+        findings.extend(check(facts, wanted));
+    }
+    for check in [clash::judge, storage::judge, network::judge, firewall::judge] {
+        findings.extend(check(facts, wanted));
+    }
+    PreflightReport::new(findings, ignored, needs(facts, wanted))
+}
+
+/// What kubelet must be told so that it works on this machine. What a user chooses to ignore must work all the same: swap that
+/// stays, for whatever reason, is borne.
+#[must_use]
+pub fn needs(facts: &HostFacts, wanted: &Wanted) -> KubeletNeeds {
+    let has_swap = facts.swaps.as_ref().is_ok_and(|swaps| !swaps.is_empty());
+    let stays = has_swap && !(wanted.prepare && wanted.swap == SwapPolicy::Disable);
+    let is_v2 = matches!(facts.cgroups, Cgroups::V2(_));
+    KubeletNeeds {
+        tolerate_swap: stays || wanted.swap != SwapPolicy::Disable,
+        limited_swap: wanted.swap == SwapPolicy::Limited && is_v2,
+        tolerate_cgroup_v1: !is_v2,
+        cgroup_driver: driver(facts, wanted),
+        slow_disk: storage::slow(facts).map(|fsync| fsync.worst),
+    }
+}
+
+/// The driver that the runtime has, or will have once it is mended; where nobody says, the one of this machine's init.
+fn driver(facts: &HostFacts, wanted: &Wanted) -> Option<CgroupDriver> {
+    if wanted.fix && runtime::should_be_systemd(facts) {
+        return Some(CgroupDriver::Systemd);
+    }
+    runtime_driver(facts).or(Some(if facts.systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs }))
+}
+
+/// What the runtime says itself, else what its configuration does.
+fn runtime_driver(facts: &HostFacts) -> Option<CgroupDriver> {
+    match (&facts.runtime.told, &facts.runtime.containerd) {
+        (RuntimeTold::Answers { driver: Some(driver), .. }, _) => Some(*driver),
+        (_, Some(Ok(containerd))) => Some(containerd.driver()),
+        _ => None,
+    }
+}
