@@ -3,4 +3,5 @@
 //! One room a concern, each pure where it can be; `phases` puts them in kubeadm's order.
 
 pub mod config;
+pub mod cri;
 pub mod resolved;
