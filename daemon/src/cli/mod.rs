@@ -5,6 +5,7 @@ mod cleanup;
 mod cluster;
 mod doctor;
 mod export;
+mod images;
 mod known;
 mod lease;
 mod logging;
@@ -41,6 +42,7 @@ enum Command {
     Cleanup(cleanup::CleanupArgs),
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
+    Images(images::ImagesArgs),
     Pause(pause::PauseArgs),
 }
 
@@ -57,6 +59,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Cleanup(args) => cleanup::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Images(args) => images::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
     }
 }

@@ -122,7 +122,10 @@ mod tests {
     fn known_complaints_have_their_fix() {
         for (cause, word) in [
             ("failed to get sandbox image \"registry.k8s.io/pause:3.6\": failed to pull image", "sandbox_image"),
-            ("runc create failed: unable to start container process: can't get final child's PID from pipe: EOF", "oom"),
+            (
+                "runc create failed: unable to start container process: can't get final child's PID from pipe: EOF",
+                "oom",
+            ),
             ("expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups", "SystemdCgroup"),
             ("exec: \"runc\": executable file not found in $PATH", "missing"),
             ("something new", "log"),

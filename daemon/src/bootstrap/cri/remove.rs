@@ -21,11 +21,7 @@ pub enum Removal {
 /// (crictl, a build tool) label otherwise, or not at all.
 #[must_use]
 pub fn belongs_to_kubelet(sandbox: &Sandbox) -> bool {
-    let pairs = [
-        (labels::NAME, &sandbox.name),
-        (labels::NAMESPACE, &sandbox.namespace),
-        (labels::UID, &sandbox.uid),
-    ];
+    let pairs = [(labels::NAME, &sandbox.name), (labels::NAMESPACE, &sandbox.namespace), (labels::UID, &sandbox.uid)];
     pairs.into_iter().all(|(label, value)| !value.is_empty() && sandbox.labels.get(label) == Some(value))
 }
 
