@@ -14,9 +14,12 @@ use k8s_cri::v1::{
     RunPodSandboxRequest, StartContainerRequest,
 };
 use tokio::runtime::Runtime;
-use weft::bootstrap::cri::{CgroupDriver, ContainerState, Cri, Rehearsal, Removal, labels, last_lines, pod_labels};
+use weft::bootstrap::cri::{
+    CgroupDriver, ContainerState, Cri, Health, Rehearsal, Removal, labels, last_lines, pod_labels,
+};
 use weft::bootstrap::images::{
-    Change, Containerd as Images, ImageError, Names, Own, Pulls, Sources, Wanted, What, load_into, provide, save,
+    Change, Containerd as Images, ImageError, Names, Own, Pulls, Sources, Wanted, What, load_into, name_sandbox_image,
+    provide, save,
 };
 use weft_tests::cni::Host;
 use weft_tests::containerd::Containerd;
@@ -24,6 +27,9 @@ use weft_tests::{binaries, skip, tool, wait};
 
 /// How long a container may take to end on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
+/// With it, weft's plugin says that the node has a network.
+const SUBNET_FILE: &str =
+    "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n";
 /// Stands in for a component that does not start.
 const FALLS_OVER: &str =
     "#include <stdio.h>\nint main(void) { puts(\"one\"); fputs(\"bad flag\\n\", stderr); return 3; }\n";
@@ -140,7 +146,7 @@ fn kubelets(name: &str) -> HashMap<String, String> {
 /// kubelet's pods go.
 fn life(folder: &Path, driver: Option<CgroupDriver>) {
     let (host, runtime) = (Host::new(), Runtime::new().unwrap());
-    fs::write(host.subnet_file(), "").unwrap();
+    fs::write(host.subnet_file(), SUBNET_FILE).unwrap();
     let _containerd = Containerd::start(&host, folder).unwrap();
     let bench = Bench::new(&host, &runtime);
     let health = runtime.block_on(bench.cri.health()).unwrap();
@@ -158,6 +164,13 @@ fn p0_5_the_pause_image_is_tried(bench: &Bench<'_>) {
     assert!(fix.contains("sandbox_image"), "{cause}: {fix}");
     assert_eq!(bench.provide(), [(IMAGE.into(), Change::Made), (PAUSE.into(), Change::Made)]);
     assert_eq!(rehearse(), Rehearsal::Passed);
+    let health = bench.runtime.block_on(bench.cri.health()).unwrap();
+    let named = bench.runtime.block_on(name_sandbox_image(&bench.cri, &health, PAUSE)).unwrap();
+    assert_eq!(named, health.sandbox_image.is_some().then_some(Change::Kept), "{health:?}");
+    let other = Health { sandbox_image: Some("registry.example/pause:1".into()), ..health };
+    let named = bench.runtime.block_on(name_sandbox_image(&bench.cri, &other, PAUSE)).unwrap();
+    assert_eq!(named, Some(Change::Made));
+    assert!(bench.has("registry.example/pause:1"));
     // A second run finds all of it.
     assert_eq!(bench.provide(), [(IMAGE.into(), Change::Kept)]);
     assert_eq!(bench.runtime.block_on(bench.cri.sandboxes(&BTreeMap::new())).unwrap(), []);

@@ -131,10 +131,15 @@ impl Containerd {
         }
         let mut imported = Vec::new();
         for image in &bundle.images {
-            let change = self.name(image, lease).await.map_err(self.refused("the name", &image.name))?;
+            let change = self.name(image, Some(lease)).await.map_err(self.refused("the name", &image.name))?;
             imported.push(Imported { name: image.name.clone(), digest: image.digest.to_string(), change });
         }
         Ok(imported)
+    }
+
+    /// Gives what is there another name.
+    pub(super) async fn point(&self, image: &Entry) -> Result<Change, ImageError> {
+        self.name(image, None).await.map_err(self.refused("the name", &image.name))
     }
 
     async fn lease(&self) -> Result<String, ImageError> {
@@ -165,7 +170,7 @@ impl Containerd {
     }
 
     /// Points a name at its target.
-    async fn name(&self, image: &Entry, lease: &str) -> Result<Change, Status> {
+    async fn name(&self, image: &Entry, lease: Option<&str>) -> Result<Change, Status> {
         let target = Descriptor {
             media_type: image.media_type.clone(),
             digest: image.digest.to_string(),
@@ -179,7 +184,7 @@ impl Containerd {
         let Some(there) = there else {
             new.labels.extend(pin);
             let request = CreateImageRequest { image: Some(new), source_date_epoch: None };
-            self.images().create(scoped(request, Some(lease))).await?;
+            self.images().create(scoped(request, lease)).await?;
             return Ok(Change::Made);
         };
         let is_same = there.target.as_ref().is_some_and(|target| target.digest == image.digest.to_string());
@@ -193,7 +198,7 @@ impl Containerd {
         }
         new.labels.extend(pin);
         let request = UpdateImageRequest { image: Some(new), update_mask: None, source_date_epoch: None };
-        self.images().update(scoped(request, Some(lease))).await?;
+        self.images().update(scoped(request, lease)).await?;
         Ok(if is_same { Change::Kept } else { Change::Changed })
     }
 

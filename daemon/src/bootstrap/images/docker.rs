@@ -64,6 +64,10 @@ fn take(store: &Store, architecture: &str, image: &Saved, bundle: &mut Bundle) -
         return Err(wrong(format!("the image {} in it has no name (RepoTags of manifest.json)", image.config)));
     }
     let bytes = store.document(&image.config)?;
+    let found = Digest::of(&bytes);
+    if let Some(said) = digest_in(&image.config).filter(|said| *said != found.hex()) {
+        return Err(wrong(format!("the configuration {said} in it is damaged: it has the digest {found}")));
+    }
     let config: Config = parse(store, &image.config, &bytes)?;
     if !config.architecture.is_empty() && config.architecture != architecture {
         return Err(wrong(format!(
@@ -113,6 +117,12 @@ fn take(store: &Store, architecture: &str, image: &Saved, bundle: &mut Bundle) -
     bundle.add(config);
     bundle.add(manifest);
     Ok(())
+}
+
+/// The digest by which a file is named, if it is: `blobs/sha256/<hex>` or `<hex>.json`.
+fn digest_in(name: &str) -> Option<&str> {
+    let stem = name.rsplit('/').next()?.split('.').next()?;
+    (stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(stem)
 }
 
 fn is_gzip(piece: &Piece) -> bool {

@@ -22,7 +22,9 @@ mod pack;
 mod provide;
 mod pull;
 mod reach;
+mod sandbox;
 mod save;
+mod shared;
 mod store;
 mod upload;
 
@@ -35,4 +37,5 @@ pub use pack::{Own, pack};
 pub use provide::{Event, Provided, Sources, load_into, provide};
 pub use pull::{Pulls, pull};
 pub use reach::{endpoints, registry};
+pub use sandbox::name_sandbox_image;
 pub use save::save;

@@ -1,5 +1,6 @@
-//! Images made of the programs themselves: a static program needs nothing else in its image.
+//! Images made of the programs themselves: a static program needs nothing else in its image, others their libraries.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use weft_image::reference::Reference;
 use super::bundle::{Blob, Bundle, Entry, Piece, manifest_children};
 use super::error::ImageError;
 use super::names::{Wanted, What};
+use super::shared;
 
 /// A layer that is not compressed: it is unpacked on this very machine, where packing and unpacking it would only take time.
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -89,7 +91,7 @@ fn one_program(name: &str, what: What, program: &str, path: &Path) -> Result<Bun
     let (file, machine) = open(path)?;
     // CoreDNS's Deployment has arguments only, so the entry point counts; static pods name the program and count on PATH.
     let place = if what == What::CoreDns { program.to_owned() } else { format!("{FOLDER}/{program}") };
-    let layer = layer(path, [(place.as_str(), file)])?;
+    let layer = layer(path, vec![(place.clone(), file)])?;
     let config = json!({
         "architecture": machine.name(),
         "os": "linux",
@@ -112,7 +114,7 @@ fn weft(name: &str, own: &Own) -> Result<Bundle, ImageError> {
         let why = format!("it is for {machine}, and weft-cni beside it for {other}");
         return Err(ImageError::Program { program: own.weft.clone(), why });
     }
-    let layer = layer(&own.weft, [("weft", agent), ("weft-cni", plugin)])?;
+    let layer = layer(&own.weft, vec![("weft".to_owned(), agent), ("weft-cni".to_owned(), plugin)])?;
     let wrong = |error: anyhow::Error| ImageError::Program { program: own.weft.clone(), why: format!("{error:#}") };
     let reference =
         Reference { repository: "localhost".parse().map_err(wrong)?, tag: env!("CARGO_PKG_VERSION").to_owned() };
@@ -144,15 +146,15 @@ fn image(name: &str, config: &Value, layer: Blob) -> Result<Bundle, ImageError> 
     Ok(Bundle { images: vec![entry], blobs: vec![layer, config, manifest] })
 }
 
-/// A program that may be the only thing in an image.
+/// A program for this machine.
 fn open(path: &Path) -> Result<(File, elf::Architecture), ImageError> {
     let mut file = File::open(path).map_err(ImageError::read_file(path))?;
     let mut head = Vec::new();
     (&file).take(HEAD).read_to_end(&mut head).map_err(ImageError::read_file(path))?;
     file.rewind().map_err(ImageError::read_file(path))?;
     let program = || path.to_owned();
-    let machine = elf::architecture(&head)
-        .map_err(|error| ImageError::Program { program: program(), why: format!("{error:#}") })?;
+    let machine =
+        elf::machine(&head).map_err(|error| ImageError::Program { program: program(), why: format!("{error:#}") })?;
     if machine.name() != architecture() {
         let why = format!("it is for {machine}, and this machine is {}", architecture());
         return Err(ImageError::Program { program: program(), why });
@@ -160,17 +162,27 @@ fn open(path: &Path) -> Result<(File, elf::Architecture), ImageError> {
     Ok((file, machine))
 }
 
-/// A layer with these programs, whose bytes stay in their files.
-fn layer<const N: usize>(program: &Path, files: [(&str, File); N]) -> Result<Blob, ImageError> {
+/// A layer with these programs and what they need, whose bytes stay in their files.
+fn layer(program: &Path, programs: Vec<(String, File)>) -> Result<Blob, ImageError> {
     let wrong = |error: anyhow::Error| ImageError::Program { program: program.to_owned(), why: format!("{error:#}") };
     let read = || ImageError::read_file(program);
-    let mut pieces = Vec::new();
+    let mut files = BTreeMap::new();
+    for (place, file) in programs {
+        let libraries = shared::files(&file)
+            .map_err(|error| ImageError::Program { program: program.to_owned(), why: error.to_string() })?;
+        let relative = |path: PathBuf| path.to_string_lossy().trim_start_matches('/').to_owned();
+        files.extend(libraries.into_iter().map(|(path, file)| (relative(path), file)));
+        files.insert(place, file);
+    }
+    let (mut pieces, mut there) = (Vec::new(), BTreeSet::new());
     for (place, file) in files {
-        for folder in folders(place) {
-            pieces.push(Piece::Bytes(header(EntryType::Directory, &folder, 0o755, 0).map_err(wrong)?));
+        for folder in folders(&place) {
+            if there.insert(folder.clone()) {
+                pieces.push(Piece::Bytes(header(EntryType::Directory, &folder, 0o755, 0).map_err(wrong)?));
+            }
         }
         let contents = Piece::whole(file).map_err(read())?;
-        pieces.push(Piece::Bytes(header(EntryType::Regular, place, 0o755, contents.len()).map_err(wrong)?));
+        pieces.push(Piece::Bytes(header(EntryType::Regular, &place, 0o755, contents.len()).map_err(wrong)?));
         let rest = contents.len().next_multiple_of(BLOCK) - contents.len();
         pieces.extend([contents, zeros(rest)]);
     }

@@ -168,7 +168,7 @@ pub(super) async fn bring_in(
 }
 
 /// CRI hears of new images by an event.
-async fn await_seen(cri: &Cri, name: &str) -> Result<(), ImageError> {
+pub(super) async fn await_seen(cri: &Cri, name: &str) -> Result<(), ImageError> {
     let end = Instant::now() + SEEN_LIMIT;
     while cri.find_image(name).await?.is_none() {
         if Instant::now() > end {
