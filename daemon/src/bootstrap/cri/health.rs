@@ -111,8 +111,7 @@ mod tests {
             message: "so".into(),
         };
         let conditions = vec![condition("RuntimeReady", true), condition("NetworkReady", false)];
-        let mut status =
-            StatusResponse { status: Some(RuntimeStatus { conditions, ..Default::default() }), ..Default::default() };
+        let mut status = StatusResponse { status: Some(RuntimeStatus { conditions }), ..Default::default() };
         assert_eq!(complaint(&status, "RuntimeReady"), None);
         assert_eq!(complaint(&status, "NetworkReady").unwrap(), "Why: so");
         assert!(complaint(&status, "Other").unwrap().contains("does not report Other"));
