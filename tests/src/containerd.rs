@@ -214,7 +214,10 @@ mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /var/lib/cni
 containerd --config "$scratch/config.toml" & daemon=$!
 until ctr --address "$scratch/containerd.sock" version > /dev/null 2>&1; do sleep 0.05; done
-ctr --address "$scratch/containerd.sock" --namespace k8s.io images import --snapshotter native "$scratch/pause.tar"
+# From 2.0 on, containerd's own import knows only the snapshotters that it is configured for; ctr's works as it did.
+local=
+if ctr images import --help | grep -q -e --local; then local=--local; fi
+ctr --address "$scratch/containerd.sock" --namespace k8s.io images import $local --snapshotter native "$scratch/pause.tar"
 touch "$scratch/imported"
 while :; do
     if [ -e "$scratch/restart" ]; then

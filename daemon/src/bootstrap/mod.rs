@@ -10,6 +10,8 @@ pub mod kubelet;
 pub mod patches;
 pub mod host;
 pub mod journal;
+pub mod cri;
+pub mod images;
 pub mod resolved;
 pub mod static_pods;
 pub mod waiting;

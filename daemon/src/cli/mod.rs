@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod doctor;
 mod export;
+mod images;
 mod known;
 mod kubeconfig;
 mod lease;
@@ -48,6 +49,7 @@ enum Command {
     Migrate(migrate::MigrateArgs),
     Config(config::ConfigArgs),
     Preflight(Box<preflight::PreflightArgs>),
+    Images(images::ImagesArgs),
     Pause(pause::PauseArgs),
     Certs(certs::CertsArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
@@ -70,6 +72,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Migrate(args) => migrate::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Preflight(args) => Ok(preflight::run(&args)),
+        Command::Images(args) => images::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
         Command::Certs(args) => certs::run(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),

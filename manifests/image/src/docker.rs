@@ -13,7 +13,7 @@ use crate::oci::{About, Digest};
 /// # Errors
 /// When JSON cannot be written, which does not happen.
 pub fn archive(about: &About, architecture: Architecture, layer: &Layer) -> Result<Vec<u8>> {
-    let config = serde_json::to_vec(&about.config(architecture, layer))?;
+    let config = serde_json::to_vec(&about.config(architecture, &layer.diff_id))?;
     let names = (format!("{}.json", Digest::of(&config).hex()), format!("{}.tar", layer.diff_id.hex()));
     let manifest = json!([{"Config": names.0, "RepoTags": [about.reference.to_string()], "Layers": [names.1]}]);
     let mut archive = Archive::default();

@@ -49,18 +49,26 @@ impl fmt::Display for Architecture {
     }
 }
 
+/// The architecture that a binary is for, however it is linked.
+///
+/// # Errors
+/// When it is none, or for another kind of machine.
+pub fn machine(binary: &[u8]) -> Result<Architecture> {
+    ensure!(binary.starts_with(b"\x7fELF"), "not an ELF file");
+    ensure!(binary.get(4..6) == Some(&[2, 1]), "not a 64-bit little-endian ELF file");
+    match number(binary, 18, 2)? {
+        62 => Ok(Architecture::Amd64),
+        183 => Ok(Architecture::Arm64),
+        other => bail!("built for machine {other} of elf(5); expected 62 (x86-64) or 183 (arm64)"),
+    }
+}
+
 /// The architecture that a static binary is for.
 ///
 /// # Errors
 /// Says why the binary cannot run in the image.
 pub fn architecture(binary: &[u8]) -> Result<Architecture> {
-    ensure!(binary.starts_with(b"\x7fELF"), "not an ELF file");
-    ensure!(binary.get(4..6) == Some(&[2, 1]), "not a 64-bit little-endian ELF file");
-    let architecture = match number(binary, 18, 2)? {
-        62 => Architecture::Amd64,
-        183 => Architecture::Arm64,
-        other => bail!("built for machine {other} of elf(5); expected 62 (x86-64) or 183 (arm64)"),
-    };
+    let architecture = machine(binary)?;
     let (table, size, count) = (number(binary, 32, 8)?, number(binary, 54, 2)?, number(binary, 56, 2)?);
     ensure!(size == HEADER_LEN, "program headers have {size} bytes; expected {HEADER_LEN}");
     for index in 0..count {

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io::{self, Read};
+use std::str::FromStr;
 
-use anyhow::Result;
+use anyhow::{Error, Result, ensure};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -16,7 +18,8 @@ use crate::reference::Reference;
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// An image manifest, also that of something which is no image.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// An image's configuration.
+pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 /// A list of materials (CycloneDX in JSON).
@@ -34,8 +37,30 @@ impl Digest {
     /// The digest of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
+        Self::written(&Sha256::digest(bytes))
+    }
+
+    /// The digest of all that a reader yields, and how many bytes that is.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn of_reader(mut reader: impl Read) -> io::Result<(Self, u64)> {
+        let (mut hash, mut buffer, mut size) = (Sha256::new(), vec![0; 1 << 18], 0);
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => return Ok((Self::written(&hash.finalize()), size)),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            hash.update(buffer.get(..count).unwrap_or_default());
+            size += u64::try_from(count).unwrap_or_default();
+        }
+    }
+
+    fn written(hash: &[u8]) -> Self {
         use fmt::Write as _;
-        let hex = Sha256::digest(bytes).iter().fold(String::new(), |mut hex, byte| {
+        let hex = hash.iter().fold(String::new(), |mut hex, byte| {
             // Writing to a string cannot fail.
             let _ = write!(hex, "{byte:02x}");
             hex
@@ -47,6 +72,17 @@ impl Digest {
     #[must_use]
     pub fn hex(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for Digest {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let hex = text.strip_prefix("sha256:").unwrap_or_default();
+        let is_hex = hex.len() == 64 && hex.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        ensure!(is_hex, "the digest is {text:?}; expected sha256: and 64 hexadecimal digits in lower case");
+        Ok(Self(hex.to_owned()))
     }
 }
 
@@ -83,9 +119,9 @@ impl About {
         fixed.chain(given).map(|(name, value)| (format!("org.opencontainers.image.{name}"), value)).collect()
     }
 
-    /// The configuration of an image of one layer.
+    /// The configuration of an image of one layer, whose unpacked archive has this digest.
     #[must_use]
-    pub fn config(&self, architecture: Architecture, layer: &Layer) -> Value {
+    pub fn config(&self, architecture: Architecture, diff_id: &Digest) -> Value {
         let mut step = json!({"created_by": "weft-image", "comment": "weft and weft-cni"});
         let mut config = json!({
             "architecture": architecture.name(),
@@ -98,7 +134,7 @@ impl About {
                 "WorkingDir": "/",
                 "Labels": self.labels(),
             },
-            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id.to_string()]},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id.to_string()]},
         });
         if let Some(created) = &self.created {
             step["created"] = json!(created);
@@ -123,7 +159,7 @@ impl Layout {
     /// # Errors
     /// When JSON cannot be written, which does not happen.
     pub fn image(&mut self, about: &About, architecture: Architecture, layer: &Layer, sbom: &[u8]) -> Result<()> {
-        let config = serde_json::to_vec(&about.config(architecture, layer))?;
+        let config = serde_json::to_vec(&about.config(architecture, &layer.diff_id))?;
         let manifest = json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
