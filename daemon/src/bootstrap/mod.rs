@@ -2,5 +2,6 @@
 //!
 //! One room a concern, each pure where it can be; `phases` puts them in kubeadm's order.
 
+pub mod api;
 pub mod config;
 pub mod resolved;
