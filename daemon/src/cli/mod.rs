@@ -16,6 +16,7 @@ mod services;
 mod settings;
 mod source;
 mod status;
+mod token;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Export(export::ExportArgs),
     Migrate(migrate::MigrateArgs),
     Pause(pause::PauseArgs),
+    Token(token::TokenArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -58,6 +60,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Export(args) => export::run(&args),
         Command::Migrate(args) => migrate::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
+        Command::Token(args) => token::run(&args),
     }
 }
 
