@@ -31,9 +31,10 @@ const GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 /// Within this a message has to come that names the cause.
 const SOON: Duration = Duration::from_secs(10);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn joining() {
-    let Some(plane) = ControlPlane::start().await else {
+#[test]
+fn joining() {
+    let starting = control_plane::runtime();
+    let Some(plane) = starting.block_on(ControlPlane::start()) else {
         skip!("WEFT_PEERS names no folder with kube-apiserver and kube-controller-manager");
     };
     cases!(
@@ -104,11 +105,13 @@ async fn j01_a_token_finds_the_cluster_and_reads_its_configuration(plane: &Contr
     let spec = TokenSpec::from_config(&config, Timestamp::now()).unwrap();
     // Somebody has begun to join before there is anything: he waits, and comes through without a signature of anybody.
     let given = by_token(&plane.address.to_string(), TOKEN, &[plane.pin()]);
-    let (found, made) = tokio::join!(find(&given), async {
-        ensure_token(&server, &spec, Timestamp::now()).await?;
-        publish_cluster_info(&server, &plane.info()).await
+    let (shared, early, info) = (server.clone(), spec.clone(), plane.info());
+    let making = tokio::spawn(async move {
+        ensure_token(&shared, &early, Timestamp::now()).await?;
+        publish_cluster_info(&shared, &info).await
     });
-    assert_eq!(made.unwrap(), Outcome::Made);
+    let found = find(&given).await;
+    assert_eq!(making.await.unwrap().unwrap(), Outcome::Made);
     let found = found.unwrap();
     assert_eq!((&found.info, &found.reached), (&plane.info(), &plane.address.to_string()));
 

@@ -10,7 +10,7 @@ mod etcd;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use control_plane::{ControlPlane, ask, unbase64, until};
 use jiff::Timestamp;
@@ -18,8 +18,8 @@ use serde_json::{Value, json};
 use weft::bootstrap::api::*;
 use weft::bootstrap::config::model::{LocalEtcd, Taint};
 use weft::bootstrap::resolved::EtcdPlace;
+use weft_tests::skip;
 use weft_tests::tool::{self, Output, Stdin};
-use weft_tests::{skip, wait};
 
 const GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
 const TOKEN: &str = "abcdef.0123456789abcdef";
@@ -27,9 +27,10 @@ const SECRETS: &str = "/api/v1/namespaces/kube-system/secrets";
 const INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 /// The cases share a control plane, in this order: what init does first comes first.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_init() {
-    let Some(plane) = ControlPlane::start().await else {
+#[test]
+fn objects_of_init() {
+    let starting = control_plane::runtime();
+    let Some(plane) = starting.block_on(ControlPlane::start()) else {
         skip!("WEFT_PEERS names no folder with kube-apiserver and kube-controller-manager");
     };
     cases!(
@@ -473,7 +474,7 @@ async fn weft_is_applied_whole_and_foreign_changes_stay(plane: &ControlPlane) {
 fn compare_with_kustomize(addon: &WeftAddon<'_>) {
     let kubectl = PathBuf::from(std::env::var_os("WEFT_PEERS").unwrap()).join("kubectl");
     if !kubectl.is_file() {
-        return skip!("WEFT_PEERS has no kubectl to compare with");
+        skip!("WEFT_PEERS has no kubectl to compare with");
     }
     let text = tool::run(
         tool::command(kubectl).args(["kustomize", concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base")]),

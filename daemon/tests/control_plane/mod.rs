@@ -26,22 +26,32 @@ const START: Duration = Duration::from_secs(240);
 /// How long anything may take that is waited for.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs cases one after the other over one control plane; each that fails is named, and the others still run.
+/// Runs cases one after the other over one control plane, each on a runtime of its own; one that fails is named, and the
+/// others still run.
 macro_rules! cases {
     ($plane:expr, [$($case:ident),* $(,)?]) => {{
-        let plane = std::sync::Arc::new($plane);
+        let plane = $plane;
         let mut failed = Vec::new();
         $(
-            let shared = plane.clone();
             let began = std::time::Instant::now();
-            let ended = tokio::spawn(async move { $case(&shared).await }).await;
-            eprintln!("case {}: {} in {:.1?}", stringify!($case), if ended.is_ok() { "ok" } else { "FAILED" }, began.elapsed());
+            let ended = std::thread::scope(|scope| {
+                let name = concat!("case ", stringify!($case)).to_owned();
+                let case = || $crate::control_plane::runtime().block_on($case(&plane));
+                std::thread::Builder::new().name(name).spawn_scoped(scope, case).unwrap().join()
+            });
+            let outcome = if ended.is_ok() { "ok" } else { "FAILED" };
+            eprintln!("case {}: {outcome} in {:.1?}", stringify!($case), began.elapsed());
             if ended.is_err() {
                 failed.push(stringify!($case));
             }
         )*
         assert!(failed.is_empty(), "failed: {failed:?}");
     }};
+}
+
+/// A runtime for one case.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 /// The processes, and what they were started with.

@@ -1,12 +1,19 @@
 //! The first use of `admin.conf`: its group has no rights before somebody has given it some (kubeadm's
 //! `EnsureAdminClusterRoleBinding`).
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
 use super::error::ApiError;
 use super::object::{Outcome, Place};
 use super::rbac;
 use super::server::{Existing, Server};
 use crate::bootstrap::resolved::{Limits, Paths};
 use crate::cluster::kube::api::Refusal;
+
+/// What is to be done where nobody here can give the right.
+const NO_RIGHTS: &str = "admin.conf has no rights: run this on the node of the first init, where super-admin.conf is, or bind \
+                         the group kubeadm:cluster-admins to cluster-admin";
 
 /// The API server with `admin.conf`, which may then do everything; `super-admin.conf` gives it the right if it lacks it.
 ///
@@ -23,26 +30,27 @@ pub async fn admin(paths: &Paths, endpoint: &str, limits: &Limits) -> Result<(Se
     };
     let binding = rbac::cluster_admins();
     let place = Place::of(&binding);
-    let mut made = false;
-    let outcome = admin
-        .persist("write", &place.words, async || match (admin.create_once(&binding).await, &superuser) {
-            (Ok(_), _) => Ok(Outcome::Made),
-            (Err(refusal), _) if refusal.code == Some(409) => Ok(if made { Outcome::Made } else { Outcome::Kept }),
-            (Err(refusal), Some(superuser)) if refusal.code == Some(403) => {
-                made |= superuser.ensure_once(&place, &binding, Existing::Keep).await? == Outcome::Made;
+    let made = AtomicBool::new(false);
+    let attempt = || async {
+        let refusal = match admin.create_once(&binding).await {
+            Ok(_) => return Ok(Outcome::Made),
+            Err(refusal) => refusal,
+        };
+        match (refusal.code, &superuser) {
+            (Some(409), _) => Ok(if made.load(Relaxed) { Outcome::Made } else { Outcome::Kept }),
+            (Some(403), Some(superuser)) => {
+                let outcome = superuser.ensure_once(&place, &binding, Existing::Keep).await?;
+                made.fetch_or(outcome == Outcome::Made, Relaxed);
                 // The right is in force once admin.conf is told that the binding is there.
                 Err(refusal)
             }
-            (Err(refusal), None) if refusal.code == Some(403) => {
-                let words = format!(
-                    "{}; admin.conf has no rights: run this on the node of the first init, where super-admin.conf is, or \
-                     bind the group kubeadm:cluster-admins to cluster-admin",
-                    refusal.words
-                );
+            (Some(403), None) => {
+                let words = format!("{}; {NO_RIGHTS}", refusal.words);
                 Err(Refusal { words, ..refusal })
             }
-            (Err(refusal), _) => Err(refusal),
-        })
-        .await?;
+            _ => Err(refusal),
+        }
+    };
+    let outcome = admin.persist("write", &place.words, attempt).await?;
     Ok((admin, outcome))
 }

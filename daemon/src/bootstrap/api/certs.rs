@@ -42,8 +42,8 @@ pub fn certificate_files(paths: &Paths, etcd: &EtcdPlace) -> Vec<(String, PathBu
     files
 }
 
-/// Uploads the files, encrypted; they are gone after two hours. A file that is not there is an empty value. What is there under the same
-/// key, with the same content and an hour left, stays.
+/// Uploads the files, encrypted; they are gone after two hours. A file that is not there is an empty value. What is there
+/// under the same key, with the same content and an hour left, stays.
 ///
 /// # Errors
 /// [`ApiError`].
@@ -59,7 +59,7 @@ pub async fn upload_certs(
         contents.insert(name.as_str(), read(path)?);
     }
     let is_there = server
-        .persist("read", &place.words, async || {
+        .persist("read", &place.words, || async {
             let Some(found) = server.get_once(&place).await? else { return Ok(false) };
             Ok(holds(&found, &contents, key) && tokens::owner_lasts(server, &found, now).await?)
         })

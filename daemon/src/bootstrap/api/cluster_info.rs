@@ -72,7 +72,7 @@ pub async fn publish_cluster_info(server: &Server, info: &ClusterInfo) -> Result
     let place = place();
     let yaml = info.to_yaml()?;
     let written = server
-        .persist("write", &place.words, async || {
+        .persist("write", &place.words, || async {
             // One that says the same in other letters, as kubeadm's, keeps its signatures.
             let found = server.get_once(&place).await?;
             let text = found.as_ref().and_then(|map| map["data"][KEY].as_str());
@@ -103,9 +103,9 @@ pub async fn read_cluster_info(server: &Server) -> Result<ClusterInfo, ApiError>
 
 /// Signs cluster-info with a token, if it is one for signing and that has not been done.
 ///
-/// The controller manager does so, too, but late (kubernetes#109233; ten seconds and more after its start), and the same text with
-/// the same token has only one signature: a node can join at once, and the controller finds its work done. When the token
-/// is gone it removes the signature.
+/// The controller manager does so, too, but late (kubernetes#109233; ten seconds and more after its start), and the same
+/// text with the same token has only one signature: a node can join at once, and the controller finds its work done. When
+/// the token is gone it removes the signature.
 ///
 /// # Errors
 /// [`ApiError::Refused`]; `Content` if there is no cluster-info yet.
@@ -114,7 +114,7 @@ pub async fn sign_cluster_info(server: &Server, spec: &TokenSpec) -> Result<Outc
         return Ok(Outcome::Kept);
     }
     let place = place();
-    let signed = server.persist("sign", &place.words, async || sign_once(server, &place, &spec.token).await).await?;
+    let signed = server.persist("sign", &place.words, || sign_once(server, &place, &spec.token)).await?;
     signed.ok_or_else(|| {
         ApiError::content(place.words, "there is none to sign: has `init` got as far as bootstrap-token?")
     })

@@ -8,6 +8,7 @@ use super::hex;
 use super::object::{Outcome, Place};
 use super::rbac;
 use super::server::{Existing, Server};
+use super::token::DEFAULT_GROUP;
 
 /// Says that kubelet's configuration is generated: it holds the hash of the data.
 const HASH: &str = "kubeadm.kubernetes.io/component-config.hash";
@@ -25,8 +26,8 @@ pub async fn upload_kubeadm_config(server: &Server, yaml: &str) -> Result<Outcom
     Ok(written.and(server.ensure_all(&rbac::for_kubeadm_config()).await?))
 }
 
-/// Writes ConfigMap `kubelet-config` with the KubeletConfiguration (YAML), and who may read it. One that is `generated` carries the hash
-/// by which an upgrade sees that it may be generated anew.
+/// Writes ConfigMap `kubelet-config` with the KubeletConfiguration (YAML), and who may read it. One that is `generated`
+/// carries the hash by which an upgrade sees that it may be generated anew.
 ///
 /// # Errors
 /// [`ApiError::Refused`].
@@ -73,7 +74,11 @@ fn config_map((name, key): (&str, &str), yaml: &str, generated: Option<bool>) ->
 
 async fn read(server: &Server, (name, key): (&str, &str)) -> Result<String, ApiError> {
     let place = Place::new("v1", "ConfigMap", NAMESPACE, name);
-    let Some(map) = server.get(&place).await? else {
+    let found = server.get(&place).await.map_err(|error| match error.is(403) {
+        true => ApiError::Denied(format!("{error}; a token for joining gives the group {DEFAULT_GROUP}")),
+        false => error,
+    })?;
+    let Some(map) = found else {
         return Err(ApiError::content(place.words, "there is none: has `init` got as far as upload-config?"));
     };
     match map["data"][key].as_str() {

@@ -1,5 +1,5 @@
-//! The signature by which a new node knows the cluster before it trusts any certificate: cluster-info, signed with a bootstrap
-//! token (a detached JWS, RFC 7515 appendix F; Kubernetes' `cluster-bootstrap/token/jws`).
+//! The signature by which a new node knows the cluster before it trusts any certificate: cluster-info, signed with a
+//! bootstrap token (a detached JWS, RFC 7515 appendix F; Kubernetes' `cluster-bootstrap/token/jws`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -24,7 +24,7 @@ pub async fn mark_control_plane(server: &Server, node: &str, taints: &[Taint]) -
     let place = Place::new("v1", "Node", "", node);
     let not_yet = |what: &str| Refusal { code: None, words: format!("{what}; kubelet's log tells why") };
     server
-        .persist("mark", &place.words, async || {
+        .persist("mark", &place.words, || async {
             let found = server.get_once(&place).await?.ok_or_else(|| not_yet("kubelet has not registered it yet"))?;
             if found["metadata"]["labels"][HOSTNAME].is_null() {
                 return Err(not_yet("kubelet has not labelled it yet"));

@@ -1,5 +1,5 @@
-//! What bring-up says to the API server and to etcd, kubeadm's way: configuration, certificates, tokens, rights, addons; and how
-//! a new node finds a cluster and comes to trust it.
+//! What bring-up says to the API server and to etcd, kubeadm's way: configuration, certificates, tokens, rights, addons;
+//! and how a new node finds a cluster and comes to trust it.
 //!
 //! Every step is convergent: what is as wanted is not written again, and a call tries again until its time is over while the
 //! control plane is getting up. Objects come from pure functions and are JSON; tokens and keys never show in `Debug` or logs.

@@ -44,8 +44,8 @@ pub async fn await_kubelet_conf(paths: &Paths, limits: &Limits) -> Result<(), Ap
                 Err(error) => error.to_string(),
             }
         } else {
-            "kubelet has not written it: it has no certificate yet; its log tells why, and `kubectl get csr` whether its request was \
-             approved"
+            "kubelet has not written it: it has no certificate yet; its log tells why, and `kubectl get csr` whether its \
+             request was approved"
                 .to_owned()
         };
         if Instant::now() >= end {

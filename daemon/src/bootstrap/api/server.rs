@@ -1,9 +1,9 @@
 //! The API server, as bring-up speaks to it: an object is made, or brought to what is wanted, and asked again while the
 //! control plane is still getting up.
 //!
-//! kubeadm's manner (`cmd/kubeadm/app/util/apiclient/idempotency.go`): each step tries again every half second, whatever the
-//! reason, until its time is over. Two differences: what is as wanted is not written, so that a second run leaves no trace, and what
-//! no repetition mends is said at once.
+//! kubeadm's manner (`cmd/kubeadm/app/util/apiclient/idempotency.go`): each step tries again every half second, whatever
+//! the reason, until its time is over. Two differences: what is as wanted is not written, so that a second run leaves no
+//! trace, and what no repetition mends is said at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -45,8 +45,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// With the credentials of a kubeconfig; `endpoint` takes the place of its server (during init the node's own, not the load
-    /// balancer in front). Nothing is asked yet.
+    /// With the credentials of a kubeconfig; `endpoint` takes the place of its server (during init the node's own, not
+    /// the load balancer in front). Nothing is asked yet.
     ///
     /// # Errors
     /// A file that is not there or cannot be used.
@@ -82,7 +82,7 @@ impl Server {
     /// [`ApiError::Refused`] when the time is over, or at once if the object is not a valid one.
     pub async fn ensure(&self, object: &Value, existing: Existing) -> Result<Outcome, ApiError> {
         let place = Place::of(object);
-        self.persist("write", &place.words, async || self.ensure_once(&place, object, existing).await).await
+        self.persist("write", &place.words, || self.ensure_once(&place, object, existing)).await
     }
 
     /// All of them, one after the other.
@@ -157,17 +157,17 @@ impl Server {
     /// # Errors
     /// [`ApiError::Refused`].
     pub(super) async fn get(&self, place: &Place) -> Result<Option<Value>, ApiError> {
-        self.persist("read", &place.words, async || self.get_once(place).await).await
+        self.persist("read", &place.words, || self.get_once(place)).await
     }
 
-    /// Applies an object (server-side apply). Fields that somebody else has set meanwhile are taken over with `force`, and stay
-    /// without ([`Outcome::Retained`]).
+    /// Applies an object (server-side apply). Fields that somebody else has set meanwhile are taken over with `force`,
+    /// and stay without ([`Outcome::Retained`]).
     ///
     /// # Errors
     /// [`ApiError::Refused`].
     pub async fn apply(&self, object: &Value, force: bool) -> Result<Outcome, ApiError> {
         let place = Place::of(object);
-        self.persist("apply", &place.words, async || self.apply_once(&place, object, force).await).await
+        self.persist("apply", &place.words, || self.apply_once(&place, object, force)).await
     }
 
     async fn apply_once(&self, place: &Place, object: &Value, force: bool) -> Result<Outcome, Refusal> {
@@ -197,11 +197,11 @@ impl Server {
     }
 
     /// Tries until it succeeds, the time is over, or the answer is one that stays.
-    pub(super) async fn persist<T>(
+    pub(super) async fn persist<T, F: Future<Output = Result<T, Refusal>>>(
         &self,
         verb: &'static str,
         what: &str,
-        mut attempt: impl AsyncFnMut() -> Result<T, Refusal>,
+        attempt: impl Fn() -> F,
     ) -> Result<T, ApiError> {
         let end = Instant::now() + self.limit;
         loop {

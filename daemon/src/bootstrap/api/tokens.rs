@@ -1,5 +1,7 @@
 //! Bootstrap tokens in the cluster: made, listed, taken back.
 
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -24,18 +26,21 @@ const OWNER_TTL: Duration = Duration::from_secs(2 * 3600);
 pub async fn create_token(server: &Server, spec: &TokenSpec) -> Result<(), ApiError> {
     let place = place(spec.token.id());
     let secret = spec.to_secret();
-    let mut tried = false;
+    let tried = AtomicBool::new(false);
     let made = server
-        .persist("write", &place.words, async || match server.create_once(&secret).await {
-            Ok(_) => Ok(true),
-            // An attempt whose answer was lost may have made it.
-            Err(refusal) if refusal.code == Some(409) => {
-                let found = server.get_once(&place).await?.unwrap_or_default();
-                Ok(tried && TokenSpec::from_secret(&found).as_ref() == Ok(spec))
-            }
-            Err(refusal) => {
-                tried = true;
-                Err(refusal)
+        .persist("write", &place.words, || async {
+            match server.create_once(&secret).await {
+                Ok(_) => Ok(true),
+                // An attempt whose answer was lost may have made it.
+                Err(refusal) if refusal.code == Some(409) => {
+                    let found = server.get_once(&place).await?.unwrap_or_default();
+                    let is_ours = TokenSpec::from_secret(&found).is_ok_and(|found| found.is_but_for_the_end(spec));
+                    Ok(tried.load(Relaxed) && is_ours)
+                }
+                Err(refusal) => {
+                    tried.store(true, Relaxed);
+                    Err(refusal)
+                }
             }
         })
         .await?;
@@ -48,8 +53,8 @@ pub async fn create_token(server: &Server, spec: &TokenSpec) -> Result<(), ApiEr
     Ok(())
 }
 
-/// Sees to it that there is this token, as init does; the signature is another step. One that is there, differs in its end only
-/// and has half of its time left, stays as it is.
+/// Sees to it that there is this token, as init does; the signature is another step. One that is there, differs in its
+/// end only and has half of its time left, stays as it is.
 ///
 /// # Errors
 /// [`ApiError::Refused`].
@@ -57,19 +62,21 @@ pub async fn ensure_token(server: &Server, spec: &TokenSpec, now: Timestamp) -> 
     let place = place(spec.token.id());
     let keep = |found: &Value| TokenSpec::from_secret(found).is_ok_and(|found| is_good_for(&found, spec, now));
     server
-        .persist("write", &place.words, async || match server.get_once(&place).await? {
-            Some(found) if keep(&found) => Ok(Outcome::Kept),
-            // Fields that are not wanted any more have to go, too.
-            Some(mut found) => {
-                let keys: Vec<String> =
-                    found["data"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
-                let mut patch = json!({"data": spec.to_secret()["data"]});
-                for key in keys.into_iter().filter(|key| spec.to_secret()["data"].get(key).is_none()) {
-                    patch["data"][key] = Value::Null;
+        .persist("write", &place.words, || async {
+            match server.get_once(&place).await? {
+                Some(found) if keep(&found) => Ok(Outcome::Kept),
+                // Fields that are not wanted any more have to go, too.
+                Some(found) => {
+                    let keys: Vec<String> =
+                        found["data"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
+                    let mut patch = json!({"data": spec.to_secret()["data"]});
+                    for key in keys.into_iter().filter(|key| spec.to_secret()["data"].get(key).is_none()) {
+                        patch["data"][key] = Value::Null;
+                    }
+                    server.patch_once(&place, &found, patch).await.map(|_| Outcome::Changed)
                 }
-                server.patch_once(&place, &found.take(), patch).await.map(|_| Outcome::Changed)
+                None => server.ensure_once(&place, &spec.to_secret(), Existing::Keep).await,
             }
-            None => server.ensure_once(&place, &spec.to_secret(), Existing::Keep).await,
         })
         .await
 }
@@ -89,7 +96,7 @@ fn is_good_for(found: &TokenSpec, wanted: &TokenSpec, now: Timestamp) -> bool {
 pub async fn list_tokens(server: &Server) -> Result<(Vec<TokenSpec>, Vec<(String, TokenError)>), ApiError> {
     let path =
         format!("/api/v1/namespaces/kube-system/secrets?fieldSelector=type%3D{}", SECRET_TYPE.replace('/', "%2F"));
-    let secrets = server.persist("read", "bootstrap tokens", async || server.list_once(&path).await).await?;
+    let secrets = server.persist("read", "bootstrap tokens", || server.list_once(&path)).await?;
     let (mut tokens, mut broken) = (Vec::new(), Vec::new());
     for secret in secrets {
         match TokenSpec::from_secret(&secret) {
@@ -107,7 +114,7 @@ pub async fn list_tokens(server: &Server) -> Result<(Vec<TokenSpec>, Vec<(String
 /// [`ApiError::Refused`].
 pub async fn delete_token(server: &Server, id: &str) -> Result<bool, ApiError> {
     let place = place(id);
-    server.persist("delete", &place.words, async || server.delete_once(&place).await).await
+    server.persist("delete", &place.words, || server.delete_once(&place)).await
 }
 
 /// The reference by which a Secret goes when a token of its own runs out, two hours from now; that token opens nothing.
@@ -123,9 +130,11 @@ pub(super) async fn make_owner(server: &Server, now: Timestamp) -> Result<Value,
     let place = place(spec.token.id());
     let secret = spec.to_secret();
     let made = server
-        .persist("write", &place.words, async || match server.create_once(&secret).await {
-            Err(Refusal { code: Some(409), .. }) => Ok(server.get_once(&place).await?.unwrap_or_default()),
-            answer => answer,
+        .persist("write", &place.words, || async {
+            match server.create_once(&secret).await {
+                Err(Refusal { code: Some(409), .. }) => Ok(server.get_once(&place).await?.unwrap_or_default()),
+                answer => answer,
+            }
         })
         .await?;
     Ok(json!([{

@@ -17,7 +17,8 @@ use crate::bootstrap::config::model::{BootstrapToken, InitConfiguration};
 
 /// Make a token by which nodes may join, and print it.
 ///
-/// When this returns, nodes can join with the token at once. Without one a new token is made. Exit code 1 if there is a token with that id.
+/// When this returns, nodes can join with the token at once. Without one a new token is made. Exit code 1 if there is a
+/// token with that id.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  weft token create\n  weft token create --ttl 2h --print-join-command\n  weft token create --ttl 0 --description 'for the lab'"

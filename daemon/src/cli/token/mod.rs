@@ -17,8 +17,8 @@ const ADMIN: &str = "/etc/kubernetes/admin.conf";
 
 /// Make, list and take back the tokens by which nodes join the cluster.
 ///
-/// The same tokens as kubeadm's: either program sees the other's. Exit codes: 0 done, 1 not done, for the reason that is told,
-/// 2 wrong arguments.
+/// The same tokens as kubeadm's: either program sees the other's. Exit codes: 0 done, 1 not done, for the reason that is
+/// told, 2 wrong arguments.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  weft token create --ttl 2h --print-join-command\n  weft token list -o json\n  weft token delete abcdef"

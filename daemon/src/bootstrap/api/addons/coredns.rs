@@ -25,8 +25,8 @@ const LABELS: (&str, &str) = ("k8s-app", "kube-dns");
 /// Pods, if nobody has said otherwise.
 const REPLICAS: u64 = 2;
 
-/// Brings CoreDNS to what is wanted. A Corefile that is there stays as it is, and so does the number of pods. `patch` has the last word on the
-/// Deployment (the `corednsdeployment` patches); it returns what is wrong with a patch.
+/// Brings CoreDNS to what is wanted. A Corefile that is there stays as it is, and so does the number of pods. `patch` has
+/// the last word on the Deployment (the `corednsdeployment` patches); it returns what is wrong with a patch.
 ///
 /// # Errors
 /// [`ApiError::Refused`]; [`ApiError::Content`] for a patch.
@@ -60,7 +60,8 @@ pub async fn apply_coredns(
 pub fn coredns_objects(dns: &CoreDns<'_>, replicas: u64) -> Vec<Value> {
     let named = |name: &str| json!({"namespace": NAMESPACE, "name": name});
     let role = "system:coredns";
-    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": ["list", "watch"]});
+    let verbs = ["list", "watch"];
+    let rule = |group: &str, resources: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     vec![
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": named("coredns")}),
         json!({

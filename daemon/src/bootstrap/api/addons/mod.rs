@@ -12,8 +12,8 @@ pub use weft::{WeftAddon, apply_weft, weft_objects};
 use ipnetwork::IpNetwork;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The address of CoreDNS's Service: the tenth of the range, as kubeadm and kubelet's `clusterDNS` have it. `None` if the range is
-/// too small for it.
+/// The address of CoreDNS's Service: the tenth of the range, as kubeadm and kubelet's `clusterDNS` have it. `None` if the
+/// range is too small for it.
 #[must_use]
 pub fn dns_address(service_subnet: IpNetwork) -> Option<IpAddr> {
     const TENTH: u8 = 10;

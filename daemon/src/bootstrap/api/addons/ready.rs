@@ -25,7 +25,7 @@ pub async fn await_available(server: &Server, namespace: &str, name: &str) -> Re
 
 async fn wait(server: &Server, place: &Place, condition: &str) -> Result<(), ApiError> {
     server
-        .persist("wait for", &place.words, async || {
+        .persist("wait for", &place.words, || async {
             let found = server.get_once(place).await?.unwrap_or_default();
             match state(&found, condition) {
                 Ok(()) => Ok(()),

@@ -62,8 +62,8 @@ pub enum DiscoveryError {
     },
     /// The token is not signed with yet.
     #[error(
-        "cluster-info at {endpoint} is not signed with token {id}: it is not signed yet (kube-controller-manager does that), or the token is \
-         unknown or has expired; with --discovery-token-ca-cert-hash it need not be signed"
+        "cluster-info at {endpoint} is not signed with token {id}: it is not signed yet (kube-controller-manager does that), or \
+         the token is unknown or has expired; with --discovery-token-ca-cert-hash it need not be signed"
     )]
     NotSigned {
         /// The token's id.
@@ -93,7 +93,8 @@ pub enum DiscoveryError {
     },
     /// The server's certificate is not the cluster's.
     #[error(
-        "the server at {endpoint} has no certificate of the cluster it tells of ({words}): somebody is in between, or it has been set up anew"
+        "the server at {endpoint} has no certificate of the cluster it tells of ({words}): somebody is in between, or it has \
+         been set up anew"
     )]
     NotTrusted {
         /// Who was asked.
@@ -111,7 +112,8 @@ pub enum DiscoveryError {
     },
     /// The clocks differ so far that certificates seem not to hold.
     #[error(
-        "clock skew {}: this machine's clock is {} the one of the API server at {endpoint}; set the clock (chrony, ntp), then run it again",
+        "clock skew {}: this machine's clock is {} the one of the API server at {endpoint}; set the clock (chrony, ntp), then \
+         run it again",
         span(*by), if *ahead { "ahead of" } else { "behind" }
     )]
     ClockSkew {

@@ -14,7 +14,8 @@ use crate::bootstrap::api::cluster_info::{ClusterInfo, PATH};
 use crate::bootstrap::api::token::Token;
 use crate::bootstrap::api::yaml;
 
-/// Reads the kubeconfig and completes it: files that it names are taken in, the authority is the one that the cluster has now.
+/// Reads the kubeconfig and completes it: files that it names are taken in, the authority is the one that the cluster has
+/// now.
 pub(super) async fn find(place: &str, tls_token: Option<&Token>) -> Result<Discovered, DiscoveryError> {
     let wrong = |what: String| DiscoveryError::Given(format!("{place}: {what}"));
     let (text, folder) = read(place).await?;

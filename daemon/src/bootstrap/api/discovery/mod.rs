@@ -56,8 +56,8 @@ pub struct Discovered {
 /// Finds the cluster. `tell` hears why it is not found yet: at once, when that changes, and every few seconds.
 ///
 /// # Errors
-/// [`DiscoveryError`]: at once what waiting does not mend, a token that is refused after three seconds, and what may come yet (no answer, nothing
-/// published) after `limits.discovery`.
+/// [`DiscoveryError`]: at once what waiting does not mend, a token that is refused after three seconds (eight without a hash),
+/// and what may come yet (no answer, nothing published) after `limits.discovery`.
 pub async fn discover(
     given: &Discovery,
     limits: &Limits,

@@ -1,9 +1,9 @@
-//! Finding a cluster by a token: nobody is trusted until a signature or a pinned key says so, and the token is shown to nobody
-//! before (kubeadm's `discovery/token`).
+//! Finding a cluster by a token: nobody is trusted until a signature or a pinned key says so, and the token is shown to
+//! nobody before (kubeadm's `discovery/token`).
 //!
-//! With the hash of the authority's key the signature is not waited for: the server that has the key is the cluster, and it says
-//! itself whether it knows the token. So a node can join while the controller manager has not signed yet, and a token that is unknown is
-//! told from one that is not signed with yet.
+//! With the hash of the authority's key the signature is not waited for: the server that has the key is the cluster, and
+//! it says itself whether it knows the token. So a node can join while the controller manager has not signed yet, and a
+//! token that is unknown is told from one that is not signed with yet.
 
 use std::time::{Duration, SystemTime};
 
@@ -38,8 +38,8 @@ pub(super) struct Search {
 /// What was found, and at which endpoint.
 pub(super) type Found = (ClusterInfo, String);
 
-/// Looks until the cluster is found, the time is over, or there is nothing to wait for. `tell` hears why it is not found yet, when
-/// that changes and every few seconds.
+/// Looks until the cluster is found, the time is over, or there is nothing to wait for. `tell` hears why it is not found
+/// yet, when that changes and every few seconds.
 pub(super) async fn search(
     search: &Search,
     limit: Duration,

@@ -1,9 +1,11 @@
-//! etcd's members: a new control-plane node comes in as a learner, and goes out again if anything fails (contract sections 1.15,
-//! 1.16; kubeadm's `util/etcd`).
+//! etcd's members: a new control-plane node comes in as a learner, and goes out again if anything fails (contract
+//! sections 1.15, 1.16; kubeadm's `util/etcd`).
 
 mod plan;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use etcd_client::{Client, MemberAddOptions};
@@ -79,7 +81,7 @@ impl EtcdAccess {
 pub async fn etcd_endpoints(server: &Server) -> Result<Vec<String>, ApiError> {
     let none = |words: String| Refusal { code: None, words };
     server
-        .persist("find", "etcd's pods", async || {
+        .persist("find", "etcd's pods", || async {
             let pods = server.list_once(PODS).await?;
             let mut endpoints = Vec::new();
             for pod in &pods {
@@ -157,7 +159,7 @@ impl EtcdCluster {
     /// # Errors
     /// [`EtcdError::Refused`].
     pub async fn members(&self) -> Result<Vec<EtcdMember>, EtcdError> {
-        self.persist("list members", async || self.list().await).await
+        self.persist("list members", || self.list()).await
     }
 
     /// Checks that a majority of those that vote is well; says how many are, and of how many.
@@ -183,33 +185,33 @@ impl EtcdCluster {
         if status.errors().is_empty() { Ok(()) } else { Err(named(&status.errors().join(", "))) }
     }
 
-    /// Sees to it that this node is a member, at first one without a vote. `has_data` says whether its data directory holds a member's data: one that
-    /// is listed and has lost them is replaced.
+    /// Sees to it that this node is a member, at first one without a vote. `has_data` says whether its data directory
+    /// holds a member's data: one that is listed and has lost them is replaced.
     ///
     /// # Errors
     /// [`EtcdError::Refused`].
     pub async fn enter(&self, name: &str, peer_url: &str, has_data: bool) -> Result<EtcdEntry, EtcdError> {
-        let mut outcome = Outcome::Kept;
-        let (id, may_go) = self
-            .persist("add this node's member", async || {
+        let replaced = AtomicBool::new(false);
+        let (id, outcome, may_go) = self
+            .persist("add this node's member", || async {
                 let members = self.list().await?;
                 match entry(&members, peer_url, has_data) {
                     Entry::Reuse(id) => {
                         let never_started = members.iter().any(|member| member.id == id && member.name.is_empty());
-                        Ok((id, never_started))
+                        Ok((id, Outcome::Kept, never_started))
                     }
                     Entry::Replace(id) => {
                         self.drop_member(id).await?;
-                        outcome = Outcome::Changed;
+                        replaced.store(true, Relaxed);
                         Err("the old one has just been removed".to_owned())
                     }
                     Entry::Add => {
                         let options = Some(MemberAddOptions::new().with_is_learner());
                         let added = self.client.clone().member_add([peer_url], options).await;
                         let added = added.map_err(|error| explain(&error))?;
-                        outcome = if outcome == Outcome::Changed { Outcome::Changed } else { Outcome::Made };
+                        let outcome = if replaced.load(Relaxed) { Outcome::Changed } else { Outcome::Made };
                         let id = added.member().map(etcd_client::Member::id);
-                        id.map(|id| (id, true)).ok_or_else(|| "it was added without a number".to_owned())
+                        id.map(|id| (id, outcome, true)).ok_or_else(|| "it was added without a number".to_owned())
                     }
                 }
             })
@@ -224,7 +226,7 @@ impl EtcdCluster {
     /// [`EtcdError::Refused`] with what it is waiting for, [`EtcdError::Unhealthy`].
     pub async fn promote(&self, id: u64) -> Result<Outcome, EtcdError> {
         let outcome = self
-            .persist("give this node's member its vote", async || {
+            .persist("give this node's member its vote", || async {
                 let members = self.list().await?;
                 let own = members.iter().find(|member| member.id == id);
                 match own.ok_or("somebody has removed it; run join again")? {
@@ -257,7 +259,7 @@ impl EtcdCluster {
         if !made.may_go {
             return Ok(Outcome::Kept);
         }
-        self.persist("remove this node's member", async || self.drop_member(made.id).await).await?;
+        self.persist("remove this node's member", || self.drop_member(made.id)).await?;
         Ok(Outcome::Changed)
     }
 
@@ -266,10 +268,12 @@ impl EtcdCluster {
     /// # Errors
     /// [`EtcdError::Refused`].
     pub async fn leave(&self, peer_url: &str) -> Result<EtcdLeft, EtcdError> {
-        self.persist("remove this node's member", async || match leave(&self.list().await?, peer_url) {
-            Leave::Absent => Ok(EtcdLeft::Absent),
-            Leave::Last => Ok(EtcdLeft::Last),
-            Leave::Remove(id) => self.drop_member(id).await.map(|()| EtcdLeft::Removed),
+        self.persist("remove this node's member", || async {
+            match leave(&self.list().await?, peer_url) {
+                Leave::Absent => Ok(EtcdLeft::Absent),
+                Leave::Last => Ok(EtcdLeft::Last),
+                Leave::Remove(id) => self.drop_member(id).await.map(|()| EtcdLeft::Removed),
+            }
         })
         .await
     }
@@ -296,10 +300,10 @@ impl EtcdCluster {
     }
 
     /// Tries until it succeeds or the time is over.
-    async fn persist<T>(
+    async fn persist<T, F: Future<Output = Result<T, String>>>(
         &self,
         verb: &'static str,
-        mut attempt: impl AsyncFnMut() -> Result<T, String>,
+        attempt: impl Fn() -> F,
     ) -> Result<T, EtcdError> {
         let end = Instant::now() + self.limit;
         loop {

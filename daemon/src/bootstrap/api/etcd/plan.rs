@@ -42,8 +42,8 @@ pub(super) fn with_peer<'a>(members: &'a [EtcdMember], peer_url: &str) -> Option
         .find(|member| member.peers.iter().any(|url| url.trim_end_matches('/') == peer_url.trim_end_matches('/')))
 }
 
-/// etcd's `--initial-cluster`: each member by its name, this one by the one it will have. Of others that have not started only
-/// the number is known (kubeadm's `etcd.AddMember`).
+/// etcd's `--initial-cluster`: each member by its name, this one by the one it will have. Of others that have not started
+/// only the number is known (kubeadm's `etcd.AddMember`).
 pub(super) fn initial_cluster(members: &[EtcdMember], own: u64, name: &str) -> String {
     let pairs = members.iter().flat_map(|member| {
         let name = match member {
