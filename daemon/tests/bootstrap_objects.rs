@@ -223,9 +223,14 @@ async fn i12_the_node_is_marked_once_it_is_there(plane: &ControlPlane) {
         node["spec"]["taints"].as_array().unwrap().iter().map(|it| it["key"].as_str().unwrap()).collect();
     assert!(keys.contains(&"example.org/x") && keys.contains(&"node-role.kubernetes.io/control-plane"), "{keys:?}");
     assert_eq!(node["metadata"]["labels"]["node.kubernetes.io/exclude-from-external-load-balancers"], "");
-    let version = node["metadata"]["resourceVersion"].clone();
-    assert_eq!(mark_control_plane(&server, "cp", &wanted).await.unwrap(), Outcome::Kept);
-    assert_eq!(plane.get("/api/v1/nodes/cp").await["metadata"]["resourceVersion"], version);
+    // The controller manager has its say about Nodes, too; between two of its words nothing changes.
+    until("a second run that writes nothing", async || {
+        let version = async || plane.get("/api/v1/nodes/cp").await["metadata"]["resourceVersion"].clone();
+        let before = version().await;
+        assert_eq!(mark_control_plane(&server, "cp", &wanted).await.unwrap(), Outcome::Kept);
+        (before == version().await).then_some(())
+    })
+    .await;
     plane.ask("DELETE", "/api/v1/nodes/cp", None).await.unwrap();
 }
 
@@ -376,11 +381,11 @@ async fn j03_tokens_have_rules(plane: &ControlPlane) {
 async fn j04_a_broken_secret_does_not_hide_the_others(plane: &ControlPlane) {
     let broken = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
         "metadata": {"namespace": "kube-system", "name": "bootstrap-token-broken"},
-        "stringData": {"token-id": "broken", "token-secret": "0123456789abcdef", "expiration": "soon"}});
+        "stringData": {"token-id": "others", "token-secret": "0123456789abcdef"}});
     plane.ask("POST", SECRETS, Some(&broken)).await.unwrap();
     let listed = weft(plane, &["list", "-o", "json"]);
     assert_eq!(listed.exit, Some(0), "{listed:?}");
-    assert!(listed.stderr.contains("bootstrap-token-broken") && listed.stderr.contains("soon"), "{listed:?}");
+    assert!(listed.stderr.contains("bootstrap-token-broken") && listed.stderr.contains("token-id"), "{listed:?}");
     let tokens: Vec<Value> =
         serde_json::Deserializer::from_str(&listed.stdout).into_iter().collect::<Result<_, _>>().unwrap();
     let ids: Vec<&str> = tokens.iter().map(|token| token["token"].as_str().unwrap()).collect();
@@ -392,7 +397,7 @@ async fn j04_a_broken_secret_does_not_hide_the_others(plane: &ControlPlane) {
 }
 
 async fn j06_an_expired_token_goes_and_its_signature_too(plane: &ControlPlane) {
-    let made = weft(plane, &["create", "moment.0123456789abcdef", "--ttl", "5s"]);
+    let made = weft(plane, &["create", "moment.0123456789abcdef", "--ttl", "15s"]);
     assert_eq!(made.exit, Some(0), "{made:?}");
     let key = "jws-kubeconfig-moment";
     assert!(plane.get(INFO).await["data"][key].is_string());
@@ -482,6 +487,11 @@ fn compare_with_kustomize(addon: &WeftAddon<'_>) {
     let mut theirs: Vec<Value> = serde_saphyr::from_multiple(&text.unwrap()).unwrap();
     let mut ours = weft_objects(addon).unwrap();
     for object in ours.iter_mut().chain(&mut theirs) {
+        even(object);
+        // kustomize gives a namespace to what has none, if it does not know the kind.
+        if object["kind"].as_str().unwrap().starts_with("ValidatingAdmission") {
+            object["metadata"].as_object_mut().unwrap().remove("namespace");
+        }
         // What is the cluster's own.
         if object["kind"] == "ConfigMap" {
             object["data"] = Value::Null;
@@ -496,6 +506,16 @@ fn compare_with_kustomize(addon: &WeftAddon<'_>) {
     ours.sort_by_key(key);
     theirs.sort_by_key(key);
     assert_eq!(ours, theirs);
+}
+
+/// Folded text with blanks at its lines' beginnings is written again in more than one way.
+fn even(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = text.split_whitespace().collect::<Vec<_>>().join(" "),
+        Value::Array(items) => items.iter_mut().for_each(even),
+        Value::Object(fields) => fields.values_mut().for_each(even),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 async fn coredns_keeps_what_an_operator_has_changed(plane: &ControlPlane) {

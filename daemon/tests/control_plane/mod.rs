@@ -24,7 +24,7 @@ use authority::{Authority, Issued};
 const START: Duration = Duration::from_secs(240);
 
 /// How long anything may take that is waited for.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs cases one after the other over one control plane, each on a runtime of its own; one that fails is named, and the
 /// others still run.

@@ -178,10 +178,9 @@ impl Server {
             Err(refusal) if refusal.code == Some(409) && before.is_some() && !force => return Ok(Outcome::Retained),
             Err(refusal) => return Err(refusal),
         };
-        let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
         Ok(match before {
             None => Outcome::Made,
-            Some(before) if version(&before) == version(&after) => Outcome::Kept,
+            Some(before) if own(before) == own(after) => Outcome::Kept,
             Some(_) => Outcome::Changed,
         })
     }
@@ -215,6 +214,15 @@ impl Server {
             sleep(PAUSE).await;
         }
     }
+}
+
+/// An object without what the API server and the controllers write in it meanwhile.
+fn own(mut object: Value) -> Value {
+    object["status"] = Value::Null;
+    for key in ["resourceVersion", "managedFields"] {
+        object["metadata"][key] = Value::Null;
+    }
+    object
 }
 
 /// Whether asking again is of no use: the object itself, or the question, is not understood.
