@@ -2,6 +2,7 @@
 //!
 //! One room a concern, each pure where it can be; `phases` puts them in kubeadm's order.
 
+pub mod api;
 pub mod config;
 pub mod kubeconfig;
 pub mod pki;

@@ -22,6 +22,7 @@ mod settings;
 mod source;
 mod status;
 mod supervise;
+mod token;
 
 use std::process::ExitCode;
 
@@ -55,6 +56,7 @@ enum Command {
     Kubeconfig(kubeconfig::KubeconfigArgs),
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
+    Token(token::TokenArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -77,6 +79,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Certs(args) => certs::run(&args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Supervise(args) => supervise::run(args),
+        Command::Token(args) => token::run(&args),
     }
 }
 

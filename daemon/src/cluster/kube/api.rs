@@ -32,7 +32,7 @@ pub struct Refusal {
 /// Something to write.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Write {
-    /// `POST` or `PATCH`.
+    /// `POST`, `PATCH` or `DELETE`.
     pub method: Method,
     /// The path, encoded, with its query.
     pub path: String,
@@ -67,10 +67,23 @@ impl Api {
     /// # Errors
     /// [`Refusal`].
     pub async fn write(&self, what: &'static str, write: &Write, limit: Duration) -> Result<(), Refusal> {
+        self.change::<serde::de::IgnoredAny>(what, write, limit).await.map(drop)
+    }
+
+    /// Writes, and returns what the API server then has.
+    ///
+    /// # Errors
+    /// [`Refusal`].
+    pub async fn change<T: DeserializeOwned>(
+        &self,
+        what: &'static str,
+        write: &Write,
+        limit: Duration,
+    ) -> Result<T, Refusal> {
         let Write { method, path, content_type, body } = write;
         let request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, *content_type);
         let request = request.body(body.to_string().into_bytes());
-        self.ask::<serde::de::IgnoredAny>(what, request, limit).await.map(drop)
+        self.ask(what, request, limit).await
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -64,6 +64,20 @@ pub async fn connect(options: &KubeOptions) -> Result<Client, ConnectError> {
     if let Some(address) = &options.kube_api_server {
         config.cluster_url = address.parse().map_err(|_| ConnectError::Address(address.clone()))?;
     }
+    client(config)
+}
+
+/// Makes a client of a kubeconfig that is in no file; otherwise as [`connect`].
+///
+/// # Errors
+/// A kubeconfig that cannot be used.
+pub async fn connect_as(kubeconfig: Kubeconfig) -> Result<Client, ConnectError> {
+    let refused =
+        |error: KubeconfigError| ConnectError::Kubeconfig { path: "(in memory)".into(), message: chain(&error) };
+    client(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(refused)?)
+}
+
+fn client(config: Config) -> Result<Client, ConnectError> {
     let url = config.cluster_url.to_string();
     transport::client(config).map_err(|error| ConnectError::Client { url, message: chain(error.as_ref()) })
 }

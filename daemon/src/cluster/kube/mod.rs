@@ -19,7 +19,7 @@ mod watch;
 
 pub use annotations::Annotations;
 pub use api::Api;
-pub use connect::{ConnectError, KubeOptions, connect};
+pub use connect::{ConnectError, KubeOptions, connect, connect_as};
 pub use explain::explain;
 pub use metrics::ApiMetrics;
 pub use patch::node_path;
