@@ -17,3 +17,4 @@ pub mod resolved;
 pub mod static_pods;
 pub mod waiting;
 pub mod yaml;
+pub mod phases;

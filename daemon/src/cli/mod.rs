@@ -8,6 +8,7 @@ mod config;
 mod doctor;
 mod export;
 mod images;
+mod init;
 mod known;
 mod kubeconfig;
 mod lease;
@@ -41,6 +42,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(Box<init::InitArgs>),
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Status(status::StatusArgs),
@@ -65,6 +67,7 @@ enum Command {
 /// What the command could not do, in words for a person.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
+        Command::Init(args) => init::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Status(args) => Ok(status::run(&args)),

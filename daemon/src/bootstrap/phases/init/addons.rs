@@ -1,0 +1,80 @@
+//! `addon` and the wait for what it installs.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::Init;
+use crate::bootstrap::api::{self, CoreDns, Outcome, WeftAddon};
+use crate::bootstrap::kubelet::config::dns_server;
+use crate::bootstrap::phases::error::PhaseError;
+
+const PHASE: &str = "addons";
+/// What `--patches` calls CoreDNS's Deployment.
+const DEPLOYMENT: &str = "corednsdeployment";
+
+impl Init<'_> {
+    pub(super) async fn addon(&mut self, part: &str) -> Result<(), PhaseError> {
+        match part {
+            "coredns" => self.coredns().await,
+            "weft" => self.weft().await,
+            // weft is in its place.
+            _ => Ok(()),
+        }
+    }
+
+    async fn coredns(&mut self) -> Result<(), PhaseError> {
+        let cluster = &self.config.cluster;
+        let (Some((folder, tag)), Some(address)) = (&cluster.dns, dns_server(&cluster.service_subnets)) else {
+            return Ok(());
+        };
+        let image = format!("{folder}/coredns:{tag}");
+        let dns = CoreDns { image: &image, dns_domain: &cluster.dns_domain, address };
+        let patches = self.patches.clone();
+        let patch = |mut object: Value| match patches.apply(DEPLOYMENT, &mut object) {
+            Ok(_) => Ok(object),
+            Err(error) => Err(error.to_string()),
+        };
+        let outcome = api::apply_coredns(self.server().await?, &dns, &patch).await?;
+        if outcome != Outcome::Kept {
+            self.tell.step(PHASE, "Applied essential addon: CoreDNS");
+        }
+        Ok(())
+    }
+
+    async fn weft(&mut self) -> Result<(), PhaseError> {
+        let config = self.config;
+        let endpoint = config.cluster.public_endpoint(&config.node);
+        let addon = WeftAddon {
+            image: &Self::weft_image(),
+            pod_subnets: &config.cluster.pod_subnets,
+            service_subnets: &config.cluster.service_subnets,
+            api_server: &endpoint,
+            proxy_mode: config.weft.proxy_mode.name(),
+            settings: &BTreeMap::new(),
+        };
+        let applied = api::apply_weft(self.server().await?, &addon).await?;
+        for (object, _) in applied.iter().filter(|(_, outcome)| *outcome == Outcome::Retained) {
+            self.tell.warning(PHASE, format!("{object} was changed by others, and stays"));
+        }
+        if applied.iter().any(|(_, outcome)| matches!(outcome, Outcome::Made | Outcome::Changed)) {
+            self.tell.step(PHASE, "Applied essential addon: weft");
+        }
+        Ok(())
+    }
+
+    pub(super) async fn await_ready(&mut self) -> Result<(), PhaseError> {
+        if !self.config.weft.wait {
+            return Ok(());
+        }
+        let (node, limit) = (self.config.node.name.clone(), self.config.limits.component);
+        let has_dns = self.config.cluster.dns.is_some();
+        let server = self.server().await?.within(limit);
+        api::await_node(&server, &node).await?;
+        if has_dns {
+            api::await_available(&server, "kube-system", "coredns").await?;
+        }
+        self.tell.step("init", format!("node {node} is Ready{}", if has_dns { ", and CoreDNS serves" } else { "" }));
+        Ok(())
+    }
+}

@@ -1,0 +1,91 @@
+//! `certs`, `kubeconfig`, `etcd` and `control-plane`: files that kubelet and the control plane read.
+
+use jiff::Timestamp;
+
+use super::Init;
+use crate::bootstrap::converge::Outcome as FileOutcome;
+use crate::bootstrap::phases::error::PhaseError;
+use crate::bootstrap::pki::{self, Outcome, Step, table};
+use crate::bootstrap::resolved::EtcdPlace;
+use crate::bootstrap::static_pods::{self, EtcdVersion, Facts, Manifest, Part, ca_directories};
+use crate::bootstrap::kubeconfig;
+
+impl Init<'_> {
+    pub(super) fn certificate(&mut self, name: &str) -> Result<(), PhaseError> {
+        let external = matches!(self.config.cluster.etcd, EtcdPlace::External(_));
+        if external && name != pki::table::SERVICE_ACCOUNTS && table::find(name)?.is_of_etcd() {
+            return Ok(());
+        }
+        let options = pki::Options::default();
+        let (cluster, node) = (&self.config.cluster, &self.config.node);
+        let step = pki::ensure_one(name, cluster, node, self.paths, &options, Timestamp::now())?;
+        self.say_step("certs", &step);
+        Ok(())
+    }
+
+    pub(super) fn kubeconfig(&mut self, part: &str) -> Result<(), PhaseError> {
+        let name = format!("{part}.conf");
+        let (cluster, node) = (&self.config.cluster, &self.config.node);
+        for step in kubeconfig::ensure(&[&name], cluster, node, self.paths, Timestamp::now())? {
+            self.say_step("kubeconfig", &step);
+        }
+        Ok(())
+    }
+
+    fn say_step(&self, phase: &str, step: &Step) {
+        let item = &step.item;
+        let words = match step.outcome {
+            Outcome::Made => Some(format!("Generating \"{item}\"")),
+            Outcome::Changed => Some(format!("Generating \"{item}\" anew")),
+            Outcome::External => Some(format!("Using external \"{item}\"")),
+            Outcome::Kept => None,
+        };
+        if let Some(words) = words {
+            self.tell.step(phase, words);
+        }
+        if let Some(note) = &step.note {
+            self.tell.warning(phase, note);
+        }
+    }
+
+    pub(super) fn static_pod(&mut self, part: &str) -> Result<(), PhaseError> {
+        let part = match part {
+            "local" => Part::Etcd,
+            "apiserver" => Part::ApiServer,
+            "controller-manager" => Part::ControllerManager,
+            _ => Part::Scheduler,
+        };
+        let (cluster, node) = (&self.config.cluster, &self.config.node);
+        let facts = self.pod_facts();
+        let Some(pod) = static_pods::pod(part, cluster, node, &facts) else { return Ok(()) };
+        let phase = if part == Part::Etcd { "etcd" } else { "control-plane" };
+        match static_pods::write(self.paths, cluster, &Manifest { part, pod }, &self.patches)? {
+            FileOutcome::Kept => {}
+            FileOutcome::Made => self.tell.step(phase, format!("Creating static Pod manifest for \"{}\"", part.name())),
+            FileOutcome::Changed(difference) => {
+                self.tell.step(phase, format!("Changing static Pod manifest for \"{}\":\n{difference}", part.name()));
+            }
+        }
+        Ok(())
+    }
+
+    fn pod_facts(&self) -> Facts {
+        Facts {
+            ca_directories: ca_directories(&self.paths.root),
+            external_ca: !self.paths.pki.join("ca.key").exists(),
+            etcd_version: self.etcd_version(),
+            start_limit: self.config.limits.component,
+            ..Facts::default()
+        }
+    }
+
+    /// The etcd that the folder of programs brings says its version itself.
+    fn etcd_version(&self) -> EtcdVersion {
+        let program = self.config.weft.kubernetes_bin.as_ref().map(|folder| folder.join("etcd"));
+        let asked = program.filter(|program| program.is_file()).and_then(|program| {
+            let program = program.to_str()?;
+            crate::bootstrap::host::tools::Tools::call(&self.tools, program, &["--version"]).ok()
+        });
+        asked.and_then(|said| EtcdVersion::parse(&said.stdout)).unwrap_or(EtcdVersion::USUAL)
+    }
+}

@@ -1,0 +1,128 @@
+//! `kubelet-start`, `wait-control-plane` and `kubelet-finalize`.
+
+use std::fs;
+
+use super::Init;
+use crate::bootstrap::config::Swap;
+use crate::bootstrap::journal::Change;
+use crate::bootstrap::kubelet::config::{self as kubelet_config, Host};
+use crate::bootstrap::kubelet::files::{self, Told};
+use crate::bootstrap::kubelet::flags::Role;
+use crate::bootstrap::kubelet::service::{self, Service};
+use crate::bootstrap::kubelet::unit;
+use crate::bootstrap::phases::error::PhaseError;
+use crate::bootstrap::phases::runtime;
+use crate::bootstrap::waiting::evidence::Evidence;
+use crate::bootstrap::waiting::poll::{self, Progress};
+use crate::bootstrap::waiting::probe::Client;
+use crate::bootstrap::waiting::targets;
+use crate::bootstrap::{kubeconfig, pki};
+
+const START: &str = "kubelet-start";
+const WAIT: &str = "control-plane-check";
+
+impl Init<'_> {
+    pub(super) async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
+        let needs = self.needs().await;
+        let swap = match self.config.weft.swap {
+            Swap::Disable if needs.tolerate_swap => kubelet_config::Swap::Tolerated,
+            Swap::Disable => kubelet_config::Swap::Off,
+            Swap::Tolerate => kubelet_config::Swap::Tolerated,
+            Swap::Limited => kubelet_config::Swap::Limited,
+        };
+        let driver = needs.cgroup_driver.map(runtime::for_kubelet);
+        let host = Host::detect(&self.paths.root, &self.services, driver, swap);
+        let wide = kubelet_config::cluster_wide(&self.config.cluster, self.config.kubelet.as_ref());
+        wide.warnings.iter().for_each(|warning| self.tell.warning(START, warning));
+        let told = Told {
+            role: Role::ControlPlane,
+            address: self.config.weft.node_ip,
+            cluster_wide: &wide.value,
+            host: &host,
+            patches: &self.patches,
+        };
+        let written = files::write(self.paths, &self.config.node, &told)?;
+        let is_new = written.is_new() | self.unit()?;
+        if is_new {
+            self.services.reload();
+        }
+        let runs = self.services.is_active(Service::Kubelet)?;
+        if runs && !is_new {
+            return Ok(());
+        }
+        if let Some(notice) = self.services.enable(Service::Kubelet) {
+            self.tell.warning(START, notice);
+        }
+        self.tell.step(START, "Starting the kubelet");
+        let unit = Service::Kubelet.name().to_owned();
+        let id = (!runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
+        if runs { self.services.restart(Service::Kubelet)? } else { self.services.start(Service::Kubelet)? }
+        if let Some(id) = id {
+            self.journal.done(id)?;
+        }
+        Ok(())
+    }
+
+    /// kubelet's unit and drop-in, where systemd reads them. Says whether one is new.
+    fn unit(&mut self) -> Result<bool, PhaseError> {
+        if !self.services.has_units() {
+            return Ok(false);
+        }
+        let search_path = std::env::var_os("PATH").unwrap_or_default();
+        let program = service::find(&search_path, "kubelet").unwrap_or_else(|| "/usr/bin/kubelet".into());
+        let installed = unit::install(&self.paths.root, &program)?;
+        for (path, is_new) in [&installed.unit, &installed.drop_in] {
+            if *is_new {
+                let id = self.journal.begin(Change::FileMade { path: path.clone(), sha256: None })?;
+                self.journal.done(id)?;
+                self.tell.step(START, format!("Wrote {}", path.display()));
+            }
+        }
+        installed.notices.iter().for_each(|notice| self.tell.warning(START, notice));
+        Ok(installed.is_new())
+    }
+
+    pub(super) async fn wait_control_plane(&mut self) -> Result<(), PhaseError> {
+        let targets = targets::all(self.paths, &self.config.limits)?;
+        let admin = self.paths.kubernetes.join("admin.conf");
+        let client = match fs::read_to_string(&admin) {
+            Ok(text) => Client::from_kubeconfig(&text)?,
+            Err(_) => Client::anonymous()?,
+        };
+        let cri = self.runtime().await.1.as_ref().map(|(cri, _)| cri.clone());
+        let (services, paths, began, tell) = (&self.services, self.paths, self.began, self.tell);
+        let gather = move || -> futures_util::future::BoxFuture<'_, Evidence> {
+            let cri = cri.clone();
+            Box::pin(async move {
+                let host = Evidence::of_host(services, paths, began);
+                match &cri {
+                    Some(cri) => runtime::with_containers(cri, host).await,
+                    None => host,
+                }
+            })
+        };
+        let mut progress = |progress: Progress| match progress {
+            Progress::Healthy { component, after } => {
+                tell.step(WAIT, format!("{component} is healthy after {:.1} s", after.as_secs_f64()));
+            }
+            Progress::Waiting { component, after, last } => {
+                tell.step(WAIT, format!("waiting for {component} for {:.0} s: {last}", after.as_secs_f64()));
+            }
+            Progress::Suspicion(diagnosis) => tell.warning(WAIT, diagnosis.to_string()),
+        };
+        poll::wait(&targets, &client, &gather, &mut progress)
+            .await
+            .map_err(|error| PhaseError::Unwell(Box::new(error)))?;
+        self.server().await?;
+        Ok(())
+    }
+
+    pub(super) fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
+        let step = kubeconfig::finalize(self.paths)?;
+        if step.outcome == pki::Outcome::Changed {
+            self.tell.step("kubelet-finalize", "kubelet.conf points to kubelet's own certificate, which rotates");
+            self.services.restart(Service::Kubelet)?;
+        }
+        Ok(())
+    }
+}

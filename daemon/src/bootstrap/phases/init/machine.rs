@@ -1,0 +1,174 @@
+//! `preflight`: the machine is checked and made ready, and has the images and programs.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Init;
+use crate::bootstrap::cri::Rehearsal;
+use crate::bootstrap::host::containerd::mirrors::Mirror;
+use crate::bootstrap::host::{Hand, HostError, Ignored, PreflightReport, Severity, checks, gather, prepare};
+use crate::bootstrap::images::binaries::{self, Installed, Outcome};
+use crate::bootstrap::images::{Event, Names, Own, Pulls, Sources, name_sandbox_image, provide, weft_image};
+use crate::bootstrap::journal::Change;
+use crate::bootstrap::kubelet::service::Service;
+use crate::bootstrap::phases::error::PhaseError;
+use crate::bootstrap::phases::runtime;
+
+const PHASE: &str = "preflight";
+
+/// Where weft's own image is, unless the user has said otherwise.
+const REPOSITORY: &str = "localhost";
+
+impl Init<'_> {
+    /// The name of weft's image.
+    pub(super) fn weft_image() -> String {
+        weft_image(REPOSITORY)
+    }
+
+    pub(super) async fn preflight(&mut self) -> Result<(), PhaseError> {
+        let report = self.check().await?;
+        self.needs = Some(report.kubelet);
+        self.prepare().await?;
+        self.install()?;
+        self.images().await
+    }
+
+    /// The checks; what is found is told, and errors end the run.
+    async fn check(&mut self) -> Result<PreflightReport, PhaseError> {
+        let names = &self.config.init.node_registration.ignore_preflight_errors;
+        let ignored = Ignored::parse(names).map_err(|error| PhaseError::Usage(error.to_string()))?;
+        let told = self.runtime().await.0.clone();
+        let entries: Vec<_> = self.journal.entries().cloned().collect();
+        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        let report = checks::judge(&facts, &self.wanted, &ignored);
+        if !report.is_passed() {
+            return Err(PhaseError::Preflight(Box::new(report)));
+        }
+        for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
+            self.tell.warning(PHASE, format!("{}: {}; {}", finding.name, finding.cause, finding.fix));
+        }
+        Ok(report)
+    }
+
+    async fn prepare(&mut self) -> Result<(), PhaseError> {
+        let mirrors = self.config.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
+        let mirrors = mirrors.collect::<Result<Vec<_>, _>>().map_err(|error| PhaseError::Usage(error.to_string()))?;
+        let told = self.runtime().await.0.clone();
+        let entries: Vec<_> = self.journal.entries().cloned().collect();
+        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
+        let prepared = prepare(&mut hand, &facts, &self.wanted, &mirrors)?;
+        prepared.changes.iter().for_each(|change| self.tell.step(PHASE, change));
+        prepared.warnings.iter().for_each(|warning| self.tell.warning(PHASE, warning));
+        if prepared.restart_runtime {
+            self.tell.step(PHASE, "starting containerd anew, so that it reads its configuration");
+            self.services.restart(Service::Containerd)?;
+            self.runtime = None;
+        }
+        Ok(())
+    }
+
+    /// kubelet, kubectl and weft's plugin, where there are none.
+    fn install(&mut self) -> Result<(), PhaseError> {
+        let mut wanted: Vec<(PathBuf, PathBuf)> = Vec::new();
+        let root = self.paths.root.clone();
+        if let Some(folder) = &self.config.weft.kubernetes_bin {
+            let target = root.join("usr/bin");
+            wanted.extend(["kubelet", "kubectl"].map(|name| (folder.join(name), target.join(name))));
+        }
+        // Written down before they are there, so that a run that is killed in between leaves nothing unknown.
+        let mut ids = Vec::new();
+        for (_, to) in wanted.iter().filter(|(from, to)| from.is_file() && !to.exists()) {
+            ids.push(self.journal.begin(Change::FileMade { path: to.clone(), sha256: None })?);
+        }
+        let mut installed: Vec<Installed> = Vec::new();
+        if let Some(folder) = &self.config.weft.kubernetes_bin {
+            installed.extend(binaries::install_programs(folder, &root)?);
+        }
+        let own = Own::find(self.config.weft.kubernetes_bin.as_deref())?;
+        for name in ["weft-cni", "loopback"] {
+            let path = root.join("opt/cni/bin").join(name);
+            if !path.exists() {
+                ids.push(self.journal.begin(Change::FileMade { path, sha256: None })?);
+            }
+        }
+        installed.extend(binaries::install_plugins(&own, &root)?);
+        for id in ids {
+            self.journal.done(id)?;
+        }
+        for program in installed {
+            let path = program.path.display();
+            match program.what {
+                Outcome::Made => self.tell.step(PHASE, format!("installed {path}")),
+                Outcome::Kept => {}
+                Outcome::Foreign => self.tell.step(PHASE, format!("{path} is another one, and stays")),
+            }
+        }
+        Ok(())
+    }
+
+    /// All images, and a first pod that shows that the runtime can make one.
+    async fn images(&mut self) -> Result<(), PhaseError> {
+        let (weft, registration) = (&self.config.weft, &self.config.init.node_registration);
+        let names = Names::of(&self.config.cluster, &Self::weft_image());
+        let policy = registration.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
+        let serial = registration.image_pull_serial.unwrap_or(true);
+        let sources = Sources {
+            archives: weft.images.clone(),
+            programs: weft.kubernetes_bin.clone(),
+            own: Own::find(weft.kubernetes_bin.as_deref()).ok(),
+            // Nothing is asked of a network where programs are given.
+            pull: (policy != "Never" && weft.kubernetes_bin.is_none()).then(|| Pulls {
+                at_once: if serial { 1 } else { Pulls::default().at_once },
+                certs_d: self.paths.root.join("etc/containerd/certs.d"),
+                ..Pulls::default()
+            }),
+            always: policy == "Always",
+            scratch: self.paths.state.clone(),
+        };
+        let tell = self.tell;
+        let (told, answering) = self.runtime().await;
+        let Some((cri, health)) = answering else {
+            let socket = self.config.node.cri_socket.clone();
+            return Err(PhaseError::Usage(format!("the runtime at {socket} does not answer: {told:?}")));
+        };
+        let say = |event: &Event| {
+            if let Some(words) = words(event) {
+                tell.step(PHASE, words);
+            }
+        };
+        provide(cri, &names.wanted(true), &sources, &say).await?;
+        name_sandbox_image(cri, health, &names.pause()).await?;
+        match cri.rehearse(health.cgroup_driver, None).await? {
+            Rehearsal::Passed => Ok(()),
+            Rehearsal::Failed { cause, fix } => Err(PhaseError::Rehearsal { cause, fix }),
+        }
+    }
+
+    /// What this node's kubelet has to be told; a run that begins behind `preflight` looks by itself.
+    pub(super) async fn needs(&mut self) -> crate::bootstrap::host::KubeletNeeds {
+        if let Some(needs) = self.needs {
+            return needs;
+        }
+        let told = self.runtime().await.0.clone();
+        let entries: Vec<_> = self.journal.entries().cloned().collect();
+        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        let needs = checks::needs(&facts, &self.wanted);
+        self.needs = Some(needs);
+        needs
+    }
+}
+
+/// An event in words; `None` for one that people need not see.
+fn words(event: &Event) -> Option<String> {
+    let seconds = |duration: &Duration| format!("{:.1} s", duration.as_secs_f64());
+    Some(match event {
+        Event::Present(_) | Event::Wrote { .. } => return None,
+        Event::Reading(path) => format!("reading images from {}", path.display()),
+        Event::Imported(imported) => format!("image {}: {:?}", imported.name, imported.change).to_lowercase(),
+        Event::Pulling { name, attempt: 1 } => format!("pulling {name}"),
+        Event::Pulling { name, attempt } => format!("pulling {name}, attempt {attempt}"),
+        Event::Waiting { name, wait, cause } => format!("{name}: {cause}; again in {}", seconds(wait)),
+        Event::Pulled { name, size, took } => format!("pulled {name}, {} MiB in {}", size >> 20, seconds(took)),
+    })
+}
