@@ -178,9 +178,9 @@ impl Server {
             Err(refusal) if refusal.code == Some(409) && before.is_some() && !force => return Ok(Outcome::Retained),
             Err(refusal) => return Err(refusal),
         };
-        Ok(match before {
+        Ok(match before.map(own) {
             None => Outcome::Made,
-            Some(before) if own(before) == own(after) => Outcome::Kept,
+            Some(before) if before == own(after) => Outcome::Kept,
             Some(_) => Outcome::Changed,
         })
     }
