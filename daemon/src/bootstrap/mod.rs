@@ -4,17 +4,17 @@
 
 pub mod api;
 pub mod config;
-pub mod kubeconfig;
-pub mod pki;
 pub mod converge;
+pub mod cri;
+pub mod host;
+pub mod images;
+pub mod journal;
+pub mod kubeconfig;
 pub mod kubelet;
 pub mod patches;
-pub mod host;
-pub mod journal;
-pub mod cri;
-pub mod images;
+pub mod phases;
+pub mod pki;
 pub mod resolved;
 pub mod static_pods;
 pub mod waiting;
 pub mod yaml;
-pub mod phases;

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::bootstrap::config::{self, Facts, InitFlags};
 use crate::bootstrap::kubelet::service::{Plain, ServiceManager};
 use crate::bootstrap::phases::init::{Init, InitOptions};
-use crate::bootstrap::phases::{Exit, Format, INIT, PhaseError, Teller, select};
+use crate::bootstrap::phases::{Format, INIT, PhaseError, Teller, select};
 use crate::bootstrap::resolved::Paths;
 
 /// Bring up a cluster with this machine as its first node: control plane, pod network, Services and DNS.
@@ -114,7 +114,12 @@ async fn initialise(
         let folder = config.weft.kubernetes_bin.as_ref()?;
         Some(folder.join(name)).filter(|path| path.is_file())
     };
-    let plain = Plain { weft, kubelet: installed(&paths, "kubelet").or_else(|| program("kubelet")), containerd: None, paths: paths.clone() };
+    let plain = Plain {
+        weft,
+        kubelet: installed(&paths, "kubelet").or_else(|| program("kubelet")),
+        containerd: None,
+        paths: paths.clone(),
+    };
     let services = ServiceManager::detect(&std::env::var_os("PATH").unwrap_or_default(), plain);
     let options = InitOptions {
         upload_certs: flags.upload_certs,

@@ -38,7 +38,9 @@ pub enum Exit {
 #[derive(Debug, thiserror::Error)]
 pub enum PhaseError {
     /// The machine cannot become a node as it is.
-    #[error("preflight checks failed:\n{0}Mend it and run the same command again, or let checks only warn with --ignore-preflight-errors")]
+    #[error(
+        "preflight checks failed:\n{0}Mend it and run the same command again, or let checks only warn with --ignore-preflight-errors"
+    )]
     Preflight(Box<PreflightReport>),
     /// What the user gave makes no sense together.
     #[error("{0}")]
@@ -119,7 +121,9 @@ impl PhaseError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Preflight(_) | Self::Rehearsal { .. } | Self::Runtime(_) => Exit::Preflight,
-            Self::Usage(_) | Self::Config(_) | Self::Patch(_) | Self::Token(_) | Self::Key(_) | Self::Pin(_) => Exit::Config,
+            Self::Usage(_) | Self::Config(_) | Self::Patch(_) | Self::Token(_) | Self::Key(_) | Self::Pin(_) => {
+                Exit::Config
+            }
             Self::Images(_) => Exit::Images,
             Self::Unwell(_) => Exit::Unwell,
             _ => Exit::Failed,

@@ -96,7 +96,8 @@ impl Teller {
                 let _ = writeln!(io::stderr().lock(), "[{phase}] {word}{message}");
             }
             Format::Json => {
-                let event = json!({"at": Timestamp::now().to_string(), "phase": phase, "kind": kind, "message": message});
+                let event =
+                    json!({"at": Timestamp::now().to_string(), "phase": phase, "kind": kind, "message": message});
                 let _ = writeln!(io::stdout().lock(), "{event}");
             }
         }

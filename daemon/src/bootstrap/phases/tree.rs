@@ -127,7 +127,8 @@ pub fn select(tree: &'static [Phase], skip: &[String], only: Option<&str>) -> Re
             false => Err(SelectError::Unknown { name: name.to_owned(), known: known.iter().cloned().collect() }),
         }
     };
-    let within = |leaf: &str, phase: &str| leaf == phase || leaf.strip_prefix(phase).is_some_and(|rest| rest.starts_with('/'));
+    let within =
+        |leaf: &str, phase: &str| leaf == phase || leaf.strip_prefix(phase).is_some_and(|rest| rest.starts_with('/'));
     let skipped = skip.iter().map(|name| named(name)).collect::<Result<Vec<_>, _>>()?;
     let only = only.map(named).transpose()?;
     leaves.retain(|leaf| {

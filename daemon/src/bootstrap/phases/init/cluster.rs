@@ -68,7 +68,8 @@ impl Init<'_> {
     }
 
     pub(super) async fn bootstrap_token(&mut self) -> Result<(), PhaseError> {
-        let info = ClusterInfo { server: self.config.cluster.public_endpoint(&self.config.node), ca: self.authority()? };
+        let info =
+            ClusterInfo { server: self.config.cluster.public_endpoint(&self.config.node), ca: self.authority()? };
         let outcome = api::publish_cluster_info(self.server().await?, &info).await?;
         self.say("bootstrap-token", "ConfigMap kube-public/cluster-info and the rights to join", outcome);
         let now = Timestamp::now();

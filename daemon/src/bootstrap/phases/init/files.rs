@@ -4,16 +4,16 @@ use jiff::Timestamp;
 
 use super::Init;
 use crate::bootstrap::converge::Outcome as FileOutcome;
+use crate::bootstrap::kubeconfig;
 use crate::bootstrap::phases::error::PhaseError;
 use crate::bootstrap::pki::{self, Outcome, Step, table};
 use crate::bootstrap::resolved::EtcdPlace;
 use crate::bootstrap::static_pods::{self, EtcdVersion, Facts, Manifest, Part, ca_directories};
-use crate::bootstrap::kubeconfig;
 
 impl Init<'_> {
     pub(super) fn certificate(&mut self, name: &str) -> Result<(), PhaseError> {
         let external = matches!(self.config.cluster.etcd, EtcdPlace::External(_));
-        if external && name != pki::table::SERVICE_ACCOUNTS && table::find(name)?.is_of_etcd() {
+        if external && name != table::SERVICE_ACCOUNTS && table::find(name)?.is_of_etcd() {
             return Ok(());
         }
         let options = pki::Options::default();
@@ -86,6 +86,6 @@ impl Init<'_> {
             let program = program.to_str()?;
             crate::bootstrap::host::tools::Tools::call(&self.tools, program, &["--version"]).ok()
         });
-        asked.and_then(|said| EtcdVersion::parse(&said.stdout)).unwrap_or(EtcdVersion::USUAL)
+        asked.and_then(|said| EtcdVersion::parse(&said.out)).unwrap_or(EtcdVersion::USUAL)
     }
 }

@@ -56,7 +56,11 @@ impl Init<'_> {
         self.tell.step(START, "Starting the kubelet");
         let unit = Service::Kubelet.name().to_owned();
         let id = (!runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
-        if runs { self.services.restart(Service::Kubelet)? } else { self.services.start(Service::Kubelet)? }
+        if runs {
+            self.services.restart(Service::Kubelet)?
+        } else {
+            self.services.start(Service::Kubelet)?
+        }
         if let Some(id) = id {
             self.journal.done(id)?;
         }

@@ -6,13 +6,12 @@ use std::time::Duration;
 use super::Init;
 use crate::bootstrap::cri::Rehearsal;
 use crate::bootstrap::host::containerd::mirrors::Mirror;
-use crate::bootstrap::host::{Hand, HostError, Ignored, PreflightReport, Severity, checks, gather, prepare};
+use crate::bootstrap::host::{Hand, Ignored, PreflightReport, Severity, checks, gather, prepare};
 use crate::bootstrap::images::binaries::{self, Installed, Outcome};
 use crate::bootstrap::images::{Event, Names, Own, Pulls, Sources, name_sandbox_image, provide, weft_image};
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::service::Service;
 use crate::bootstrap::phases::error::PhaseError;
-use crate::bootstrap::phases::runtime;
 
 const PHASE: &str = "preflight";
 
@@ -127,9 +126,9 @@ impl Init<'_> {
             scratch: self.paths.state.clone(),
         };
         let tell = self.tell;
+        let socket = self.config.node.cri_socket.clone();
         let (told, answering) = self.runtime().await;
         let Some((cri, health)) = answering else {
-            let socket = self.config.node.cri_socket.clone();
             return Err(PhaseError::Usage(format!("the runtime at {socket} does not answer: {told:?}")));
         };
         let say = |event: &Event| {

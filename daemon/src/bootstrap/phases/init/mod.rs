@@ -124,7 +124,8 @@ impl<'a> Init<'a> {
         };
         if let Some(phase) = phases.iter().find(|phase| begun(phase) == Some(true)) {
             self.tell.step("init", format!("an earlier run was ended in phase {phase}; going on from there"));
-        } else if !phases.is_empty() && phases.iter().all(|phase| self.journal.phase(phase) == Some(self.hash.as_str())) {
+        } else if !phases.is_empty() && phases.iter().all(|phase| self.journal.phase(phase) == Some(self.hash.as_str()))
+        {
             self.tell.step("init", "this node is initialised already; looking whether all is as it should be");
         }
     }
