@@ -4,6 +4,7 @@
 //! mends what somebody has taken away. The journal says which phases have ended well, and with what.
 
 mod error;
+mod ground;
 pub mod init;
 mod runtime;
 mod tell;

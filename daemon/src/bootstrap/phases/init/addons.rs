@@ -8,6 +8,7 @@ use super::Init;
 use crate::bootstrap::api::{self, CoreDns, Outcome, WeftAddon};
 use crate::bootstrap::kubelet::config::dns_server;
 use crate::bootstrap::phases::error::PhaseError;
+use crate::bootstrap::phases::ground::weft_name;
 
 const PHASE: &str = "addons";
 /// What `--patches` calls CoreDNS's Deployment.
@@ -30,14 +31,14 @@ impl Init<'_> {
         };
         let image = format!("{folder}/coredns:{tag}");
         let dns = CoreDns { image: &image, dns_domain: &cluster.dns_domain, address };
-        let patches = self.patches.clone();
+        let patches = self.ground.patches.clone();
         let patch = |mut object: Value| match patches.apply(DEPLOYMENT, &mut object) {
             Ok(_) => Ok(object),
             Err(error) => Err(error.to_string()),
         };
         let outcome = api::apply_coredns(self.server().await?, &dns, &patch).await?;
         if outcome != Outcome::Kept {
-            self.tell.step(PHASE, "Applied essential addon: CoreDNS");
+            self.ground.tell.step(PHASE, "Applied essential addon: CoreDNS");
         }
         Ok(())
     }
@@ -46,7 +47,7 @@ impl Init<'_> {
         let config = self.config;
         let endpoint = config.cluster.public_endpoint(&config.node);
         let addon = WeftAddon {
-            image: &Self::weft_image(),
+            image: &weft_name(),
             pod_subnets: &config.cluster.pod_subnets,
             service_subnets: &config.cluster.service_subnets,
             api_server: &endpoint,
@@ -55,10 +56,10 @@ impl Init<'_> {
         };
         let applied = api::apply_weft(self.server().await?, &addon).await?;
         for (object, _) in applied.iter().filter(|(_, outcome)| *outcome == Outcome::Retained) {
-            self.tell.warning(PHASE, format!("{object} was changed by others, and stays"));
+            self.ground.tell.warning(PHASE, format!("{object} was changed by others, and stays"));
         }
         if applied.iter().any(|(_, outcome)| matches!(outcome, Outcome::Made | Outcome::Changed)) {
-            self.tell.step(PHASE, "Applied essential addon: weft");
+            self.ground.tell.step(PHASE, "Applied essential addon: weft");
         }
         Ok(())
     }
@@ -74,7 +75,9 @@ impl Init<'_> {
         if has_dns {
             api::await_available(&server, "kube-system", "coredns").await?;
         }
-        self.tell.step("init", format!("node {node} is Ready{}", if has_dns { ", and CoreDNS serves" } else { "" }));
+        self.ground
+            .tell
+            .step("init", format!("node {node} is Ready{}", if has_dns { ", and CoreDNS serves" } else { "" }));
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use super::Init;
 use crate::bootstrap::converge::Outcome as FileOutcome;
 use crate::bootstrap::kubeconfig;
 use crate::bootstrap::phases::error::PhaseError;
-use crate::bootstrap::pki::{self, Outcome, Step, table};
+use crate::bootstrap::pki::{self, table};
 use crate::bootstrap::resolved::EtcdPlace;
 use crate::bootstrap::static_pods::{self, EtcdVersion, Facts, Manifest, Part, ca_directories};
 
@@ -18,34 +18,18 @@ impl Init<'_> {
         }
         let options = pki::Options::default();
         let (cluster, node) = (&self.config.cluster, &self.config.node);
-        let step = pki::ensure_one(name, cluster, node, self.paths, &options, Timestamp::now())?;
-        self.say_step("certs", &step);
+        let step = pki::ensure_one(name, cluster, node, self.ground.paths, &options, Timestamp::now())?;
+        self.ground.say_step("certs", &step);
         Ok(())
     }
 
     pub(super) fn kubeconfig(&mut self, part: &str) -> Result<(), PhaseError> {
         let name = format!("{part}.conf");
         let (cluster, node) = (&self.config.cluster, &self.config.node);
-        for step in kubeconfig::ensure(&[&name], cluster, node, self.paths, Timestamp::now())? {
-            self.say_step("kubeconfig", &step);
+        for step in kubeconfig::ensure(&[&name], cluster, node, self.ground.paths, Timestamp::now())? {
+            self.ground.say_step("kubeconfig", &step);
         }
         Ok(())
-    }
-
-    fn say_step(&self, phase: &str, step: &Step) {
-        let item = &step.item;
-        let words = match step.outcome {
-            Outcome::Made => Some(format!("Generating \"{item}\"")),
-            Outcome::Changed => Some(format!("Generating \"{item}\" anew")),
-            Outcome::External => Some(format!("Using external \"{item}\"")),
-            Outcome::Kept => None,
-        };
-        if let Some(words) = words {
-            self.tell.step(phase, words);
-        }
-        if let Some(note) = &step.note {
-            self.tell.warning(phase, note);
-        }
     }
 
     pub(super) fn static_pod(&mut self, part: &str) -> Result<(), PhaseError> {
@@ -59,11 +43,15 @@ impl Init<'_> {
         let facts = self.pod_facts();
         let Some(pod) = static_pods::pod(part, cluster, node, &facts) else { return Ok(()) };
         let phase = if part == Part::Etcd { "etcd" } else { "control-plane" };
-        match static_pods::write(self.paths, cluster, &Manifest { part, pod }, &self.patches)? {
+        match static_pods::write(self.ground.paths, cluster, &Manifest { part, pod }, &self.ground.patches)? {
             FileOutcome::Kept => {}
-            FileOutcome::Made => self.tell.step(phase, format!("Creating static Pod manifest for \"{}\"", part.name())),
+            FileOutcome::Made => {
+                self.ground.tell.step(phase, format!("Creating static Pod manifest for \"{}\"", part.name()))
+            }
             FileOutcome::Changed(difference) => {
-                self.tell.step(phase, format!("Changing static Pod manifest for \"{}\":\n{difference}", part.name()));
+                self.ground
+                    .tell
+                    .step(phase, format!("Changing static Pod manifest for \"{}\":\n{difference}", part.name()));
             }
         }
         Ok(())
@@ -71,8 +59,8 @@ impl Init<'_> {
 
     fn pod_facts(&self) -> Facts {
         Facts {
-            ca_directories: ca_directories(&self.paths.root),
-            external_ca: !self.paths.pki.join("ca.key").exists(),
+            ca_directories: ca_directories(&self.ground.paths.root),
+            external_ca: !self.ground.paths.pki.join("ca.key").exists(),
             etcd_version: self.etcd_version(),
             start_limit: self.config.limits.component,
             ..Facts::default()
@@ -84,7 +72,7 @@ impl Init<'_> {
         let program = self.config.weft.kubernetes_bin.as_ref().map(|folder| folder.join("etcd"));
         let asked = program.filter(|program| program.is_file()).and_then(|program| {
             let program = program.to_str()?;
-            crate::bootstrap::host::tools::Tools::call(&self.tools, program, &["--version"]).ok()
+            crate::bootstrap::host::tools::Tools::call(&self.ground.tools, program, &["--version"]).ok()
         });
         asked.and_then(|said| EtcdVersion::parse(&said.out)).unwrap_or(EtcdVersion::USUAL)
     }

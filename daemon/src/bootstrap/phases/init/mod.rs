@@ -3,25 +3,19 @@
 mod addons;
 mod cluster;
 mod files;
-mod kubelet;
-mod machine;
-
-use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
-use super::runtime;
+use super::ground::{Given, Ground, weft_name};
 use super::tell::Teller;
 use crate::bootstrap::api::{self, CertificateKey, Server, TokenSpec};
 use crate::bootstrap::config::InitConfig;
-use crate::bootstrap::cri::{Cri, Health};
-use crate::bootstrap::host::facts::RuntimeTold;
-use crate::bootstrap::host::tools::System;
-use crate::bootstrap::host::{KubeletNeeds, Role, SwapPolicy, Wanted};
-use crate::bootstrap::journal::{Change, Journal, Stage};
+use crate::bootstrap::host::{Role, Wanted};
+use crate::bootstrap::images::Names;
+use crate::bootstrap::kubelet::config::cluster_wide;
+use crate::bootstrap::kubelet::flags;
 use crate::bootstrap::kubelet::service::ServiceManager;
-use crate::bootstrap::patches::Patches;
 use crate::bootstrap::resolved::Paths;
 
 /// What the command line says that is no part of the configuration.
@@ -37,20 +31,9 @@ pub struct InitOptions {
 
 /// A run of `weft init`.
 pub struct Init<'a> {
+    ground: Ground<'a>,
     config: &'a InitConfig,
     options: InitOptions,
-    paths: &'a Paths,
-    tell: &'a Teller,
-    journal: Journal,
-    tools: System,
-    services: ServiceManager,
-    patches: Patches,
-    wanted: Wanted,
-    began: SystemTime,
-    /// What the configuration comes to: a phase that ended with another has to be told of.
-    hash: String,
-    runtime: Option<(RuntimeTold, Option<(Cri, Health)>)>,
-    needs: Option<KubeletNeeds>,
     server: Option<Server>,
     token: Option<TokenSpec>,
     key: Option<CertificateKey>,
@@ -68,37 +51,16 @@ impl<'a> Init<'a> {
         services: ServiceManager,
         tell: &'a Teller,
     ) -> Result<Self, PhaseError> {
-        let directory = config.init.patches.as_ref().and_then(|patches| patches.directory.as_ref());
-        let patches = directory.map(|directory| Patches::load(directory.as_ref())).transpose()?.unwrap_or_default();
-        let wanted = Wanted {
-            swap: match config.weft.swap {
-                crate::bootstrap::config::Swap::Disable => SwapPolicy::Disable,
-                crate::bootstrap::config::Swap::Tolerate => SwapPolicy::Tolerate,
-                crate::bootstrap::config::Swap::Limited => SwapPolicy::Limited,
-            },
-            prepare: config.weft.prepare_host,
-            fix: config.weft.fix,
-            brings_kubelet: config.weft.kubernetes_bin.as_ref().is_some_and(|folder| folder.join("kubelet").is_file()),
-            ..Wanted::control_plane(Role::Init, &config.cluster, &config.node, paths)
-        };
-        Ok(Self {
-            config,
-            options,
-            paths,
-            tell,
-            journal: Journal::open(paths)?,
-            tools: System,
-            services,
-            patches,
-            wanted,
-            began: SystemTime::now(),
+        let given = Given {
+            node: &config.node,
+            limits: config.limits,
+            weft: &config.weft,
+            patches: config.init.patches.as_ref().and_then(|patches| patches.directory.as_ref()).map(Into::into),
+            wanted: Wanted::control_plane(Role::Init, &config.cluster, &config.node, paths),
             hash: hash(config),
-            runtime: None,
-            needs: None,
-            server: None,
-            token: None,
-            key: None,
-        })
+        };
+        let ground = Ground::new(given, paths, services, tell)?;
+        Ok(Self { ground, config, options, server: None, token: None, key: None })
     }
 
     /// Runs these phases (full names, from [`super::select`]) in their order.
@@ -106,42 +68,18 @@ impl<'a> Init<'a> {
     /// # Errors
     /// The first phase that does not come to its end, by its name, and why.
     pub async fn run(&mut self, phases: &[String]) -> Result<(), (String, PhaseError)> {
-        self.tell_of_earlier_run(phases);
+        self.ground.tell_of_earlier_run("init", phases);
         for phase in phases {
-            self.tell.begins(phase);
             self.phase(phase).await.map_err(|error| (phase.clone(), error))?;
         }
         Ok(())
     }
 
-    /// Says where a run that was ended goes on.
-    fn tell_of_earlier_run(&self, phases: &[String]) {
-        let begun = |phase: &&String| {
-            self.journal.entries().rev().find_map(|entry| match &entry.change {
-                Change::Phase { name, .. } if name == *phase => Some(entry.stage == Stage::Begun),
-                _ => None,
-            })
-        };
-        if let Some(phase) = phases.iter().find(|phase| begun(phase) == Some(true)) {
-            self.tell.step("init", format!("an earlier run was ended in phase {phase}; going on from there"));
-        } else if !phases.is_empty() && phases.iter().all(|phase| self.journal.phase(phase) == Some(self.hash.as_str()))
-        {
-            self.tell.step("init", "this node is initialised already; looking whether all is as it should be");
-        }
-    }
-
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
-        // A second run that finds everything done writes nothing.
-        let entry = match self.journal.phase(phase) == Some(self.hash.as_str()) {
-            true => None,
-            false => {
-                let change = Change::Phase { name: phase.to_owned(), config_hash: self.hash.clone() };
-                Some(self.journal.begin(change)?)
-            }
-        };
+        let entry = self.ground.begin(phase)?;
         self.work(phase).await?;
-        if let Some(id) = entry {
-            self.journal.done(id)?;
+        if let Some(entry) = entry {
+            self.ground.journal.done(entry)?;
         }
         Ok(())
     }
@@ -154,12 +92,15 @@ impl<'a> Init<'a> {
             "kubeconfig" => self.kubeconfig(part),
             "etcd" | "control-plane" => self.static_pod(part),
             "kubelet-start" => self.kubelet_start().await,
-            "wait-control-plane" => self.wait_control_plane().await,
+            "wait-control-plane" => {
+                self.ground.wait().await?;
+                self.server().await.map(drop)
+            }
             "upload-config" => self.upload_config(part).await,
             "upload-certs" => self.upload_certs().await,
             "mark-control-plane" => self.mark_control_plane().await,
             "bootstrap-token" => self.bootstrap_token().await,
-            "kubelet-finalize" => self.kubelet_finalize(),
+            "kubelet-finalize" => self.ground.kubelet_finalize(),
             "addon" => self.addon(part).await,
             "await-ready" => self.await_ready().await,
             "show-join-command" => self.show_join_command(),
@@ -168,12 +109,17 @@ impl<'a> Init<'a> {
         }
     }
 
-    /// The runtime, asked once.
-    async fn runtime(&mut self) -> &(RuntimeTold, Option<(Cri, Health)>) {
-        if self.runtime.is_none() {
-            self.runtime = Some(runtime::ask(&self.config.node.cri_socket).await);
-        }
-        self.runtime.get_or_insert((RuntimeTold::NotAsked, None))
+    async fn preflight(&mut self) -> Result<(), PhaseError> {
+        let registration = &self.config.init.node_registration;
+        self.ground.preflight(registration).await?;
+        let names = Names::of(&self.config.cluster, &weft_name());
+        self.ground.images(&names, true, registration).await
+    }
+
+    async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
+        let wide = cluster_wide(&self.config.cluster, self.config.kubelet.as_ref());
+        wide.warnings.iter().for_each(|warning| self.ground.tell.warning("kubelet-start", warning));
+        self.ground.kubelet_start(flags::Role::ControlPlane, &wide.value).await
     }
 
     /// The API server on this node, as an administrator; connected once.
@@ -182,9 +128,10 @@ impl<'a> Init<'a> {
             Some(server) => server,
             None => {
                 let endpoint = self.config.node.local_endpoint();
-                let (server, outcome) = api::admin(self.paths, &endpoint, &self.config.limits).await?;
+                let (server, outcome) = api::admin(self.ground.paths, &endpoint, &self.config.limits).await?;
                 if outcome == api::Outcome::Made {
-                    self.tell.step("wait-control-plane", "administrators have their rights (kubeadm:cluster-admins)");
+                    let words = "administrators have their rights (kubeadm:cluster-admins)";
+                    self.ground.tell.step("wait-control-plane", words);
                 }
                 server
             }

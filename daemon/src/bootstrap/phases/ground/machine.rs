@@ -1,12 +1,12 @@
 //! `preflight`: the machine is checked and made ready, and has the images and programs.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use super::Init;
+use super::{Ground, seconds};
+use crate::bootstrap::config::model::NodeRegistration;
 use crate::bootstrap::cri::Rehearsal;
 use crate::bootstrap::host::containerd::mirrors::Mirror;
-use crate::bootstrap::host::{Hand, Ignored, PreflightReport, Severity, checks, gather, prepare};
+use crate::bootstrap::host::{Hand, Ignored, KubeletNeeds, PreflightReport, Severity, checks, gather, prepare};
 use crate::bootstrap::images::binaries::{self, Installed, Outcome};
 use crate::bootstrap::images::{Event, Names, Own, Pulls, Sources, name_sandbox_image, provide, weft_image};
 use crate::bootstrap::journal::Change;
@@ -18,24 +18,27 @@ const PHASE: &str = "preflight";
 /// Where weft's own image is, unless the user has said otherwise.
 const REPOSITORY: &str = "localhost";
 
-impl Init<'_> {
-    /// The name of weft's image.
-    pub(super) fn weft_image() -> String {
-        weft_image(REPOSITORY)
-    }
+/// The name of weft's image.
+pub(in crate::bootstrap::phases) fn weft_name() -> String {
+    weft_image(REPOSITORY)
+}
 
-    pub(super) async fn preflight(&mut self) -> Result<(), PhaseError> {
-        let report = self.check().await?;
+impl Ground<'_> {
+    /// Checks, makes ready, installs, and has the images of `names` that a node of this kind needs.
+    pub(in crate::bootstrap::phases) async fn preflight(
+        &mut self,
+        registration: &NodeRegistration,
+    ) -> Result<(), PhaseError> {
+        let report = self.check(registration).await?;
         self.needs = Some(report.kubelet);
         self.prepare().await?;
-        self.install()?;
-        self.images().await
+        self.install()
     }
 
     /// The checks; what is found is told, and errors end the run.
-    async fn check(&mut self) -> Result<PreflightReport, PhaseError> {
-        let names = &self.config.init.node_registration.ignore_preflight_errors;
-        let ignored = Ignored::parse(names).map_err(|error| PhaseError::Usage(error.to_string()))?;
+    async fn check(&mut self, registration: &NodeRegistration) -> Result<PreflightReport, PhaseError> {
+        let ignored = Ignored::parse(&registration.ignore_preflight_errors)
+            .map_err(|error| PhaseError::Usage(error.to_string()))?;
         let told = self.runtime().await.0.clone();
         let entries: Vec<_> = self.journal.entries().cloned().collect();
         let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
@@ -50,7 +53,7 @@ impl Init<'_> {
     }
 
     async fn prepare(&mut self) -> Result<(), PhaseError> {
-        let mirrors = self.config.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
+        let mirrors = self.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
         let mirrors = mirrors.collect::<Result<Vec<_>, _>>().map_err(|error| PhaseError::Usage(error.to_string()))?;
         let told = self.runtime().await.0.clone();
         let entries: Vec<_> = self.journal.entries().cloned().collect();
@@ -71,7 +74,7 @@ impl Init<'_> {
     fn install(&mut self) -> Result<(), PhaseError> {
         let mut wanted: Vec<(PathBuf, PathBuf)> = Vec::new();
         let root = self.paths.root.clone();
-        if let Some(folder) = &self.config.weft.kubernetes_bin {
+        if let Some(folder) = &self.weft.kubernetes_bin {
             let target = root.join("usr/bin");
             wanted.extend(["kubelet", "kubectl"].map(|name| (folder.join(name), target.join(name))));
         }
@@ -81,10 +84,10 @@ impl Init<'_> {
             ids.push(self.journal.begin(Change::FileMade { path: to.clone(), sha256: None })?);
         }
         let mut installed: Vec<Installed> = Vec::new();
-        if let Some(folder) = &self.config.weft.kubernetes_bin {
+        if let Some(folder) = &self.weft.kubernetes_bin {
             installed.extend(binaries::install_programs(folder, &root)?);
         }
-        let own = Own::find(self.config.weft.kubernetes_bin.as_deref())?;
+        let own = Own::find(self.weft.kubernetes_bin.as_deref())?;
         for name in ["weft-cni", "loopback"] {
             let path = root.join("opt/cni/bin").join(name);
             if !path.exists() {
@@ -106,10 +109,14 @@ impl Init<'_> {
         Ok(())
     }
 
-    /// All images, and a first pod that shows that the runtime can make one.
-    async fn images(&mut self) -> Result<(), PhaseError> {
-        let (weft, registration) = (&self.config.weft, &self.config.init.node_registration);
-        let names = Names::of(&self.config.cluster, &Self::weft_image());
+    /// All images of a node, and a first pod that shows that the runtime can make one.
+    pub(in crate::bootstrap::phases) async fn images(
+        &mut self,
+        names: &Names,
+        control_plane: bool,
+        registration: &NodeRegistration,
+    ) -> Result<(), PhaseError> {
+        let weft = self.weft;
         let policy = registration.image_pull_policy.as_deref().unwrap_or("IfNotPresent");
         let serial = registration.image_pull_serial.unwrap_or(true);
         let sources = Sources {
@@ -126,7 +133,7 @@ impl Init<'_> {
             scratch: self.paths.state.clone(),
         };
         let tell = self.tell;
-        let socket = self.config.node.cri_socket.clone();
+        let socket = self.node.cri_socket.clone();
         let (told, answering) = self.runtime().await;
         let Some((cri, health)) = answering else {
             return Err(PhaseError::Usage(format!("the runtime at {socket} does not answer: {told:?}")));
@@ -136,7 +143,7 @@ impl Init<'_> {
                 tell.step(PHASE, words);
             }
         };
-        provide(cri, &names.wanted(true), &sources, &say).await?;
+        provide(cri, &names.wanted(control_plane), &sources, &say).await?;
         name_sandbox_image(cri, health, &names.pause()).await?;
         match cri.rehearse(health.cgroup_driver, None).await? {
             Rehearsal::Passed => Ok(()),
@@ -145,7 +152,7 @@ impl Init<'_> {
     }
 
     /// What this node's kubelet has to be told; a run that begins behind `preflight` looks by itself.
-    pub(super) async fn needs(&mut self) -> crate::bootstrap::host::KubeletNeeds {
+    pub(super) async fn needs(&mut self) -> KubeletNeeds {
         if let Some(needs) = self.needs {
             return needs;
         }
@@ -160,14 +167,13 @@ impl Init<'_> {
 
 /// An event in words; `None` for one that people need not see.
 fn words(event: &Event) -> Option<String> {
-    let seconds = |duration: &Duration| format!("{:.1} s", duration.as_secs_f64());
     Some(match event {
         Event::Present(_) | Event::Wrote { .. } => return None,
         Event::Reading(path) => format!("reading images from {}", path.display()),
         Event::Imported(imported) => format!("image {}: {:?}", imported.name, imported.change).to_lowercase(),
         Event::Pulling { name, attempt: 1 } => format!("pulling {name}"),
         Event::Pulling { name, attempt } => format!("pulling {name}, attempt {attempt}"),
-        Event::Waiting { name, wait, cause } => format!("{name}: {cause}; again in {}", seconds(wait)),
-        Event::Pulled { name, size, took } => format!("pulled {name}, {} MiB in {}", size >> 20, seconds(took)),
+        Event::Waiting { name, wait, cause } => format!("{name}: {cause}; again in {}", seconds(*wait)),
+        Event::Pulled { name, size, took } => format!("pulled {name}, {} MiB in {}", size >> 20, seconds(*took)),
     })
 }

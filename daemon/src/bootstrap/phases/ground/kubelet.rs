@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::Init;
+use serde_json::Value;
+
+use super::{Ground, seconds};
 use crate::bootstrap::config::Swap;
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::config::{self as kubelet_config, Host};
@@ -21,10 +23,15 @@ use crate::bootstrap::{kubeconfig, pki};
 const START: &str = "kubelet-start";
 const WAIT: &str = "control-plane-check";
 
-impl Init<'_> {
-    pub(super) async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
+impl Ground<'_> {
+    /// Writes kubelet's files and starts it, or starts it anew if they are others.
+    pub(in crate::bootstrap::phases) async fn kubelet_start(
+        &mut self,
+        role: Role,
+        cluster_wide: &Value,
+    ) -> Result<(), PhaseError> {
         let needs = self.needs().await;
-        let swap = match self.config.weft.swap {
+        let swap = match self.weft.swap {
             Swap::Disable if needs.tolerate_swap => kubelet_config::Swap::Tolerated,
             Swap::Disable => kubelet_config::Swap::Off,
             Swap::Tolerate => kubelet_config::Swap::Tolerated,
@@ -32,16 +39,8 @@ impl Init<'_> {
         };
         let driver = needs.cgroup_driver.map(runtime::for_kubelet);
         let host = Host::detect(&self.paths.root, &self.services, driver, swap);
-        let wide = kubelet_config::cluster_wide(&self.config.cluster, self.config.kubelet.as_ref());
-        wide.warnings.iter().for_each(|warning| self.tell.warning(START, warning));
-        let told = Told {
-            role: Role::ControlPlane,
-            address: self.config.weft.node_ip,
-            cluster_wide: &wide.value,
-            host: &host,
-            patches: &self.patches,
-        };
-        let written = files::write(self.paths, &self.config.node, &told)?;
+        let told = Told { role, address: self.weft.node_ip, cluster_wide, host: &host, patches: &self.patches };
+        let written = files::write(self.paths, self.node, &told)?;
         let is_new = written.is_new() | self.unit()?;
         if is_new {
             self.services.reload();
@@ -86,8 +85,9 @@ impl Init<'_> {
         Ok(installed.is_new())
     }
 
-    pub(super) async fn wait_control_plane(&mut self) -> Result<(), PhaseError> {
-        let targets = targets::all(self.paths, &self.config.limits)?;
+    /// Waits until kubelet and the static pods that there are are well, and says why not.
+    pub(in crate::bootstrap::phases) async fn wait(&mut self) -> Result<(), PhaseError> {
+        let targets = targets::all(self.paths, &self.limits)?;
         let admin = self.paths.kubernetes.join("admin.conf");
         let client = match fs::read_to_string(&admin) {
             Ok(text) => Client::from_kubeconfig(&text)?,
@@ -107,21 +107,18 @@ impl Init<'_> {
         };
         let mut progress = |progress: Progress| match progress {
             Progress::Healthy { component, after } => {
-                tell.step(WAIT, format!("{component} is healthy after {:.1} s", after.as_secs_f64()));
+                tell.step(WAIT, format!("{component} is healthy after {}", seconds(after)));
             }
             Progress::Waiting { component, after, last } => {
                 tell.step(WAIT, format!("waiting for {component} for {:.0} s: {last}", after.as_secs_f64()));
             }
             Progress::Suspicion(diagnosis) => tell.warning(WAIT, diagnosis.to_string()),
         };
-        poll::wait(&targets, &client, &gather, &mut progress)
-            .await
-            .map_err(|error| PhaseError::Unwell(Box::new(error)))?;
-        self.server().await?;
-        Ok(())
+        poll::wait(&targets, &client, &gather, &mut progress).await.map_err(|error| PhaseError::Unwell(Box::new(error)))
     }
 
-    pub(super) fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
+    /// Leaves kubelet to the certificate that it rotates.
+    pub(in crate::bootstrap::phases) fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
         let step = kubeconfig::finalize(self.paths)?;
         if step.outcome == pki::Outcome::Changed {
             self.tell.step("kubelet-finalize", "kubelet.conf points to kubelet's own certificate, which rotates");

@@ -1,0 +1,167 @@
+//! What init and join have in common: the machine, its runtime, its kubelet, and the journal.
+
+mod kubelet;
+mod machine;
+
+pub(super) use machine::weft_name;
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::error::PhaseError;
+use super::runtime;
+use super::tell::Teller;
+use crate::bootstrap::config::WeftOptions;
+use crate::bootstrap::cri::{Cri, Health};
+use crate::bootstrap::host::facts::RuntimeTold;
+use crate::bootstrap::host::tools::System;
+use crate::bootstrap::host::{KubeletNeeds, SwapPolicy, Wanted};
+use crate::bootstrap::journal::{Change, Journal, Stage};
+use crate::bootstrap::kubelet::service::ServiceManager;
+use crate::bootstrap::patches::Patches;
+use crate::bootstrap::pki::{Outcome, Step};
+use crate::bootstrap::resolved::{Limits, Node, Paths};
+use crate::bootstrap::{api, config};
+
+/// A run on this machine.
+pub(super) struct Ground<'a> {
+    pub(super) node: &'a Node,
+    pub(super) limits: Limits,
+    pub(super) weft: &'a WeftOptions,
+    pub(super) paths: &'a Paths,
+    pub(super) tell: &'a Teller,
+    pub(super) journal: Journal,
+    pub(super) tools: System,
+    pub(super) services: ServiceManager,
+    pub(super) patches: Patches,
+    pub(super) wanted: Wanted,
+    began: SystemTime,
+    /// What the configuration comes to: a phase that ended well with another has to be written down again.
+    hash: String,
+    runtime: Option<(RuntimeTold, Option<(Cri, Health)>)>,
+    needs: Option<KubeletNeeds>,
+}
+
+/// What a run is given.
+pub(super) struct Given<'a> {
+    pub(super) node: &'a Node,
+    pub(super) limits: Limits,
+    pub(super) weft: &'a WeftOptions,
+    /// Directory of patches.
+    pub(super) patches: Option<PathBuf>,
+    /// What comes onto the machine; swap, preparation and kubelet are filled in.
+    pub(super) wanted: Wanted,
+    /// Stands for the whole configuration.
+    pub(super) hash: String,
+}
+
+impl<'a> Ground<'a> {
+    /// Opens the journal: nobody else may run init, join or reset meanwhile.
+    pub(super) fn new(
+        given: Given<'a>,
+        paths: &'a Paths,
+        services: ServiceManager,
+        tell: &'a Teller,
+    ) -> Result<Self, PhaseError> {
+        let Given { node, limits, weft, patches, wanted, hash } = given;
+        let patches = patches.map(|directory| Patches::load(&directory)).transpose()?.unwrap_or_default();
+        let wanted = Wanted {
+            swap: match weft.swap {
+                config::Swap::Disable => SwapPolicy::Disable,
+                config::Swap::Tolerate => SwapPolicy::Tolerate,
+                config::Swap::Limited => SwapPolicy::Limited,
+            },
+            prepare: weft.prepare_host,
+            fix: weft.fix,
+            brings_kubelet: weft.kubernetes_bin.as_ref().is_some_and(|folder| folder.join("kubelet").is_file()),
+            ..wanted
+        };
+        let journal = Journal::open(paths)?;
+        let (tools, began) = (System, SystemTime::now());
+        Ok(Self {
+            node,
+            limits,
+            weft,
+            paths,
+            tell,
+            journal,
+            tools,
+            services,
+            patches,
+            wanted,
+            began,
+            hash,
+            runtime: None,
+            needs: None,
+        })
+    }
+
+    /// Says where a run that was ended goes on.
+    pub(super) fn tell_of_earlier_run(&self, verb: &str, phases: &[String]) {
+        let is_begun = |phase: &&String| {
+            let stage = self.journal.entries().rev().find_map(|entry| match &entry.change {
+                Change::Phase { name, .. } if name == *phase => Some(entry.stage),
+                _ => None,
+            });
+            stage == Some(Stage::Begun)
+        };
+        let is_done = |phase: &String| self.journal.phase(phase) == Some(self.hash.as_str());
+        if let Some(phase) = phases.iter().find(is_begun) {
+            self.tell.step(verb, format!("an earlier run was ended in phase {phase}; going on from there"));
+        } else if phases.iter().all(is_done) {
+            self.tell.step(verb, "done already by an earlier run; looking whether all is as it should be");
+        }
+    }
+
+    /// Writes down that a phase begins; `None` if it has ended well with the same before: a run that finds everything done
+    /// writes nothing.
+    pub(super) fn begin(&mut self, phase: &str) -> Result<Option<crate::bootstrap::journal::EntryId>, PhaseError> {
+        self.tell.begins(phase);
+        if self.journal.phase(phase) == Some(self.hash.as_str()) {
+            return Ok(None);
+        }
+        let change = Change::Phase { name: phase.to_owned(), config_hash: self.hash.clone() };
+        Ok(Some(self.journal.begin(change)?))
+    }
+
+    /// The runtime, asked once.
+    pub(super) async fn runtime(&mut self) -> &(RuntimeTold, Option<(Cri, Health)>) {
+        let runtime = match self.runtime.take() {
+            Some(runtime) => runtime,
+            None => runtime::ask(&self.node.cri_socket).await,
+        };
+        self.runtime.insert(runtime)
+    }
+
+    /// Says what became of a certificate or kubeconfig.
+    pub(super) fn say_step(&self, phase: &str, step: &Step) {
+        let item = &step.item;
+        let words = match step.outcome {
+            Outcome::Made => Some(format!("Generating \"{item}\"")),
+            Outcome::Changed => Some(format!("Generating \"{item}\" anew")),
+            Outcome::External => Some(format!("Using external \"{item}\"")),
+            Outcome::Kept => None,
+        };
+        if let Some(words) = words {
+            self.tell.step(phase, words);
+        }
+        if let Some(note) = &step.note {
+            self.tell.warning(phase, note);
+        }
+    }
+
+    /// Says what became of an object of the API.
+    pub(super) fn say(&self, phase: &str, what: &str, outcome: api::Outcome) {
+        match outcome {
+            api::Outcome::Kept => {}
+            api::Outcome::Made => self.tell.step(phase, format!("Created {what}")),
+            api::Outcome::Changed => self.tell.step(phase, format!("Updated {what}")),
+            api::Outcome::Retained => self.tell.warning(phase, format!("{what} was changed by others, and stays")),
+        }
+    }
+}
+
+/// Seconds, for people.
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}
