@@ -1,15 +1,13 @@
 //! `weft init`: the first node of a cluster, kubeadm's way.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
+use super::bringup::{self, Ended, Speech, usage};
 use crate::bootstrap::config::{self, Facts, InitFlags};
-use crate::bootstrap::kubelet::service::{Plain, ServiceManager};
 use crate::bootstrap::phases::init::{Init, InitOptions};
-use crate::bootstrap::phases::{Format, INIT, PhaseError, Teller, select};
+use crate::bootstrap::phases::{INIT, PhaseError, Teller, select};
 use crate::bootstrap::resolved::Paths;
 
 /// Bring up a cluster with this machine as its first node: control plane, pod network, Services and DNS.
@@ -52,16 +50,8 @@ struct Flags {
     #[command(flatten)]
     init: InitFlags,
 
-    /// How the run speaks: lines for people, or one JSON object a line
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    output: Output,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
-    #[default]
-    Text,
-    Json,
+    #[command(flatten)]
+    speech: Speech,
 }
 
 pub(super) fn run(args: &InitArgs) -> anyhow::Result<ExitCode> {
@@ -69,68 +59,30 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<ExitCode> {
         Some(Part::Phase { names, flags }) => (flags.as_ref(), Some(names.join("/"))),
         None => (&args.whole, None),
     };
-    let format = match flags.output {
-        Output::Text => Format::Text,
-        Output::Json => Format::Json,
-    };
-    let paths = Paths::under("/");
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start")?;
-    let tell = Teller::new(format, &paths, "init.log");
-    let outcome = runtime.block_on(initialise(&flags.init, only.as_deref(), &paths, &tell));
-    // A look-up that hangs must not keep the command.
-    runtime.shutdown_background();
-    Ok(match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err((phase, error)) => {
-            let log = tell.log().map(|path| format!("\nThe whole run is in {}", path.display())).unwrap_or_default();
-            tell.error(&phase, format!("error execution phase {phase}: {error}{log}"));
-            ExitCode::from(error.exit() as u8)
-        }
+    bringup::run(&flags.speech, "init.log", |paths, tell| async move {
+        initialise(&flags.init, only.as_deref(), paths, &tell).await
     })
 }
 
-async fn initialise(
-    flags: &InitFlags,
-    only: Option<&str>,
-    paths: &Paths,
-    tell: &Teller,
-) -> Result<(), (String, PhaseError)> {
-    let usage = |error: String| ("init".to_owned(), PhaseError::Usage(error));
-    let facts = Facts::gather(&paths.root).map_err(|error| usage(error.to_string()))?;
+async fn initialise(flags: &InitFlags, only: Option<&str>, mut paths: Paths, tell: &Teller) -> Result<(), Ended> {
+    let facts = Facts::gather(&paths.root).map_err(|error| usage("init", error))?;
     let config = config::init(flags, &facts).map_err(|error| ("init".to_owned(), PhaseError::Config(error)))?;
     for notice in &config.notices {
         tell.warning("init", notice.to_string());
     }
-    let phases = select(INIT, &config.init.skip_phases, only).map_err(|error| usage(error.to_string()))?;
-    let mut paths = paths.clone();
+    let phases = select(INIT, &config.init.skip_phases, only).map_err(|error| usage("init", error))?;
     let certificates = &config.cluster.certificates_dir;
     paths.pki = paths.root.join(certificates.strip_prefix("/").unwrap_or(certificates));
     if config.init.dry_run == Some(true) {
         tell.step("init", format!("would go through {}", phases.join(", ")));
         return Ok(());
     }
-    let weft = std::env::current_exe().map_err(|error| usage(format!("where weft itself is: {error}")))?;
-    let program = |name: &str| {
-        let folder = config.weft.kubernetes_bin.as_ref()?;
-        Some(folder.join(name)).filter(|path| path.is_file())
-    };
-    let plain = Plain {
-        weft,
-        kubelet: installed(&paths, "kubelet").or_else(|| program("kubelet")),
-        containerd: None,
-        paths: paths.clone(),
-    };
-    let services = ServiceManager::detect(&std::env::var_os("PATH").unwrap_or_default(), plain);
+    let services = bringup::services(&paths, &config.weft).map_err(|error| usage("init", error))?;
     let options = InitOptions {
         upload_certs: flags.upload_certs,
         skip_token_print: flags.skip_token_print,
         skip_certificate_key_print: flags.skip_certificate_key_print,
     };
-    let mut init = Init::new(&config, options, &paths, services, tell).map_err(|error| ("init".to_owned(), error))?;
-    init.run(&phases).await
-}
-
-/// A program that is there already, or that preflight installs.
-fn installed(paths: &Paths, name: &str) -> Option<PathBuf> {
-    Some(paths.root.join("usr/bin").join(name)).filter(|path| path.is_file())
+    let init = Init::new(&config, options, &paths, services, tell);
+    init.map_err(|error| ("init".to_owned(), error))?.run(&phases).await
 }

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its arguments and a `run`.
 
 mod agent;
+mod bringup;
 mod certs;
 mod cleanup;
 mod cluster;
@@ -9,6 +10,7 @@ mod doctor;
 mod export;
 mod images;
 mod init;
+mod join;
 mod known;
 mod kubeconfig;
 mod lease;
@@ -43,6 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Init(Box<init::InitArgs>),
+    Join(Box<join::JoinArgs>),
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Status(status::StatusArgs),
@@ -68,6 +71,7 @@ enum Command {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Init(args) => init::run(&args),
+        Command::Join(args) => join::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Status(args) => Ok(status::run(&args)),

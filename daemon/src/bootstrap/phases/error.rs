@@ -1,6 +1,6 @@
 //! Why a phase did not come to its end, and with which exit code the command ends then.
 
-use crate::bootstrap::api::{ApiError, EtcdError, KeyError, PinError, TokenError};
+use crate::bootstrap::api::{ApiError, DiscoveryError, EtcdError, KeyError, PinError, TokenError};
 use crate::bootstrap::config::ConfigError;
 use crate::bootstrap::converge::FileError;
 use crate::bootstrap::cri::CriError;
@@ -92,6 +92,9 @@ pub enum PhaseError {
     /// Somebody did not get well.
     #[error("{0}")]
     Unwell(Box<WaitError>),
+    /// The cluster could not be found, or is not trusted.
+    #[error(transparent)]
+    Discovery(#[from] DiscoveryError),
     /// The API server.
     #[error(transparent)]
     Api(#[from] ApiError),
@@ -126,6 +129,7 @@ impl PhaseError {
             }
             Self::Images(_) => Exit::Images,
             Self::Unwell(_) => Exit::Unwell,
+            Self::Discovery(_) => Exit::Discovery,
             _ => Exit::Failed,
         }
     }

@@ -6,10 +6,11 @@
 mod error;
 mod ground;
 pub mod init;
+pub mod join;
 mod runtime;
 mod tell;
 mod tree;
 
 pub use error::{Exit, PhaseError};
 pub use tell::{Format, Teller};
-pub use tree::{INIT, Phase, SelectError, select};
+pub use tree::{INIT, JOIN, Phase, SelectError, select};

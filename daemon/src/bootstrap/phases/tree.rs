@@ -86,6 +86,31 @@ pub const INIT: &[Phase] = &[
     leaf("show-join-command", "Say how others join"),
 ];
 
+/// The phases of `weft join`. A worker goes through those that are not about the control plane.
+pub const JOIN: &[Phase] = &[
+    leaf("preflight", "Check the machine, find the cluster, make the machine ready, and have the images"),
+    Phase {
+        name: "control-plane-prepare",
+        about: "Make what a control plane is made of",
+        parts: &[
+            leaf("download-certs", "Fetch the certificates that init has uploaded (with --certificate-key)"),
+            leaf("certs", "This node's certificates"),
+            leaf("kubeconfig", "This node's kubeconfigs"),
+            leaf("control-plane", "Its static pods, etcd's aside"),
+        ],
+    },
+    leaf("kubelet-start", "Configure and start kubelet"),
+    leaf("etcd-join", "Become a member of etcd"),
+    leaf("kubelet-wait-bootstrap", "Wait until kubelet is well and has its certificate"),
+    Phase {
+        name: "control-plane-join",
+        about: "Take part in the control plane",
+        parts: &[leaf("mark-control-plane", "Label and taint the node")],
+    },
+    leaf("wait-control-plane", "Wait until the control plane is well"),
+    leaf("await-ready", "Wait until the node is Ready"),
+];
+
 /// Phases that make no sense without others.
 const NEEDS: &[(&str, &[&str])] = &[("show-join-command", &["bootstrap-token", "upload-certs"])];
 

@@ -17,7 +17,7 @@ use crate::bootstrap::phases::runtime;
 use crate::bootstrap::waiting::evidence::Evidence;
 use crate::bootstrap::waiting::poll::{self, Progress};
 use crate::bootstrap::waiting::probe::Client;
-use crate::bootstrap::waiting::targets;
+use crate::bootstrap::waiting::targets::{self, Component};
 use crate::bootstrap::{kubeconfig, pki};
 
 const START: &str = "kubelet-start";
@@ -85,9 +85,10 @@ impl Ground<'_> {
         Ok(installed.is_new())
     }
 
-    /// Waits until kubelet and the static pods that there are are well, and says why not.
-    pub(in crate::bootstrap::phases) async fn wait(&mut self) -> Result<(), PhaseError> {
-        let targets = targets::all(self.paths, &self.limits)?;
+    /// Waits until kubelet is well and, if asked for, the static pods that there are; says why they are not.
+    pub(in crate::bootstrap::phases) async fn wait(&mut self, with_pods: bool) -> Result<(), PhaseError> {
+        let mut targets = targets::all(self.paths, &self.limits)?;
+        targets.retain(|target| with_pods || target.component == Component::Kubelet);
         let admin = self.paths.kubernetes.join("admin.conf");
         let client = match fs::read_to_string(&admin) {
             Ok(text) => Client::from_kubeconfig(&text)?,

@@ -6,12 +6,14 @@ use super::{Ground, seconds};
 use crate::bootstrap::config::model::NodeRegistration;
 use crate::bootstrap::cri::Rehearsal;
 use crate::bootstrap::host::containerd::mirrors::Mirror;
-use crate::bootstrap::host::{Hand, Ignored, KubeletNeeds, PreflightReport, Severity, checks, gather, prepare};
+use crate::bootstrap::host::tools::Tools as _;
+use crate::bootstrap::host::{Hand, Ignored, KubeletNeeds, Severity, checks, gather, prepare};
 use crate::bootstrap::images::binaries::{self, Installed, Outcome};
 use crate::bootstrap::images::{Event, Names, Own, Pulls, Sources, name_sandbox_image, provide, weft_image};
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::service::Service;
 use crate::bootstrap::phases::error::PhaseError;
+use crate::bootstrap::static_pods::EtcdVersion;
 
 const PHASE: &str = "preflight";
 
@@ -24,19 +26,17 @@ pub(in crate::bootstrap::phases) fn weft_name() -> String {
 }
 
 impl Ground<'_> {
-    /// Checks, makes ready, installs, and has the images of `names` that a node of this kind needs.
-    pub(in crate::bootstrap::phases) async fn preflight(
-        &mut self,
-        registration: &NodeRegistration,
-    ) -> Result<(), PhaseError> {
-        let report = self.check(registration).await?;
-        self.needs = Some(report.kubelet);
+    /// Makes the machine ready, and installs what a node needs.
+    pub(in crate::bootstrap::phases) async fn make_ready(&mut self) -> Result<(), PhaseError> {
         self.prepare().await?;
         self.install()
     }
 
     /// The checks; what is found is told, and errors end the run.
-    async fn check(&mut self, registration: &NodeRegistration) -> Result<PreflightReport, PhaseError> {
+    pub(in crate::bootstrap::phases) async fn check(
+        &mut self,
+        registration: &NodeRegistration,
+    ) -> Result<(), PhaseError> {
         let ignored = Ignored::parse(&registration.ignore_preflight_errors)
             .map_err(|error| PhaseError::Usage(error.to_string()))?;
         let told = self.runtime().await.0.clone();
@@ -49,7 +49,8 @@ impl Ground<'_> {
         for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
             self.tell.warning(PHASE, format!("{}: {}; {}", finding.name, finding.cause, finding.fix));
         }
-        Ok(report)
+        self.needs = Some(report.kubelet);
+        Ok(())
     }
 
     async fn prepare(&mut self) -> Result<(), PhaseError> {
@@ -149,6 +150,15 @@ impl Ground<'_> {
             Rehearsal::Passed => Ok(()),
             Rehearsal::Failed { cause, fix } => Err(PhaseError::Rehearsal { cause, fix }),
         }
+    }
+
+    /// The version of the etcd that runs here: one that the folder of programs brings says it itself.
+    pub(in crate::bootstrap::phases) fn etcd_version(&self) -> EtcdVersion {
+        let program = self.weft.kubernetes_bin.as_ref().map(|folder| folder.join("etcd"));
+        let asked = program
+            .filter(|program| program.is_file())
+            .and_then(|program| self.tools.call(program.to_str()?, &["--version"]).ok());
+        asked.and_then(|said| EtcdVersion::parse(&said.out)).unwrap_or(EtcdVersion::USUAL)
     }
 
     /// What this node's kubelet has to be told; a run that begins behind `preflight` looks by itself.

@@ -8,7 +8,7 @@ use crate::bootstrap::kubeconfig;
 use crate::bootstrap::phases::error::PhaseError;
 use crate::bootstrap::pki::{self, table};
 use crate::bootstrap::resolved::EtcdPlace;
-use crate::bootstrap::static_pods::{self, EtcdVersion, Facts, Manifest, Part, ca_directories};
+use crate::bootstrap::static_pods::{self, Facts, Manifest, Part, ca_directories};
 
 impl Init<'_> {
     pub(super) fn certificate(&mut self, name: &str) -> Result<(), PhaseError> {
@@ -61,19 +61,9 @@ impl Init<'_> {
         Facts {
             ca_directories: ca_directories(&self.ground.paths.root),
             external_ca: !self.ground.paths.pki.join("ca.key").exists(),
-            etcd_version: self.etcd_version(),
+            etcd_version: self.ground.etcd_version(),
             start_limit: self.config.limits.component,
             ..Facts::default()
         }
-    }
-
-    /// The etcd that the folder of programs brings says its version itself.
-    fn etcd_version(&self) -> EtcdVersion {
-        let program = self.config.weft.kubernetes_bin.as_ref().map(|folder| folder.join("etcd"));
-        let asked = program.filter(|program| program.is_file()).and_then(|program| {
-            let program = program.to_str()?;
-            crate::bootstrap::host::tools::Tools::call(&self.ground.tools, program, &["--version"]).ok()
-        });
-        asked.and_then(|said| EtcdVersion::parse(&said.out)).unwrap_or(EtcdVersion::USUAL)
     }
 }

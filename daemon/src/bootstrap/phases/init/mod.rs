@@ -93,7 +93,7 @@ impl<'a> Init<'a> {
             "etcd" | "control-plane" => self.static_pod(part),
             "kubelet-start" => self.kubelet_start().await,
             "wait-control-plane" => {
-                self.ground.wait().await?;
+                self.ground.wait(true).await?;
                 self.server().await.map(drop)
             }
             "upload-config" => self.upload_config(part).await,
@@ -111,7 +111,8 @@ impl<'a> Init<'a> {
 
     async fn preflight(&mut self) -> Result<(), PhaseError> {
         let registration = &self.config.init.node_registration;
-        self.ground.preflight(registration).await?;
+        self.ground.check(registration).await?;
+        self.ground.make_ready().await?;
         let names = Names::of(&self.config.cluster, &weft_name());
         self.ground.images(&names, true, registration).await
     }

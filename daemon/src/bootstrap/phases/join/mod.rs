@@ -1,0 +1,218 @@
+//! `weft join`: a further node.
+
+mod control_plane;
+
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use super::error::PhaseError;
+use super::ground::{Given, Ground, weft_name};
+use super::tell::Teller;
+use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
+use crate::bootstrap::config::{self, JoinConfig, UploadedConfig};
+use crate::bootstrap::converge;
+use crate::bootstrap::host::{Role, Wanted};
+use crate::bootstrap::images::Names;
+use crate::bootstrap::kubelet::flags;
+use crate::bootstrap::kubelet::service::ServiceManager;
+use crate::bootstrap::resolved::Paths;
+
+/// Nobody else reads what a token or a key is in.
+const SECRET: u32 = 0o600;
+
+/// The cluster, once it is found.
+struct Found {
+    /// How; `None` on a node that is in it already and asks with kubelet's own credentials.
+    discovered: Option<Discovered>,
+    server: Server,
+    uploaded: UploadedConfig,
+    /// Its KubeletConfiguration.
+    kubelet: Value,
+}
+
+/// A run of `weft join`.
+pub struct Join<'a> {
+    ground: Ground<'a>,
+    config: &'a JoinConfig,
+    found: Option<Found>,
+    /// The etcd member that this run has made, to be taken back if it fails.
+    member: Option<EtcdEntry>,
+}
+
+impl<'a> Join<'a> {
+    /// A run that has not begun. Nobody else may run init, join or reset meanwhile.
+    ///
+    /// # Errors
+    /// The journal cannot be opened, or patches cannot be read.
+    pub fn new(
+        config: &'a JoinConfig,
+        paths: &'a Paths,
+        services: ServiceManager,
+        tell: &'a Teller,
+    ) -> Result<Self, PhaseError> {
+        let control_plane = config.join.control_plane.is_some();
+        let endpoints = config.join.discovery.bootstrap_token.as_ref();
+        let endpoints = endpoints.and_then(|token| token.api_server_endpoint.as_deref()).unwrap_or_default();
+        let wanted = Wanted {
+            role: Role::Join { control_plane },
+            endpoints: endpoints
+                .split(',')
+                .filter_map(|text| text.trim().parse().ok())
+                .map(|at: std::net::SocketAddr| at.ip())
+                .collect(),
+            ..Wanted::worker(&config.node, paths)
+        };
+        let given = Given {
+            node: &config.node,
+            limits: config.limits,
+            weft: &config.weft,
+            patches: config.join.patches.as_ref().and_then(|patches| patches.directory.as_ref()).map(Into::into),
+            wanted,
+            hash: hash(config),
+        };
+        Ok(Self { ground: Ground::new(given, paths, services, tell)?, config, found: None, member: None })
+    }
+
+    /// Runs these phases (full names, from [`super::select`]) in their order. An etcd member that was made goes again if one fails.
+    ///
+    /// # Errors
+    /// The first phase that does not come to its end, by its name, and why.
+    pub async fn run(&mut self, phases: &[String]) -> Result<(), (String, PhaseError)> {
+        self.ground.tell_of_earlier_run("join", phases);
+        for phase in phases {
+            if let Err(error) = self.phase(phase).await {
+                self.take_member_back().await;
+                return Err((phase.clone(), error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
+        let entry = self.ground.begin(phase)?;
+        self.work(phase).await?;
+        if let Some(entry) = entry {
+            self.ground.journal.done(entry)?;
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self, phase: &str) -> Result<(), PhaseError> {
+        let control_plane = self.config.join.control_plane.is_some();
+        match phase {
+            "preflight" => self.preflight().await,
+            "control-plane-prepare/download-certs" if control_plane => self.download_certs().await,
+            "control-plane-prepare/certs" if control_plane => self.certificates().await,
+            "control-plane-prepare/kubeconfig" if control_plane => self.kubeconfigs().await,
+            "control-plane-prepare/control-plane" if control_plane => self.static_pods().await,
+            "kubelet-start" => self.kubelet_start().await,
+            "etcd-join" if control_plane => self.etcd_join().await,
+            "kubelet-wait-bootstrap" => self.kubelet_wait_bootstrap().await,
+            "control-plane-join/mark-control-plane" if control_plane => self.mark_control_plane().await,
+            "wait-control-plane" if control_plane => self.ground.wait(true).await,
+            "await-ready" => self.await_ready().await,
+            // What is about the control plane is not a worker's.
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is written before it is known that the node may join.
+    async fn preflight(&mut self) -> Result<(), PhaseError> {
+        let registration = &self.config.join.node_registration;
+        self.ground.check(registration).await?;
+        let name = self.config.node.name.clone();
+        let has_joined = self.has_joined();
+        let found = self.found().await?;
+        if !has_joined {
+            api::refuse_ready_node(&found.server, &name).await?;
+        }
+        let names = Names::of(&found.uploaded.cluster, &weft_name());
+        self.ground.make_ready().await?;
+        self.ground.images(&names, self.config.join.control_plane.is_some(), registration).await
+    }
+
+    /// Whether an earlier run has come so far that kubelet has an identity.
+    fn has_joined(&self) -> bool {
+        self.ground.journal.phase("kubelet-start").is_some()
+            && self.ground.paths.kubernetes.join("kubelet.conf").is_file()
+    }
+
+    /// The cluster; looked for once. A node that is in it already needs no token any more.
+    async fn found(&mut self) -> Result<&Found, PhaseError> {
+        let found = match self.found.take() {
+            Some(found) => found,
+            None => self.find().await?,
+        };
+        Ok(self.found.insert(found))
+    }
+
+    async fn find(&self) -> Result<Found, PhaseError> {
+        let (limits, tell) = (&self.config.limits, self.ground.tell);
+        let (discovered, server) = match self.has_joined() {
+            true => {
+                let kubeconfig = self.ground.paths.kubernetes.join("kubelet.conf");
+                (None, Server::connect(&kubeconfig, None, limits).await?)
+            }
+            false => {
+                let mut say = |why: &api::DiscoveryError| tell.step("discovery", format!("not found yet: {why}"));
+                let discovered = api::discover(&self.config.join.discovery, limits, &mut say).await?;
+                tell.step("discovery", format!("found the cluster at {}", discovered.info.server));
+                let server = discovered.server(limits).await?;
+                (Some(discovered), server)
+            }
+        };
+        let uploaded = config::read_uploaded(&api::read_kubeadm_config(&server).await?)?;
+        uploaded.notices.iter().for_each(|notice| tell.warning("discovery", notice.to_string()));
+        let kubelet = api::read_kubelet_config(&server).await?;
+        let kubelet = serde_saphyr::from_str(&kubelet)
+            .map_err(|error| PhaseError::Usage(format!("ConfigMap kube-system/kubelet-config: {error}")))?;
+        Ok(Found { discovered, server, uploaded, kubelet })
+    }
+
+    async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
+        let (paths, control_plane) = (self.ground.paths, self.config.join.control_plane.is_some());
+        // A control-plane node asks its own API server.
+        let own = control_plane.then(|| self.config.node.local_endpoint());
+        let found = self.found().await?;
+        let wide = found.kubelet.clone();
+        if let Some(discovered) = found.discovered.clone() {
+            let name = found.uploaded.cluster.name.clone();
+            let bootstrap = discovered.bootstrap_kubeconfig(&name, own.as_deref())?;
+            converge::directory(&paths.kubernetes, 0o755)?;
+            converge::put(&paths.kubernetes.join("bootstrap-kubelet.conf"), bootstrap.as_bytes(), SECRET)?;
+            let authority = paths.pki.join("ca.crt");
+            if !authority.exists() {
+                converge::directory(&paths.pki, 0o700)?;
+                converge::put(&authority, discovered.info.ca.as_bytes(), 0o644)?;
+            }
+        }
+        let role = if control_plane { flags::Role::ControlPlane } else { flags::Role::Worker };
+        self.ground.kubelet_start(role, &wide).await
+    }
+
+    async fn kubelet_wait_bootstrap(&mut self) -> Result<(), PhaseError> {
+        self.ground.wait(false).await?;
+        api::await_kubelet_conf(self.ground.paths, &self.config.limits).await?;
+        // kubelet needs it no more, and it holds the token.
+        api::remove_bootstrap_conf(self.ground.paths)?;
+        Ok(())
+    }
+
+    async fn await_ready(&mut self) -> Result<(), PhaseError> {
+        if !self.config.weft.wait {
+            return Ok(());
+        }
+        let (name, limits) = (&self.config.node.name, &self.config.limits);
+        let server = Server::connect(&self.ground.paths.kubernetes.join("kubelet.conf"), None, limits).await?;
+        api::await_node(&server.within(limits.component), name).await?;
+        self.ground.tell.step("join", format!("node {name} is Ready"));
+        Ok(())
+    }
+}
+
+/// Stands for what the phases work from; by which token the cluster was found is no part of it.
+fn hash(config: &JoinConfig) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?}", (&config.node, &config.join.control_plane.is_some(), &config.weft)));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
