@@ -61,6 +61,13 @@ pub(super) fn run(args: &CleanupArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// Cleans the node, and says whether all has gone.
+pub(super) fn node(config: &AgentConfig) -> bool {
+    let mut problems = Problems::default();
+    clean_node(config, &mut problems);
+    problems.0 == 0
+}
+
 /// Counts what could not be removed, and says so at once.
 #[derive(Debug, Default)]
 struct Problems(usize);

@@ -20,6 +20,7 @@ mod network;
 mod pause;
 mod preflight;
 mod print;
+mod reset;
 mod services;
 mod settings;
 mod source;
@@ -46,6 +47,7 @@ struct Cli {
 enum Command {
     Init(Box<init::InitArgs>),
     Join(Box<join::JoinArgs>),
+    Reset(reset::ResetArgs),
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Status(status::StatusArgs),
@@ -72,6 +74,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => join::run(&args),
+        Command::Reset(args) => reset::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Status(args) => Ok(status::run(&args)),

@@ -4,6 +4,7 @@ use crate::bootstrap::api::{ApiError, DiscoveryError, EtcdError, KeyError, PinEr
 use crate::bootstrap::config::ConfigError;
 use crate::bootstrap::converge::FileError;
 use crate::bootstrap::cri::CriError;
+use crate::bootstrap::host::reset::ResetError;
 use crate::bootstrap::host::{HostError, PreflightReport};
 use crate::bootstrap::images::ImageError;
 use crate::bootstrap::journal::JournalError;
@@ -110,6 +111,9 @@ pub enum PhaseError {
     /// The hash of an authority's key.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// A reset that was not begun, or ended before a file was touched.
+    #[error(transparent)]
+    Reset(#[from] ResetError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),

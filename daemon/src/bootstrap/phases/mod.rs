@@ -7,6 +7,7 @@ mod error;
 mod ground;
 pub mod init;
 pub mod join;
+pub mod reset;
 mod runtime;
 mod tell;
 mod tree;
