@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The image of which each pod's first container is.
 pub(super) const SANDBOX: &str = "localhost/weft:0.1.0";
 
-const CONTAINERD: &str = r#"
+pub(super) const CONTAINERD: &str = r#"
 version = 3
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -68,8 +68,15 @@ pub(super) fn configure(machine: &Machine) -> Result<()> {
 /// # Errors
 /// When it does not.
 pub(super) fn containerd(machine: &Machine) -> Result<Service> {
-    let config = machine.path("containerd.toml").display().to_string();
-    let service = machine.spawn("containerd", "containerd", &["--config", &config])?;
+    containerd_with(machine, &machine.path("containerd.toml").display().to_string())
+}
+
+/// The same with a configuration that lies elsewhere, as the machine sees it.
+///
+/// # Errors
+/// When it does not answer.
+pub(super) fn containerd_with(machine: &Machine, config: &str) -> Result<Service> {
+    let service = machine.spawn("containerd", "containerd", &["--config", config])?;
     let answers = || {
         anyhow::ensure!(service.alive(), "it ended");
         machine.run("ctr", &["version"])

@@ -14,6 +14,7 @@
 //! with its owner, also when a test panics, and several can be there at once.
 
 pub mod agnhost;
+pub mod bare;
 pub mod cluster;
 pub mod conformance;
 pub mod control;
