@@ -39,6 +39,10 @@ struct PrintArgs {
     /// Whose defaults
     #[arg(value_enum)]
     which: Which,
+
+    /// Add weft's own document, with what kubeadm has no field for
+    #[arg(long)]
+    weft: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -125,7 +129,7 @@ enum Output {
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Print(args) => print(args.which)?,
+        Command::Print(args) => print(args)?,
         Command::Validate(args) => {
             tell(&config::validate(&args.config)?);
             println!("ok");
@@ -136,13 +140,13 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(which: Which) -> anyhow::Result<()> {
-    let which = match which {
+fn print(args: &PrintArgs) -> anyhow::Result<()> {
+    let which = match args.which {
         Which::Init => Defaults::Init,
         Which::Join => Defaults::Join,
         Which::Reset => Defaults::Reset,
     };
-    print!("{}", config::print_defaults(which)?);
+    print!("{}", config::print_defaults(which, args.weft)?);
     Ok(())
 }
 

@@ -85,6 +85,8 @@ pub(super) struct Document {
     pub(super) version: Version,
     /// Where it begins.
     pub(super) at: Position,
+    /// Whether all of it follows from another document, so that it need not be written beside that one.
+    pub(super) is_implied: bool,
 }
 
 /// A file.
@@ -200,7 +202,7 @@ impl Documents {
         let mut positions = BTreeMap::new();
         let mut walk = Walk { file: &self.file, version, positions: &mut positions, findings: &mut self.findings };
         let Some(Value::Object(value)) = walk.read(kind.shape(), node, "") else { return };
-        self.found.insert(kind, Document { value, positions, version, at: node.at });
+        self.found.insert(kind, Document { value, positions, version, at: node.at, is_implied: false });
     }
 
     /// Notes something about a place of the file.
@@ -216,6 +218,7 @@ impl Documents {
             positions: BTreeMap::new(),
             version: Version::V1Beta4,
             at,
+            is_implied: false,
         })
     }
 }

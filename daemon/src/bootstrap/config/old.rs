@@ -78,7 +78,9 @@ fn proxy(documents: &mut Documents) {
             return documents.find(Weight::Wrong, Some(at), message);
         }
     };
+    let is_new = !documents.found.contains_key(&Kind::Weft);
     let weft = documents.entry(Kind::Weft, at);
+    weft.is_implied |= is_new;
     let message = match weft.value.get("proxyMode") {
         Some(given) => {
             format!("weft is in kube-proxy's place: WeftConfiguration.proxyMode, {given}, counts, not mode {mode:?}")

@@ -213,15 +213,20 @@ pub enum Defaults {
 }
 
 /// The defaults as a file, with placeholders where a default depends on the machine or is a secret, as with kubeadm.
+/// `with_weft` adds weft's own document, which `kubeadm config validate` does not take.
 ///
 /// # Errors
 /// [`ConfigError::Unsound`], a fault of weft's.
-pub fn print_defaults(which: Defaults) -> Result<String, ConfigError> {
+pub fn print_defaults(which: Defaults, with_weft: bool) -> Result<String, ConfigError> {
+    let print = |layers: &Layers, kinds: &[Kind]| {
+        let weft: &[Kind] = if with_weft { &[Kind::Weft] } else { &[] };
+        render::layers(layers, &[kinds, weft].concat())
+    };
     let (documents, facts) = (Documents::default(), Facts::unknown());
     match which {
         Defaults::Init => {
             let assembled = assemble::init(&documents, &InitFlags::default(), &facts);
-            render::layers(&assembled.layers, &[Kind::Init, Kind::Cluster, Kind::Weft])
+            print(&assembled.layers, &[Kind::Init, Kind::Cluster])
         }
         Defaults::Join => {
             let flags = JoinFlags {
@@ -231,11 +236,11 @@ pub fn print_defaults(which: Defaults) -> Result<String, ConfigError> {
                 ..JoinFlags::default()
             };
             let assembled = assemble::join(&documents, &flags, &facts);
-            render::layers(&assembled.layers, &[Kind::Join, Kind::Weft])
+            print(&assembled.layers, &[Kind::Join])
         }
         Defaults::Reset => {
             let (layers, _) = assemble::reset(&documents, &ResetFlags::default(), &facts);
-            render::layers(&layers, &[Kind::Reset])
+            print(&layers, &[Kind::Reset])
         }
     }
 }

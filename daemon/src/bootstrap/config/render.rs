@@ -41,12 +41,13 @@ pub(super) fn layers(layers: &Layers, kinds: &[Kind]) -> Result<String, ConfigEr
     join(found)
 }
 
-/// A file's documents as they are written today.
+/// A file's documents as they are written today. kubeadm takes the result unless the file had a document of weft's.
 ///
 /// # Errors
 /// [`ConfigError::Unsound`], a fault of weft's.
 pub(super) fn documents(documents: &Documents) -> Result<String, ConfigError> {
-    join(documents.found.iter().map(|(kind, document)| (*kind, document.value.clone())))
+    let given = documents.found.iter().filter(|(_, document)| !document.is_implied);
+    join(given.map(|(kind, document)| (*kind, document.value.clone())))
 }
 
 fn join(documents: impl Iterator<Item = (Kind, Map<String, Value>)>) -> Result<String, ConfigError> {

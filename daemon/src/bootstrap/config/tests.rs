@@ -97,8 +97,10 @@ fn an_init_without_a_word_has_all_that_it_needs() {
 
 #[test]
 fn c01_what_is_printed_is_valid() {
-    for which in [Defaults::Init, Defaults::Join, Defaults::Reset] {
-        let text = print_defaults(which).unwrap();
+    let all = [Defaults::Init, Defaults::Join, Defaults::Reset];
+    for (which, with_weft) in all.into_iter().flat_map(|which| [(which, false), (which, true)]) {
+        let text = print_defaults(which, with_weft).unwrap();
+        assert_eq!(text.contains(WEFT_API_VERSION), with_weft && which != Defaults::Reset, "{text}");
         assert!(text.contains("apiVersion: kubeadm.k8s.io/v1beta4"), "{text}");
         let (_dir, path) = file(&text);
         let notices = validate(&path).unwrap();

@@ -83,6 +83,7 @@ fn c02_a_tutorials_file_is_written_as_v1beta4() {
     assert_eq!(cluster["dns"], serde_json::json!({}));
     assert_eq!(value(Kind::Weft)["proxyMode"], "ipvs");
     assert_eq!(value(Kind::KubeProxy)["mode"], "ipvs");
+    assert!(!text.contains("weft.dev"), "kubeadm would not take it:\n{text}");
     // Once is enough.
     documents.findings.clear();
     modernize(&mut documents);
