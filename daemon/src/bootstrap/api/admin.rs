@@ -32,10 +32,7 @@ pub async fn admin(paths: &Paths, endpoint: &str, limits: &Limits) -> Result<(Se
     let place = Place::of(&binding);
     let made = AtomicBool::new(false);
     let attempt = || async {
-        let refusal = match admin.create_once(&binding).await {
-            Ok(_) => return Ok(Outcome::Made),
-            Err(refusal) => refusal,
-        };
+        let Err(refusal) = admin.create_once(&binding).await else { return Ok(Outcome::Made) };
         match (refusal.code, &superuser) {
             (Some(409), _) => Ok(if made.load(Relaxed) { Outcome::Made } else { Outcome::Kept }),
             (Some(403), Some(superuser)) => {
