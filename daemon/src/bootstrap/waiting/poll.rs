@@ -54,7 +54,7 @@ pub struct WaitError {
     /// Who is not well, with his last answer.
     pub missing: Vec<(Component, String)>,
     /// Why, if that is known.
-    pub diagnosis: Option<Diagnosis>,
+    pub diagnosis: Option<Box<Diagnosis>>,
     /// kubelet's last lines, if nothing better is known.
     pub kubelet_lines: Vec<String>,
 }
@@ -182,7 +182,7 @@ impl State {
         WaitError {
             after: self.begin.elapsed(),
             missing: self.missing.iter().map(|(component, missing)| (*component, missing.last.clone())).collect(),
-            diagnosis,
+            diagnosis: diagnosis.map(Box::new),
             kubelet_lines: lines[lines.len().saturating_sub(20)..].to_vec(),
         }
     }
