@@ -68,6 +68,8 @@ impl Node {
         self.metrics.peers.set(gauge(plan.reached.len()));
         let devices: Vec<u32> = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
         self.peers.table_mut().set_devices(devices.clone());
+        // A pass that fails must not leave the rest of an earlier one, or its error would stand until the next change.
+        self.peers_rest = None;
         // Summed up before it is read: what changes in between is seen to have changed.
         let began = Instant::now();
         let digest = self.route.digest(&devices);
