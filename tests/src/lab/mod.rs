@@ -11,7 +11,7 @@ mod outside;
 mod services;
 mod spec;
 mod state;
-pub(crate) mod underlay;
+pub mod underlay;
 mod view;
 
 use std::net::SocketAddr;
