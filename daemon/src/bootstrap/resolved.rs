@@ -42,6 +42,12 @@ impl Paths {
         }
     }
 
+    /// `/var/log/weft`: what a run has said, and what supervised services say.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("var/log/weft")
+    }
+
     /// Where kubelet looks for static pods.
     #[must_use]
     pub fn manifests(&self) -> PathBuf {
@@ -82,7 +88,7 @@ pub struct Cluster {
     pub scheduler: Component,
     /// Where the state lives.
     pub etcd: EtcdPlace,
-    /// Repository and tag of CoreDNS's image; `None` without CoreDNS.
+    /// CoreDNS's image without its tag (`registry.k8s.io/coredns/coredns`), and the tag; `None` without CoreDNS.
     pub dns: Option<(String, String)>,
 }
 

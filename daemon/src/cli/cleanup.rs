@@ -17,6 +17,7 @@ use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
 use crate::cluster::etcd::connect;
+use crate::cluster::last_known;
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
@@ -104,10 +105,12 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     problems.note(remove_links(settings.bridge.as_str(), &devices));
     problems.note(remove_attachments(&settings.cni_state_dir));
     problems.note(remove_file(&settings.run_dir.join(LEASE_LOCK)));
+    problems.note(remove_file(&settings.state_dir.join(last_known::FILE)));
     if let Some(owned) = owned {
         problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }
-    for directory in [&settings.cni_state_dir, &settings.run_dir, &settings.state_dir] {
+    let subnet_dir = settings.subnet_file.parent().map(Path::to_path_buf).unwrap_or_default();
+    for directory in [&settings.cni_state_dir, &settings.run_dir, &settings.state_dir, &subnet_dir] {
         // Whoever else keeps something there keeps the directory.
         let _ = std::fs::remove_dir(directory);
     }

@@ -78,6 +78,6 @@ async fn reset(flags: &ResetFlags, mut paths: Paths, tell: &Teller) -> Result<()
             tell.step("reset", "done; logs, kernel modules and images stay");
             Ok(())
         }
-        false => Err(usage("reset", "something is left, as reported above; run it again when the cause is gone")),
+        false => Err(failed(PhaseError::Left)),
     }
 }

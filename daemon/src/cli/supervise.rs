@@ -14,7 +14,7 @@ use crate::config::time;
 /// `weft init` and `weft join` start it on machines without systemd and OpenRC.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  weft supervise --state /var/lib/weft/run/kubelet.pid --log /var/lib/weft/log/kubelet.log -- kubelet"
+    after_help = "Example:\n  weft supervise --state /run/weft/kubelet.pid --log /var/log/weft/kubelet.log -- kubelet"
 )]
 pub(super) struct SuperviseArgs {
     /// File that is locked while it runs, with the numbers of the processes

@@ -25,7 +25,7 @@ pub(crate) fn node_v6(number: u8) -> Ipv6Addr {
 }
 
 /// Makes the segment, unless it is there.
-pub(crate) fn ensure(underlay: &Netns) -> Result<()> {
+pub fn ensure(underlay: &Netns) -> Result<()> {
     Netns::ensure_machine(underlay.name())?;
     if underlay.tool("ip", &["link", "show", "br0"]).is_ok() {
         return Ok(());

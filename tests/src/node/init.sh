@@ -49,6 +49,7 @@ inside() {
     # The programs of the host, and what is written here goes into the folder.
     overlay etc
     overlay opt
+    overlay usr
     own log /var/log
     # containerd's file system cannot be an overlay over an overlay, so this is the folder itself.
     own lib /var/lib

@@ -30,7 +30,7 @@ mod tokens;
 mod yaml;
 
 pub use addons::{
-    CoreDns, WeftAddon, apply_coredns, apply_weft, await_available, await_node, coredns_objects, dns_address,
+    CoreDns, Hear, WeftAddon, apply_coredns, apply_weft, await_available, await_node, coredns_objects, dns_address,
     weft_objects,
 };
 pub use admin::admin;

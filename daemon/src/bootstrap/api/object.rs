@@ -97,6 +97,8 @@ pub(super) fn covers(found: &Value, wanted: &Value) -> bool {
             let nothing = Value::Null;
             wanted.iter().all(|(key, wanted)| covers(found.get(key).unwrap_or(&nothing), wanted))
         }
+        // Of what is not there nothing can be too much.
+        (Value::Null, Value::Object(wanted)) if !wanted.is_empty() => wanted.values().all(Value::is_null),
         (Value::Array(found), Value::Array(wanted)) => {
             found.len() == wanted.len() && found.iter().zip(wanted).all(|(found, wanted)| covers(found, wanted))
         }

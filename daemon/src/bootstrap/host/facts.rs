@@ -211,6 +211,8 @@ pub struct Disk {
     pub files: Option<u64>,
     /// Whether nothing can be written.
     pub read_only: bool,
+    /// Whether the runtime's images are on it.
+    pub holds_images: bool,
 }
 
 /// How long syncing takes.

@@ -14,6 +14,10 @@ use crate::bootstrap::journal::Change;
 /// Files of weft's, under the root.
 const SYSCTL_FILE: &str = "etc/sysctl.d/90-weft.conf";
 const MODULES_FILE: &str = "etc/modules-load.d/weft.conf";
+const HOSTS_FILE: &str = "etc/hosts";
+
+/// The block of this node's own name in the file of hosts.
+const HOSTS_BLOCK: &str = "node-name";
 
 /// Modules of weft's data plane and of containers; those that a kernel has built in, or does not have, are no fault.
 /// `br_netfilter` is not among them: weft does not need it.
@@ -57,6 +61,7 @@ pub fn prepare(
         // Modules first: some settings come with them.
         load_modules(hand, facts, &mut prepared)?;
         set_sysctls(hand, wanted, &mut prepared)?;
+        name_host(hand, facts, wanted, &mut prepared)?;
     }
     write_mirrors(hand, image_mirrors, &mut prepared)?;
     if wanted.fix {
@@ -69,6 +74,20 @@ pub fn prepare(
         ));
     }
     Ok(prepared)
+}
+
+/// Kubernetes' components look their host's name up, and where nobody answers they wait for seconds each time.
+fn name_host(
+    hand: &mut Hand<'_>,
+    facts: &HostFacts,
+    wanted: &Wanted,
+    prepared: &mut Prepared,
+) -> Result<(), HostError> {
+    let (Err(_), Some(address)) = (&facts.resolved, wanted.address) else { return Ok(()) };
+    let line = format!("{address} {}", wanted.node_name);
+    let outcome = hand.block(&hand.paths().root.join(HOSTS_FILE), HOSTS_BLOCK, std::slice::from_ref(&line))?;
+    prepared.note(outcome, format!("/{HOSTS_FILE} has \"{line}\""));
+    Ok(())
 }
 
 fn swap_off(hand: &mut Hand<'_>, facts: &HostFacts, prepared: &mut Prepared) -> Result<(), HostError> {

@@ -67,7 +67,7 @@ pub struct Names {
     pub repository: String,
     /// Version of the control plane, `v1.36.2`.
     pub kubernetes_version: String,
-    /// The folder of CoreDNS's image and its tag; `None` without CoreDNS.
+    /// CoreDNS's image without its tag, and the tag; `None` without CoreDNS.
     pub dns: Option<(String, String)>,
     /// etcd's whole name; `None` if somebody else runs it.
     pub etcd: Option<String>,
@@ -80,7 +80,8 @@ impl Names {
     #[must_use]
     pub fn usual(repository: &str, kubernetes_version: &str) -> Self {
         // Upstream's CoreDNS lies in a folder of its own; mirrors are flat.
-        let dns = if repository == UPSTREAM { format!("{repository}/coredns") } else { repository.to_owned() };
+        let folder = if repository == UPSTREAM { "/coredns" } else { "" };
+        let dns = format!("{repository}{folder}/coredns");
         Self {
             repository: repository.to_owned(),
             kubernetes_version: kubernetes_version.to_owned(),
@@ -112,6 +113,13 @@ impl Names {
         format!("{}/pause:{PAUSE_TAG}", self.repository)
     }
 
+    /// CoreDNS's image.
+    #[must_use]
+    pub fn coredns(&self) -> Option<Wanted> {
+        let (image, tag) = self.dns.as_ref()?;
+        Some(Wanted { what: What::CoreDns, name: format!("{image}:{tag}") })
+    }
+
     /// What a node needs, in kubeadm's order.
     #[must_use]
     pub fn wanted(&self, control_plane: bool) -> Vec<Wanted> {
@@ -120,17 +128,12 @@ impl Names {
             let program = what.program().unwrap_or_default();
             Some(Wanted { what, name: format!("{}/{program}:{tag}", self.repository) })
         };
-        // A folder that is CoreDNS's already, as some configurations have it, is not doubled.
-        let dns = self.dns.as_ref().map(|(folder, tag)| {
-            let image = if folder.ends_with("/coredns/coredns") { folder.clone() } else { format!("{folder}/coredns") };
-            Wanted { what: What::CoreDns, name: format!("{image}:{tag}") }
-        });
         let all = [
             component(What::ApiServer),
             component(What::ControllerManager),
             component(What::Scheduler),
             Some(Wanted { what: What::Weft, name: self.weft.clone() }),
-            dns,
+            self.coredns(),
             Some(Wanted { what: What::Pause, name: self.pause() }),
             self.etcd.clone().map(|name| Wanted { what: What::Etcd, name }),
         ];

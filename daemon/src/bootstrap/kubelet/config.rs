@@ -115,6 +115,8 @@ pub fn cluster_wide(cluster: &Cluster, user: Option<&Value>) -> ClusterWide {
         "clusterDomain": cluster.dns_domain,
         "healthzBindAddress": "127.0.0.1",
         "healthzPort": 10248,
+        // weft needs none of kubelet's iptables chains, which would outlive it.
+        "makeIPTablesUtilChains": false,
         "rotateCertificates": true,
         "staticPodPath": "/etc/kubernetes/manifests",
     });

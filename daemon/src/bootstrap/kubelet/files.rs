@@ -54,7 +54,7 @@ impl Written {
 pub struct Told<'a> {
     /// What the node is to the cluster.
     pub role: Role,
-    /// The node's address, if it was chosen and not found: kubelet would choose another.
+    /// The node's address; `None` leaves the choice to kubelet.
     pub address: Option<IpAddr>,
     /// The cluster's configuration: as made by [`config::cluster_wide`], or as found in the cluster.
     pub cluster_wide: &'a Value,

@@ -149,6 +149,15 @@ impl ServiceManager {
         }
     }
 
+    /// Whether a unit starts with the machine; never where there are no units.
+    #[must_use]
+    pub fn is_enabled(&self, service: Service) -> bool {
+        match self {
+            Self::Systemd(systemctl) => ask(systemctl, &["is-enabled", service.name()]).unwrap_or(false),
+            Self::OpenRc(_) | Self::Plain(_) => false,
+        }
+    }
+
     /// Starts a service; none that runs is started anew.
     ///
     /// # Errors
@@ -226,13 +235,14 @@ impl ServiceManager {
 
 impl Plain {
     fn state(&self, service: Service) -> PathBuf {
-        self.paths.state.join(format!("run/{}.pid", service.name()))
+        // What a supervisor's lock is on does not outlive a reboot.
+        self.paths.root.join(format!("run/weft/{}.pid", service.name()))
     }
 
     /// Where a supervised service writes to.
     #[must_use]
     pub fn log(&self, service: Service) -> PathBuf {
-        self.paths.state.join(format!("log/{}.log", service.name()))
+        self.paths.logs().join(format!("{}.log", service.name()))
     }
 
     fn error(&self, service: Service, reason: &dyn Display) -> ServiceError {
@@ -314,7 +324,10 @@ impl Plain {
             }
             supervise::rest();
         }
-        Ok(())
+        match fs::remove_file(self.state(service)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.error(service, &error)),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -114,6 +114,9 @@ pub enum PhaseError {
     /// A reset that was not begun, or ended before a file was touched.
     #[error(transparent)]
     Reset(#[from] ResetError),
+    /// A reset that has left something.
+    #[error("something is left, as reported above; run it again when the cause is gone")]
+    Left,
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),

@@ -28,10 +28,10 @@ pub struct Teller {
 }
 
 impl Teller {
-    /// A teller that keeps a log named `name` under [`Paths::state`], if that can be written. Nobody but root may read it.
+    /// A teller that keeps a log named `name` under [`Paths::logs`], if that can be written. Nobody but root may read it.
     #[must_use]
     pub fn new(format: Format, paths: &Paths, name: &str) -> Self {
-        let path = paths.state.join("log").join(name);
+        let path = paths.logs().join(name);
         Self { format, log: open(&path).ok().map(|file| (path, Mutex::new(file))) }
     }
 

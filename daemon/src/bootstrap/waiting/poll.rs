@@ -35,12 +35,10 @@ pub enum Progress {
     },
     /// Somebody is still waited for.
     Waiting {
-        /// Who.
-        component: Component,
         /// Since the waiting began.
         after: Duration,
-        /// His last answer, or why there is none.
-        last: String,
+        /// Who, with his last answer or why there is none.
+        missing: Vec<(Component, String)>,
     },
     /// Something looks wrong and may pass.
     Suspicion(Diagnosis),
@@ -98,8 +96,11 @@ pub async fn wait(
         asking.spawn(ask(target, client.clone(), sender.clone()));
     }
     drop(sender);
-    let mut state =
-        State { begin, missing: targets.iter().map(|target| (target.component, Missing::new(target.limit))).collect() };
+    let mut state = State {
+        begin,
+        reminded: Duration::ZERO,
+        missing: targets.iter().map(|target| (target.component, Missing::new(target.limit))).collect(),
+    };
     let mut looks = interval_at((begin + FIRST_LOOK).into(), LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut suspected = None;
@@ -148,17 +149,18 @@ async fn ask(target: Target, client: Client, answers: mpsc::Sender<(Component, R
 struct Missing {
     limit: Duration,
     last: String,
-    reminded: Duration,
 }
 
 impl Missing {
     fn new(limit: Duration) -> Self {
-        Self { limit, last: "not asked yet".into(), reminded: Duration::ZERO }
+        Self { limit, last: "not asked yet".into() }
     }
 }
 
 struct State {
     begin: Instant,
+    /// When it was last told who is waited for, since the beginning.
+    reminded: Duration,
     missing: BTreeMap<Component, Missing>,
 }
 
@@ -167,10 +169,14 @@ impl State {
         let after = self.begin.elapsed();
         let Some(missing) = self.missing.get_mut(&component) else { return };
         missing.last = last;
-        if after >= missing.reminded + REMIND {
-            missing.reminded = after;
-            progress(Progress::Waiting { component, after, last: missing.last.clone() });
+        if after >= self.reminded + REMIND {
+            self.reminded = after;
+            progress(Progress::Waiting { after, missing: self.missing() });
         }
+    }
+
+    fn missing(&self) -> Vec<(Component, String)> {
+        self.missing.iter().map(|(component, missing)| (*component, missing.last.clone())).collect()
     }
 
     fn is_late(&self) -> bool {
@@ -181,7 +187,7 @@ impl State {
         let lines = &evidence.kubelet_lines;
         WaitError {
             after: self.begin.elapsed(),
-            missing: self.missing.iter().map(|(component, missing)| (*component, missing.last.clone())).collect(),
+            missing: self.missing(),
             diagnosis: diagnosis.map(Box::new),
             kubelet_lines: lines[lines.len().saturating_sub(20)..].to_vec(),
         }

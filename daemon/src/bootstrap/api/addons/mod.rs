@@ -6,7 +6,7 @@ mod ready;
 mod weft;
 
 pub use coredns::{CoreDns, apply_coredns, coredns_objects};
-pub use ready::{await_available, await_node};
+pub use ready::{Hear, await_available, await_node};
 pub use weft::{WeftAddon, apply_weft, weft_objects};
 
 use ipnetwork::IpNetwork;

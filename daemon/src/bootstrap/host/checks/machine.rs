@@ -132,11 +132,15 @@ fn hostname(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
             "hostnamectl hostname NAME, or --node-name",
         ));
     } else if let Err(reason) = &facts.resolved {
-        findings.push(Finding::warning(
-            "Hostname",
-            format!("{name} cannot be resolved: {reason}"),
-            format!("add a line \"ADDRESS {name}\" to /etc/hosts"),
-        ));
+        let line = wanted.address.map_or_else(|| "ADDRESS".to_owned(), |address| address.to_string());
+        findings.push(Finding {
+            severity: if wanted.prepare { Severity::Mended } else { Severity::Warning },
+            ..Finding::warning(
+                "Hostname",
+                format!("{name} cannot be resolved: {reason}"),
+                format!("add a line \"{line} {name}\" to /etc/hosts"),
+            )
+        });
     }
     findings
 }

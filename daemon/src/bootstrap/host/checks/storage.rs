@@ -12,8 +12,10 @@ const LEAST: u64 = 512 << 20;
 /// Below this images will not fit.
 const POOR: u64 = 3 << 30;
 
-/// kubelet drives pods out where less than this part is free (`nodefs.available`).
-const EVICTED_PERCENT: u64 = 10;
+/// kubelet drives pods out, and takes none in, where less than this part is free (its defaults of `imagefs.available`, which is the
+/// stricter one, and of `nodefs.available`).
+const IMAGES_PERCENT: u64 = 15;
+const NODE_PERCENT: u64 = 10;
 
 /// etcd's own advice is a 99th percentile of 10 ms; leaders are lost at 100 ms, its heartbeat.
 const MEDIAN: Duration = Duration::from_millis(10);
@@ -65,9 +67,12 @@ fn room(disk: &Disk) -> Option<Finding> {
         ));
     }
     let percent = disk.free.saturating_mul(100) / disk.size.max(1);
-    if percent < EVICTED_PERCENT {
-        let cause = format!("{percent} % are free at {place}; below {EVICTED_PERCENT} % kubelet drives pods out");
-        return Some(Finding::warning(NAME, cause, "make room"));
+    let least = if disk.holds_images { IMAGES_PERCENT } else { NODE_PERCENT };
+    if percent < least {
+        let cause =
+            format!("{percent} % are free at {place}; below {least} % kubelet drives pods out and takes none in");
+        let fix = "make room, or set evictionHard in a KubeletConfiguration document";
+        return Some(Finding::warning(NAME, cause, fix));
     }
     (disk.free < POOR)
         .then(|| Finding::warning(NAME, format!("{free} MiB are free at {place}; images may not fit"), "make room"))
@@ -79,7 +84,15 @@ mod tests {
     use super::*;
 
     fn disk(free: u64) -> Disk {
-        Disk { what: "etcd's data", path: "/var/lib/etcd".into(), free, size: 100 << 30, files: None, read_only: false }
+        Disk {
+            what: "etcd's data",
+            path: "/var/lib/etcd".into(),
+            free,
+            size: 100 << 30,
+            files: None,
+            read_only: false,
+            holds_images: true,
+        }
     }
 
     #[test]

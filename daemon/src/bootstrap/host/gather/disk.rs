@@ -28,17 +28,15 @@ pub(super) fn room(wanted: &Wanted) -> Vec<Disk> {
         ("images", Some(root.join("var/lib/containerd"))),
         ("configuration", Some(wanted.paths.kubernetes.clone())),
     ];
+    let device = |path: &Path| fs::metadata(nearest(path)).map(|metadata| metadata.dev()).ok();
+    let images = device(&root.join("var/lib/containerd"));
     let mut seen = Vec::new();
     let mut disks = Vec::new();
     for (what, path) in places {
         let Some(path) = path else { continue };
-        let there = nearest(&path);
-        let Ok(device) = fs::metadata(&there).map(|metadata| metadata.dev()) else { continue };
-        if seen.contains(&device) {
-            continue;
-        }
+        let Some(device) = device(&path).filter(|device| !seen.contains(device)) else { continue };
         seen.push(device);
-        let Ok(found) = statvfs(&there) else { continue };
+        let Ok(found) = statvfs(&nearest(&path)) else { continue };
         disks.push(Disk {
             what,
             path,
@@ -46,6 +44,7 @@ pub(super) fn room(wanted: &Wanted) -> Vec<Disk> {
             size: found.blocks().saturating_mul(found.fragment_size()),
             files: (found.files() > 0).then(|| found.files_available()),
             read_only: found.flags().contains(FsFlags::ST_RDONLY),
+            holds_images: Some(device) == images,
         });
     }
     disks

@@ -11,6 +11,8 @@ use std::fs;
 use std::io;
 use std::net::ToSocketAddrs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 
@@ -62,7 +64,8 @@ pub fn facts(wanted: &Wanted, told: RuntimeTold, entries: &[Entry], tools: &dyn 
         kubelet: kubelet(root, tools),
         kubelet_unit: unit(root, tools),
         disks: disk::room(wanted),
-        fsync: wanted.etcd_data.as_deref().and_then(disk::fsync),
+        // One that etcd works on already is not to be slowed down.
+        fsync: wanted.etcd_data.as_deref().filter(|path| !holds(path)).and_then(disk::fsync),
         firewalld: has_firewalld,
         firewalld_open: if has_firewalld { open(tools) } else { BTreeSet::new() },
         selinux: read(&root.join("sys/fs/selinux/enforce")).ok().map(|text| text.trim() == "1"),
@@ -132,15 +135,29 @@ pub(super) fn unescape(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
+/// A resolver without a server to ask takes ten seconds to say so; nobody waits for that.
+const RESOLVE: Duration = Duration::from_millis(800);
+
 fn resolve(name: &str) -> Told<Vec<std::net::IpAddr>> {
-    let found = (name, 0u16).to_socket_addrs().map_err(|error| error.to_string())?;
-    Ok(found.map(|address| address.ip()).collect())
+    let (sender, answer) = mpsc::channel();
+    let asked = (name.to_owned(), 0u16);
+    std::thread::spawn(move || {
+        let found = asked.to_socket_addrs().map(|found| found.map(|address| address.ip()).collect());
+        // Nobody hears it any more if it comes too late.
+        let _ = sender.send(found.map_err(|error| error.to_string()));
+    });
+    let late = |_| Err(format!("no answer within {} ms", RESOLVE.as_millis()));
+    answer.recv_timeout(RESOLVE).unwrap_or_else(late)
 }
 
 fn there(wanted: &Wanted) -> BTreeSet<PathBuf> {
     let files = wanted.files().into_iter().filter(|path| path.symlink_metadata().is_ok());
-    let holds = |path: &PathBuf| fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
-    files.chain(wanted.etcd_data.clone().filter(holds)).collect()
+    files.chain(wanted.etcd_data.clone().filter(|path| holds(path))).collect()
+}
+
+/// Whether a directory has anything in it.
+fn holds(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// What the journal says of an earlier run.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Ground, seconds};
 use crate::bootstrap::config::Swap;
+use crate::bootstrap::converge::Outcome as FileOutcome;
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::config::{self as kubelet_config, Host};
 use crate::bootstrap::kubelet::files::{self, Told};
@@ -39,8 +40,20 @@ impl Ground<'_> {
         };
         let driver = needs.cgroup_driver.map(runtime::for_kubelet);
         let host = Host::detect(&self.paths.root, &self.services, driver, swap);
-        let told = Told { role, address: self.weft.node_ip, cluster_wide, host: &host, patches: &self.patches };
+        // Named even if nobody chose it: kubelet would look its host's name up, for seconds where no resolver answers, and
+        // might find another address than the one that certificates and the overlay have.
+        let address = Some(self.weft.node_ip.unwrap_or(self.node.address));
+        let told = Told { role, address, cluster_wide, host: &host, patches: &self.patches };
         let written = files::write(self.paths, self.node, &told)?;
+        for (name, outcome) in [
+            ("kubeadm-flags.env", &written.flags),
+            ("instance-config.yaml", &written.instance),
+            ("config.yaml", &written.config),
+        ] {
+            if let FileOutcome::Changed(difference) = outcome {
+                self.tell.step(START, format!("Changing {name} of kubelet:\n{difference}"));
+            }
+        }
         let is_new = written.is_new() | self.unit()?;
         if is_new {
             self.services.reload();
@@ -49,18 +62,23 @@ impl Ground<'_> {
         if runs && !is_new {
             return Ok(());
         }
+        // Of units a reset has to know; what is kept running otherwise it stops anyway.
+        let unit = Service::Kubelet.name().to_owned();
+        let is_unit = self.services.has_units();
+        let enabled = (is_unit && !self.services.is_enabled(Service::Kubelet))
+            .then(|| self.journal.begin(Change::ServiceEnabled { unit: unit.clone() }))
+            .transpose()?;
         if let Some(notice) = self.services.enable(Service::Kubelet) {
             self.tell.warning(START, notice);
         }
         self.tell.step(START, "Starting the kubelet");
-        let unit = Service::Kubelet.name().to_owned();
-        let id = (!runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
+        let started = (is_unit && !runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
         if runs {
             self.services.restart(Service::Kubelet)?
         } else {
             self.services.start(Service::Kubelet)?
         }
-        if let Some(id) = id {
+        for id in enabled.into_iter().chain(started) {
             self.journal.done(id)?;
         }
         Ok(())
@@ -110,8 +128,9 @@ impl Ground<'_> {
             Progress::Healthy { component, after } => {
                 tell.step(WAIT, format!("{component} is healthy after {}", seconds(after)));
             }
-            Progress::Waiting { component, after, last } => {
-                tell.step(WAIT, format!("waiting for {component} for {:.0} s: {last}", after.as_secs_f64()));
+            Progress::Waiting { after, missing } => {
+                let missing: Vec<String> = missing.iter().map(|(who, last)| format!("{who} ({last})")).collect();
+                tell.step(WAIT, format!("{:.0} s, waiting for {}", after.as_secs_f64(), missing.join(", ")));
             }
             Progress::Suspicion(diagnosis) => tell.warning(WAIT, diagnosis.to_string()),
         };
@@ -122,8 +141,9 @@ impl Ground<'_> {
     pub(in crate::bootstrap::phases) fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
         let step = kubeconfig::finalize(self.paths)?;
         if step.outcome == pki::Outcome::Changed {
+            // kubelet took the certificate that was in the file into its own store when it started, and rotates it there; the
+            // file is read when it starts next.
             self.tell.step("kubelet-finalize", "kubelet.conf points to kubelet's own certificate, which rotates");
-            self.services.restart(Service::Kubelet)?;
         }
         Ok(())
     }

@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use super::{Ground, seconds};
 use crate::bootstrap::config::model::NodeRegistration;
-use crate::bootstrap::cri::Rehearsal;
+use crate::bootstrap::cri::{Cri, CriError, Rehearsal};
 use crate::bootstrap::host::containerd::mirrors::Mirror;
+use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::tools::Tools as _;
-use crate::bootstrap::host::{Hand, Ignored, KubeletNeeds, Severity, checks, gather, prepare};
+use crate::bootstrap::host::{Finding, Hand, Ignored, KubeletNeeds, Severity, checks, gather, prepare};
 use crate::bootstrap::images::binaries::{self, Installed, Outcome};
-use crate::bootstrap::images::{Event, Names, Own, Pulls, Sources, name_sandbox_image, provide, weft_image};
+use crate::bootstrap::images::{
+    Event, Names, Own, Pulls, Sources, Wanted as WantedImage, name_sandbox_image, provide, weft_image,
+};
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::service::Service;
 use crate::bootstrap::phases::error::PhaseError;
@@ -20,6 +23,9 @@ const PHASE: &str = "preflight";
 /// Where weft's own image is, unless the user has said otherwise.
 const REPOSITORY: &str = "localhost";
 
+/// Where kubelet and the controller manager look for volume plugins: kubelet and the static pod make it.
+const PLUGINS: &str = "usr/libexec/kubernetes/kubelet-plugins/volume/exec";
+
 /// The name of weft's image.
 pub(in crate::bootstrap::phases) fn weft_name() -> String {
     weft_image(REPOSITORY)
@@ -27,40 +33,58 @@ pub(in crate::bootstrap::phases) fn weft_name() -> String {
 
 impl Ground<'_> {
     /// Makes the machine ready, and installs what a node needs.
-    pub(in crate::bootstrap::phases) async fn make_ready(&mut self) -> Result<(), PhaseError> {
-        self.prepare().await?;
+    pub(in crate::bootstrap::phases) fn make_ready(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
+        self.prepare(facts)?;
+        self.directories()?;
         self.install()
     }
 
-    /// The checks; what is found is told, and errors end the run.
+    /// What is going to be filled, by weft, by kubelet and by static pods: made here, so that a reset knows which of them were
+    /// not there before.
+    fn directories(&mut self) -> Result<(), PhaseError> {
+        let paths = self.paths;
+        let mut wanted = vec![paths.kubernetes.clone(), paths.manifests(), paths.pki.clone(), paths.kubelet.clone()];
+        wanted.extend(self.wanted.etcd_data.clone());
+        wanted.extend(["etc/cni/net.d", "opt/cni/bin", PLUGINS].map(|path| paths.root.join(path)));
+        let mut hand = Hand::new(paths, &mut self.journal, &self.tools);
+        for path in wanted {
+            hand.directory(&path, if path.starts_with(&paths.pki) { 0o700 } else { 0o755 })?;
+        }
+        Ok(())
+    }
+
+    /// The checks; what is found is told, and errors end the run. The facts are what the machine is made ready by.
     pub(in crate::bootstrap::phases) async fn check(
         &mut self,
         registration: &NodeRegistration,
-    ) -> Result<(), PhaseError> {
+    ) -> Result<HostFacts, PhaseError> {
         let ignored = Ignored::parse(&registration.ignore_preflight_errors)
             .map_err(|error| PhaseError::Usage(error.to_string()))?;
-        let told = self.runtime().await.0.clone();
-        let entries: Vec<_> = self.journal.entries().cloned().collect();
-        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        let facts = self.facts().await;
         let report = checks::judge(&facts, &self.wanted, &ignored);
         if !report.is_passed() {
             return Err(PhaseError::Preflight(Box::new(report)));
         }
         for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
-            self.tell.warning(PHASE, format!("{}: {}; {}", finding.name, finding.cause, finding.fix));
+            let Finding { name, cause, fix, .. } = finding;
+            let advice = if fix.is_empty() { String::new() } else { format!("; {fix}") };
+            self.tell.warning(PHASE, format!("{name}: {cause}{advice}"));
         }
         self.needs = Some(report.kubelet);
-        Ok(())
+        Ok(facts)
     }
 
-    async fn prepare(&mut self) -> Result<(), PhaseError> {
-        let mirrors = self.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
-        let mirrors = mirrors.collect::<Result<Vec<_>, _>>().map_err(|error| PhaseError::Usage(error.to_string()))?;
+    async fn facts(&mut self) -> HostFacts {
         let told = self.runtime().await.0.clone();
         let entries: Vec<_> = self.journal.entries().cloned().collect();
-        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        gather::facts(&self.wanted, told, &entries, &self.tools)
+    }
+
+    fn prepare(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
+        let mirrors = self.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
+        let mirrors = mirrors.collect::<Result<Vec<_>, _>>().map_err(|error| PhaseError::Usage(error.to_string()))?;
         let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
-        let prepared = prepare(&mut hand, &facts, &self.wanted, &mirrors)?;
+        let prepared = prepare(&mut hand, facts, &self.wanted, &mirrors)?;
         prepared.changes.iter().for_each(|change| self.tell.step(PHASE, change));
         prepared.warnings.iter().for_each(|warning| self.tell.warning(PHASE, warning));
         if prepared.restart_runtime {
@@ -135,6 +159,8 @@ impl Ground<'_> {
         };
         let tell = self.tell;
         let socket = self.node.cri_socket.clone();
+        // An earlier run of the same, with the same files, has brought images and seen a first pod start.
+        let is_known = self.journal.phase(PHASE) == Some(self.hash.as_str());
         let (told, answering) = self.runtime().await;
         let Some((cri, health)) = answering else {
             return Err(PhaseError::Usage(format!("the runtime at {socket} does not answer: {told:?}")));
@@ -144,7 +170,14 @@ impl Ground<'_> {
                 tell.step(PHASE, words);
             }
         };
-        provide(cri, &names.wanted(control_plane), &sources, &say).await?;
+        let mut wanted = names.wanted(control_plane);
+        // CoreDNS may come to run on any node, and none of them can pull it where programs are given.
+        let has_dns = weft.kubernetes_bin.as_ref().is_some_and(|folder| folder.join("coredns").is_file());
+        wanted.extend(names.coredns().filter(|_| has_dns && !control_plane));
+        if is_known && policy != "Always" && are_there(cri, &wanted).await? {
+            return Ok(());
+        }
+        provide(cri, &wanted, &sources, &say).await?;
         name_sandbox_image(cri, health, &names.pause()).await?;
         match cri.rehearse(health.cgroup_driver, None).await? {
             Rehearsal::Passed => Ok(()),
@@ -166,13 +199,21 @@ impl Ground<'_> {
         if let Some(needs) = self.needs {
             return needs;
         }
-        let told = self.runtime().await.0.clone();
-        let entries: Vec<_> = self.journal.entries().cloned().collect();
-        let facts = gather::facts(&self.wanted, told, &entries, &self.tools);
+        let facts = self.facts().await;
         let needs = checks::needs(&facts, &self.wanted);
         self.needs = Some(needs);
         needs
     }
+}
+
+/// Whether the runtime has all of them.
+async fn are_there(cri: &Cri, wanted: &[WantedImage]) -> Result<bool, CriError> {
+    for image in wanted {
+        if cri.find_image(&image.name).await?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// An event in words; `None` for one that people need not see.

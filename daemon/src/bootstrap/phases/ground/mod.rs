@@ -5,8 +5,12 @@ mod machine;
 
 pub(super) use machine::weft_name;
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
 use super::runtime;
@@ -76,6 +80,7 @@ impl<'a> Ground<'a> {
             brings_kubelet: weft.kubernetes_bin.as_ref().is_some_and(|folder| folder.join("kubelet").is_file()),
             ..wanted
         };
+        let hash = with_files(&hash, weft);
         let journal = Journal::open(paths)?;
         let (tools, began) = (System, SystemTime::now());
         Ok(Self {
@@ -145,8 +150,11 @@ impl<'a> Ground<'a> {
         if let Some(words) = words {
             self.tell.step(phase, words);
         }
-        if let Some(note) = &step.note {
-            self.tell.warning(phase, note);
+        match (&step.note, step.outcome) {
+            // For whom it holds.
+            (Some(note), Outcome::Made) => self.tell.step(phase, format!("{item}: {note}")),
+            (Some(note), _) => self.tell.warning(phase, format!("{item}: {note}")),
+            (None, _) => {}
         }
     }
 
@@ -159,6 +167,18 @@ impl<'a> Ground<'a> {
             api::Outcome::Retained => self.tell.warning(phase, format!("{what} was changed by others, and stays")),
         }
     }
+}
+
+/// A hash that changes with the files that images are made of, told by their size and time.
+fn with_files(hash: &str, weft: &WeftOptions) -> String {
+    let programs = weft.kubernetes_bin.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    let mut files: Vec<PathBuf> = programs.map(|entry| entry.path()).chain(weft.images.iter().cloned()).collect();
+    files.sort();
+    let stamp = |path: &PathBuf| fs::metadata(path).ok().map(|file| (file.len(), file.mtime(), file.mtime_nsec()));
+    let mut all = Sha256::new();
+    all.update(hash);
+    all.update(format!("{:?}", files.iter().map(|path| (path, stamp(path))).collect::<Vec<_>>()));
+    all.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Seconds, for people.

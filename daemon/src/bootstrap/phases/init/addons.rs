@@ -26,10 +26,10 @@ impl Init<'_> {
 
     async fn coredns(&mut self) -> Result<(), PhaseError> {
         let cluster = &self.config.cluster;
-        let (Some((folder, tag)), Some(address)) = (&cluster.dns, dns_server(&cluster.service_subnets)) else {
+        let (Some((name, tag)), Some(address)) = (&cluster.dns, dns_server(&cluster.service_subnets)) else {
             return Ok(());
         };
-        let image = format!("{folder}/coredns:{tag}");
+        let image = format!("{name}:{tag}");
         let dns = CoreDns { image: &image, dns_domain: &cluster.dns_domain, address };
         let patches = self.ground.patches.clone();
         let patch = |mut object: Value| match patches.apply(DEPLOYMENT, &mut object) {
@@ -71,9 +71,12 @@ impl Init<'_> {
         let (node, limit) = (self.config.node.name.clone(), self.config.limits.component);
         let has_dns = self.config.cluster.dns.is_some();
         let server = self.server().await?.within(limit);
-        api::await_node(&server, &node).await?;
+        let tell = self.ground.tell;
+        api::await_node(&server, &node, &|words| tell.step("init", format!("waiting for node {node}: {words}")))
+            .await?;
         if has_dns {
-            api::await_available(&server, "kube-system", "coredns").await?;
+            let hear = |words: &str| tell.step("init", format!("waiting for CoreDNS: {words}"));
+            api::await_available(&server, "kube-system", "coredns", &hear).await?;
         }
         self.ground
             .tell

@@ -111,8 +111,8 @@ impl<'a> Init<'a> {
 
     async fn preflight(&mut self) -> Result<(), PhaseError> {
         let registration = &self.config.init.node_registration;
-        self.ground.check(registration).await?;
-        self.ground.make_ready().await?;
+        let facts = self.ground.check(registration).await?;
+        self.ground.make_ready(&facts)?;
         let names = Names::of(&self.config.cluster, &weft_name());
         self.ground.images(&names, true, registration).await
     }

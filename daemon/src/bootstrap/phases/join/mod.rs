@@ -119,7 +119,7 @@ impl<'a> Join<'a> {
     /// Nothing is written before it is known that the node may join.
     async fn preflight(&mut self) -> Result<(), PhaseError> {
         let registration = &self.config.join.node_registration;
-        self.ground.check(registration).await?;
+        let facts = self.ground.check(registration).await?;
         let name = self.config.node.name.clone();
         let has_joined = self.has_joined();
         let found = self.found().await?;
@@ -127,7 +127,7 @@ impl<'a> Join<'a> {
             api::refuse_ready_node(&found.server, &name).await?;
         }
         let names = Names::of(&found.uploaded.cluster, &weft_name());
-        self.ground.make_ready().await?;
+        self.ground.make_ready(&facts)?;
         self.ground.images(&names, self.config.join.control_plane.is_some(), registration).await
     }
 
@@ -204,7 +204,9 @@ impl<'a> Join<'a> {
         }
         let (name, limits) = (&self.config.node.name, &self.config.limits);
         let server = Server::connect(&self.ground.paths.kubernetes.join("kubelet.conf"), None, limits).await?;
-        api::await_node(&server.within(limits.component), name).await?;
+        let tell = self.ground.tell;
+        let hear = |words: &str| tell.step("join", format!("waiting for node {name}: {words}"));
+        api::await_node(&server.within(limits.component), name, &hear).await?;
         self.ground.tell.step("join", format!("node {name} is Ready"));
         Ok(())
     }
