@@ -47,6 +47,14 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 /// # Errors
 /// When it cannot be started. An exit code is not an error here.
 pub fn run_with(command: &mut Command, stdin: Stdin<'_>) -> Result<Output> {
+    run_within(command, stdin, LIMIT)
+}
+
+/// The same for one that may take so long.
+///
+/// # Errors
+/// As [`run_with`].
+pub fn run_within(command: &mut Command, stdin: Stdin<'_>, limit: Duration) -> Result<Output> {
     let shown = show(command);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = Instant::now();
@@ -60,9 +68,9 @@ pub fn run_with(command: &mut Command, stdin: Stdin<'_>) -> Result<Output> {
                 // In a thread of its own: a program that answers before it has read everything must not block us.
                 let _ = pipe.write_all(bytes);
                 drop(pipe);
-                watch(&watched, pid);
+                watch(&watched, pid, limit);
             } else {
-                watch(&watched, pid);
+                watch(&watched, pid, limit);
                 drop(pipe);
             }
         });
@@ -81,8 +89,8 @@ pub fn run_with(command: &mut Command, stdin: Stdin<'_>) -> Result<Output> {
 }
 
 /// Kills the process unless its end is announced within the limit.
-fn watch(ended: &std::sync::mpsc::Receiver<()>, pid: Pid) {
-    if ended.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+fn watch(ended: &std::sync::mpsc::Receiver<()>, pid: Pid, limit: Duration) {
+    if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
         let _ = kill(pid, Signal::SIGKILL);
     }
 }

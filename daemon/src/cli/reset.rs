@@ -67,13 +67,12 @@ async fn reset(flags: &ResetFlags, mut paths: Paths, tell: &Teller) -> Result<()
         tell.step("reset", format!("this will be done:\n{plan}"));
         confirm(&mut io::stdin().lock(), &mut io::stdout().lock()).map_err(|error| usage("reset", error))?;
     }
-    let is_done = reset.run().await.map_err(failed)?;
-    // The pod network last: until then pods may still be ended.
-    let is_clean = match AgentConfig::load(&AsTheAgent::parse_from(["weft"]).flags) {
-        Ok(config) => cleanup::node(&config),
-        Err(error) => return Err(usage("reset", error)),
-    };
-    match is_done && is_clean {
+    let agent = AgentConfig::load(&AsTheAgent::parse_from(["weft"]).flags).map_err(|error| usage("reset", error))?;
+    let are_ended = reset.end().await;
+    // Pods need their network until they have ended, and directories are given back when nothing of it is in them any more.
+    let is_clean = cleanup::node(&agent);
+    let is_done = reset.give_back().map_err(failed)?;
+    match are_ended && is_clean && is_done {
         true => {
             tell.step("reset", "done; logs, kernel modules and images stay");
             Ok(())

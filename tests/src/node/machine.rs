@@ -155,6 +155,15 @@ impl Machine {
         tool::run(&mut self.enter(program, args)?).with_context(|| format!("on {}", self.name))
     }
 
+    /// Runs a program on it that may take so long, and returns how it ended.
+    ///
+    /// # Errors
+    /// As [`tool::run_within`].
+    pub fn run_within(&self, program: &str, args: &[&str], limit: Duration) -> Result<tool::Output> {
+        tool::run_within(&mut self.enter(program, args)?, tool::Stdin::Bytes(b""), limit)
+            .with_context(|| format!("on {}", self.name))
+    }
+
     /// Starts a service on it, which logs to `NAME.log` in the machine's folder.
     ///
     /// # Errors

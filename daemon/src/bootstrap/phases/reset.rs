@@ -57,22 +57,26 @@ impl<'a> Reset<'a> {
         Ok(plan(&self.options, &see(&self.options, &entries)?))
     }
 
-    /// Does it. Says whether all of it is done.
-    ///
-    /// # Errors
-    /// A mount below kubelet's directory that is in use: then no file has been touched.
-    pub async fn run(&self) -> Result<bool, PhaseError> {
+    /// Takes the node out of etcd, and ends kubelet and its pods. Says whether none of them is left.
+    pub async fn end(&self) -> bool {
         self.leave_etcd().await;
         if let Err(error) = self.services.stop(Service::Kubelet) {
             self.tell.warning("cleanup-node", format!("kubelet cannot be stopped: {error}"));
         }
-        let pods = self.remove_pods().await;
+        self.remove_pods().await
+    }
+
+    /// Gives the machine back. Says whether all of it is done.
+    ///
+    /// # Errors
+    /// A mount below kubelet's directory that is in use: then no file has been touched.
+    pub fn give_back(&self) -> Result<bool, PhaseError> {
         // Looked at again: kubelet and its pods have gone.
         let done = reset::run(&self.plan()?, &self.options, &System)?;
         done.changes.iter().for_each(|change| self.tell.step("cleanup-node", change));
         done.left.iter().for_each(|left| self.tell.step("cleanup-node", format!("left: {left}")));
         done.warnings.iter().for_each(|warning| self.tell.warning("cleanup-node", warning));
-        Ok(pods && done.warnings.is_empty())
+        Ok(done.warnings.is_empty())
     }
 
     /// Takes this node's member out of etcd, so that the others do not wait for it. The last one stays.

@@ -23,6 +23,9 @@ const PHASE: &str = "preflight";
 /// Where weft's own image is, unless the user has said otherwise.
 const REPOSITORY: &str = "localhost";
 
+/// Where runtimes remember what plugins have answered (`CacheDir` of libcni).
+const CNI_CACHE: &str = "var/lib/cni/results";
+
 /// Where kubelet and the controller manager look for volume plugins: kubelet and the static pod make it.
 const PLUGINS: &str = "usr/libexec/kubernetes/kubelet-plugins/volume/exec";
 
@@ -45,7 +48,7 @@ impl Ground<'_> {
         let paths = self.paths;
         let mut wanted = vec![paths.kubernetes.clone(), paths.manifests(), paths.pki.clone(), paths.kubelet.clone()];
         wanted.extend(self.wanted.etcd_data.clone());
-        wanted.extend(["etc/cni/net.d", "opt/cni/bin", PLUGINS].map(|path| paths.root.join(path)));
+        wanted.extend(["etc/cni/net.d", "opt/cni/bin", CNI_CACHE, PLUGINS].map(|path| paths.root.join(path)));
         let mut hand = Hand::new(paths, &mut self.journal, &self.tools);
         for path in wanted {
             hand.directory(&path, if path.starts_with(&paths.pki) { 0o700 } else { 0o755 })?;
