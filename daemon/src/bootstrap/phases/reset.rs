@@ -89,7 +89,7 @@ impl<'a> Reset<'a> {
             Ok(Ok(EtcdLeft::Removed)) => self.tell.step(phase, "this node's member of etcd is removed"),
             Ok(Ok(EtcdLeft::Absent)) => {}
             Ok(Ok(EtcdLeft::Last)) => {
-                self.tell.step(phase, "this node's member of etcd is the last: the cluster ends with it")
+                self.tell.step(phase, "this node's member of etcd is the last: the cluster ends with it");
             }
             Ok(Err(error)) => self.warn_of_member(phase, &peer, &error.to_string()),
             Err(_) => self.warn_of_member(phase, &peer, "nobody answers"),

@@ -56,9 +56,9 @@ impl Ground<'_> {
         let unit = Service::Kubelet.name().to_owned();
         let id = (!runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
         if runs {
-            self.services.restart(Service::Kubelet)?
+            self.services.restart(Service::Kubelet)?;
         } else {
-            self.services.start(Service::Kubelet)?
+            self.services.start(Service::Kubelet)?;
         }
         if let Some(id) = id {
             self.journal.done(id)?;
