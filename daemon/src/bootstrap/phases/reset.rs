@@ -13,6 +13,7 @@ use super::runtime;
 use super::tell::Teller;
 use crate::bootstrap::api::{self, EtcdAccess, EtcdCluster, EtcdLeft, Server};
 use crate::bootstrap::cri::Removal;
+use crate::bootstrap::host::facts::RuntimeTold;
 use crate::bootstrap::host::reset::{self, Plan, ResetOptions, plan, see};
 use crate::bootstrap::host::tools::System;
 use crate::bootstrap::journal::Journal;
@@ -116,6 +117,10 @@ impl<'a> Reset<'a> {
     /// Ends and removes the pods of this node's kubelet. Says whether none is left.
     async fn remove_pods(&self) -> bool {
         let (told, answering) = runtime::ask(&self.socket).await;
+        if told == RuntimeTold::NoSocket {
+            // Where there is no runtime there are no pods.
+            return true;
+        }
         let Some((cri, _)) = answering else {
             self.tell
                 .warning("cleanup-node", format!("pods cannot be ended, as the runtime does not answer: {told:?}"));
