@@ -82,6 +82,35 @@ fn i07_a_run_that_was_killed_anywhere_says_where_it_goes_on_and_ends_as_an_undis
     });
 }
 
+#[test]
+fn a_full_disk_is_named_with_the_file_and_the_next_run_succeeds() {
+    if !can_injure() {
+        skip!("needs strace, and leave to trace");
+    }
+    let root = own_root!(true);
+    let shown = root.at("strace").display().to_string();
+    // Where room is needed: a directory, a file's bytes, a line of the journal.
+    let needs_room = "trace=?mkdir,mkdirat,fsync,fdatasync";
+    well(traced(&root, &["-o", &shown, "-e", needs_room]));
+    let outline = outline(&state(&root));
+    let points = parse(&fs::read_to_string(root.at("strace")).unwrap());
+    // One in five, of all kinds.
+    for point in points.iter().step_by(5) {
+        let story = format!("no room at {} {}", point.name, point.nth);
+        let root = own_root!(true);
+        let full = traced(&root, &["-o", "/dev/null", "-e", &point.fail("ENOSPC")]);
+        if full.exit == Some(0) {
+            // The log of the run: what cannot be said is no reason to stop.
+            assert!(point.name.starts_with("mkdir"), "{story}");
+        } else {
+            let names_file = full.stderr.contains(" /etc/kubernetes/") || full.stderr.contains(" /var/lib/");
+            assert!(full.stderr.contains("No space left on device") && names_file, "{story}: {}", full.stderr);
+        }
+        well(write_files(&root));
+        assert_eq!(self::outline(&state(&root)), outline, "{story}");
+    }
+}
+
 fn kill_at(point: &Point, wanted: &BTreeMap<String, (u32, Option<Vec<u8>>)>) {
     let story = format!("killed at {} {}", point.name, point.nth);
     let root = OwnRoot::new(true).unwrap();

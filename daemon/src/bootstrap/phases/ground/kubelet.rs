@@ -37,8 +37,7 @@ impl Ground<'_> {
             Swap::Tolerate => kubelet_config::Swap::Tolerated,
             Swap::Limited => kubelet_config::Swap::Limited,
         };
-        let driver = needs.cgroup_driver.map(runtime::for_kubelet);
-        let host = Host::detect(&self.paths.root, &self.services, driver, swap);
+        let host = Host::detect(&self.paths.root, &self.services, needs.cgroup_driver, swap);
         let told = Told { role, address: self.weft.node_ip, cluster_wide, host: &host, patches: &self.patches };
         let written = files::write(self.paths, self.node, &told)?;
         let is_new = written.is_new() | self.unit()?;
