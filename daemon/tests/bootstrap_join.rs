@@ -204,7 +204,7 @@ async fn j08_somebody_in_between_is_noticed(plane: &ControlPlane) {
     let (first, mut second) = (real.to_string(), real.clone());
     second["data"]["kubeconfig"] = json!(format!("{}# x\n", real["data"]["kubeconfig"].as_str().unwrap()));
     let second = second.to_string();
-    let answer = move |number: usize| response(if number % 2 == 0 { &first } else { &second }, None);
+    let answer = move |number: usize| response(if number.is_multiple_of(2) { &first } else { &second }, None);
     let two_faced = Impostor::start(&plane.authority.server(&["127.0.0.1"]), answer).await;
     let error = fails(&by_token(&two_faced.address.to_string(), TOKEN, &pins)).await;
     assert!(matches!(error, DiscoveryError::Mismatch { .. }), "{error}");

@@ -8,13 +8,23 @@ mod control_plane;
 #[allow(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
 
+#[path = "bootstrap_objects/addons.rs"]
+mod addons;
+#[path = "bootstrap_objects/tokens.rs"]
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use addons::{coredns_keeps_what_an_operator_has_changed, weft_is_applied_whole_and_foreign_changes_stay};
 use control_plane::{ControlPlane, ask, unbase64, until};
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokens::{
+    c07_generate_and_delete, j02_create_prints_one_line_and_the_signature_is_there, j03_tokens_have_rules,
+    j04_a_broken_secret_does_not_hide_the_others, j06_an_expired_token_goes_and_its_signature_too,
+};
 use weft::bootstrap::api::*;
 use weft::bootstrap::config::model::{LocalEtcd, Taint};
 use weft::bootstrap::resolved::EtcdPlace;
@@ -204,12 +214,12 @@ async fn i12_the_node_is_marked_once_it_is_there(plane: &ControlPlane) {
     };
     let server = plane.server().await;
     let late = server.within(Duration::from_millis(100));
-    let refused = mark_control_plane(&late, "cp", &[taint.clone()]).await.unwrap_err().to_string();
+    let refused = mark_control_plane(&late, "cp", std::slice::from_ref(&taint)).await.unwrap_err().to_string();
     assert!(refused.contains("not registered"), "{refused}");
     let foreign = json!({"key": "example.org/x", "effect": "NoExecute"});
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "cp"}, "spec": {"taints": [foreign]}});
     plane.ask("POST", "/api/v1/nodes", Some(&node)).await.unwrap();
-    let refused = mark_control_plane(&late, "cp", &[taint.clone()]).await.unwrap_err().to_string();
+    let refused = mark_control_plane(&late, "cp", std::slice::from_ref(&taint)).await.unwrap_err().to_string();
     assert!(refused.contains("not labelled"), "{refused}");
     // kubelet's label comes while it waits.
     let label = json!({"metadata": {"labels": {"kubernetes.io/hostname": "cp"}}});
@@ -308,248 +318,6 @@ async fn j18_a_wrong_key_writes_no_file(plane: &ControlPlane) {
     plane.ask("PATCH", &path, Some(&json!({"data": {"etcd-ca.key": "AAAA"}}))).await.unwrap();
     download_certs(&server, &wanted, &key).await.unwrap_err();
     assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 0);
-}
-
-/// `weft token` as an administrator.
-fn weft(plane: &ControlPlane, args: &[&str]) -> Output {
-    let mut command = tool::command(env!("CARGO_BIN_EXE_weft"));
-    command.arg("token").arg("--kubeconfig").arg(plane.paths.kubernetes.join("admin.conf")).args(args);
-    tool::run_with(&mut command, Stdin::Bytes(b"")).unwrap()
-}
-
-async fn j02_create_prints_one_line_and_the_signature_is_there(plane: &ControlPlane) {
-    let made = weft(plane, &["create", "--ttl", "2h", "--print-join-command"]);
-    assert_eq!((made.exit, made.stdout.lines().count()), (Some(0), 1), "{made:?}");
-    let words: Vec<&str> = made.stdout.split_whitespace().collect();
-    let pin = plane.pin();
-    assert_eq!(words[..3], ["weft", "join", &plane.address.to_string()]);
-    assert_eq!((words[3], words[5], words[6]), ("--token", "--discovery-token-ca-cert-hash", pin.as_str()));
-    let token: Token = words[4].parse().unwrap();
-    let info = plane.get(INFO).await;
-    assert!(info["data"][format!("jws-kubeconfig-{}", token.id())].is_string(), "nobody has to wait: {info}");
-    let secret = plane.get(&format!("{SECRETS}/bootstrap-token-{}", token.id())).await;
-    let left = TokenSpec::from_secret(&secret).unwrap().left(Timestamp::now()).unwrap();
-    assert!((7100..=7200).contains(&left.as_secs()), "{left:?}");
-    // The controller manager signs the same way: nothing changes when it does.
-    let signed = info["data"].clone();
-    let held = wait_until_stable(plane).await;
-    for (key, value) in signed.as_object().unwrap() {
-        assert_eq!(&held["data"][key], value, "{key}");
-    }
-    let kubeadm = weft(plane, &["create", "--print-join-command", "--kubeadm", "--certificate-key", &"1".repeat(64)]);
-    assert!(kubeadm.stdout.starts_with("kubeadm join ") && kubeadm.stdout.contains("--control-plane"), "{kubeadm:?}");
-}
-
-/// cluster-info once the controller manager has had its look at it: it signs for a token that we have not signed for.
-async fn wait_until_stable(plane: &ControlPlane) -> Value {
-    let probe = spec("probe0.0123456789abcdef", "1h");
-    let server = plane.server().await;
-    create_token(&server, &probe).await.unwrap();
-    until("the controller manager's signature", async || {
-        let info = plane.get(INFO).await;
-        info["data"]["jws-kubeconfig-probe0"].is_string().then_some(info)
-    })
-    .await;
-    // What it has signed is what we would have.
-    assert_eq!(sign_cluster_info(&server, &probe).await.unwrap(), Outcome::Kept);
-    let info = plane.get(INFO).await;
-    delete_token(&server, "probe0").await.unwrap();
-    info
-}
-
-async fn j03_tokens_have_rules(plane: &ControlPlane) {
-    let again = weft(plane, &["create", TOKEN]);
-    assert!(again.exit == Some(1) && again.stderr.contains("is there already"), "{again:?}");
-    assert!(!again.stderr.contains("0123456789abcdef"), "no secret in a message");
-    let forever = weft(plane, &["create", "eterna.0123456789abcdef", "--ttl", "0"]);
-    assert_eq!(forever.stdout, "eterna.0123456789abcdef\n", "{forever:?}");
-    let secret = plane.get(&format!("{SECRETS}/bootstrap-token-eterna")).await;
-    assert!(secret["data"].get("expiration").is_none());
-    for (args, word) in [
-        (&["create", "--groups", "system:masters"][..], "system:bootstrappers:"),
-        (&["create", "--usages", "signing"], "authentication"),
-        (&["create", "--usages", "nothing"], "signing"),
-        (&["create", "--ttl", "soon"], "duration"),
-        (&["create", "not-a-token"], "abcdef.0123456789abcdef"),
-    ] {
-        let refused = weft(plane, args);
-        assert!(refused.exit == Some(1) && refused.stdout.is_empty(), "{args:?}: {refused:?}");
-        assert!(refused.stderr.contains(word), "{args:?}: {refused:?}");
-    }
-}
-
-async fn j04_a_broken_secret_does_not_hide_the_others(plane: &ControlPlane) {
-    let broken = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
-        "metadata": {"namespace": "kube-system", "name": "bootstrap-token-broken"},
-        "stringData": {"token-id": "others", "token-secret": "0123456789abcdef"}});
-    plane.ask("POST", SECRETS, Some(&broken)).await.unwrap();
-    let listed = weft(plane, &["list", "-o", "json"]);
-    assert_eq!(listed.exit, Some(0), "{listed:?}");
-    assert!(listed.stderr.contains("bootstrap-token-broken") && listed.stderr.contains("token-id"), "{listed:?}");
-    let tokens: Vec<Value> =
-        serde_json::Deserializer::from_str(&listed.stdout).into_iter().collect::<Result<_, _>>().unwrap();
-    let ids: Vec<&str> = tokens.iter().map(|token| token["token"].as_str().unwrap()).collect();
-    assert!(ids.contains(&TOKEN) && ids.contains(&"eterna.0123456789abcdef"), "{ids:?}");
-    assert_eq!(tokens[0]["apiVersion"], "output.kubeadm.k8s.io/v1alpha3");
-    let text = weft(plane, &["list"]);
-    assert!(text.stdout.starts_with("TOKEN") && text.stdout.contains("<forever>"), "{}", text.stdout);
-    plane.ask("DELETE", &format!("{SECRETS}/bootstrap-token-broken"), None).await.unwrap();
-}
-
-async fn j06_an_expired_token_goes_and_its_signature_too(plane: &ControlPlane) {
-    let made = weft(plane, &["create", "moment.0123456789abcdef", "--ttl", "15s"]);
-    assert_eq!(made.exit, Some(0), "{made:?}");
-    let key = "jws-kubeconfig-moment";
-    assert!(plane.get(INFO).await["data"][key].is_string());
-    until("the token to be gone", async || {
-        plane.ask("GET", &format!("{SECRETS}/bootstrap-token-moment"), None).await.is_err().then_some(())
-    })
-    .await;
-    until("its signature to be gone", async || plane.get(INFO).await["data"][key].is_null().then_some(())).await;
-}
-
-async fn c07_generate_and_delete(plane: &ControlPlane) {
-    let generated = weft(plane, &["generate"]);
-    assert!(generated.stdout.trim().parse::<Token>().is_ok(), "{generated:?}");
-    let mistyped = weft(plane, &["genorate"]);
-    assert!(mistyped.exit == Some(2) && mistyped.stdout.is_empty(), "{mistyped:?}");
-    let gone = weft(plane, &["delete", "eterna.0123456789abcdef"]);
-    assert_eq!((gone.exit, gone.stdout.as_str()), (Some(0), "bootstrap token eterna deleted\n"), "{gone:?}");
-    let again = weft(plane, &["delete", "eterna"]);
-    assert!(again.exit == Some(1) && again.stderr.contains("no token eterna"), "{again:?}");
-    let wrong = weft(plane, &["delete", "nonsense"]);
-    assert!(wrong.exit == Some(1) && wrong.stderr.contains("nonsense"), "{wrong:?}");
-    let dry = weft(plane, &["create", "--dry-run"]);
-    let id = dry.stdout.trim().parse::<Token>().unwrap().id().to_owned();
-    assert!(plane.ask("GET", &format!("{SECRETS}/bootstrap-token-{id}"), None).await.is_err());
-}
-
-async fn weft_is_applied_whole_and_foreign_changes_stay(plane: &ControlPlane) {
-    let server = plane.server().await;
-    let (pods, services) = (["10.244.0.0/16".parse().unwrap()], ["10.96.0.0/12".parse().unwrap()]);
-    let settings = BTreeMap::new();
-    let url = plane.url();
-    let addon = WeftAddon {
-        image: "localhost/weft:test",
-        pod_subnets: &pods,
-        service_subnets: &services,
-        api_server: &url,
-        proxy_mode: "auto",
-        settings: &settings,
-    };
-    let applied = apply_weft(&server, &addon).await.unwrap();
-    assert!(applied.iter().all(|(_, outcome)| *outcome == Outcome::Made), "{applied:?}");
-    // Every resource of the folder is there, whatever is added to it.
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base"));
-    let list: Value =
-        serde_saphyr::from_str(&std::fs::read_to_string(folder.join("kustomization.yaml")).unwrap()).unwrap();
-    let mut named = 0;
-    for file in list["resources"].as_array().unwrap() {
-        let text = std::fs::read_to_string(folder.join(file.as_str().unwrap())).unwrap();
-        for object in serde_saphyr::from_multiple::<Value>(&text).unwrap() {
-            let metadata = &object["metadata"];
-            let name = match metadata["namespace"].as_str() {
-                Some(namespace) => format!("{namespace}/{}", metadata["name"].as_str().unwrap()),
-                None => metadata["name"].as_str().unwrap().to_owned(),
-            };
-            let words = format!("{} {name}", object["kind"].as_str().unwrap());
-            assert!(applied.iter().any(|(it, _)| *it == words), "{words} is not applied");
-            named += 1;
-        }
-    }
-    assert_eq!(named, applied.len());
-    let set = plane.get("/apis/apps/v1/namespaces/kube-system/daemonsets/weft").await;
-    assert_eq!(set["spec"]["template"]["spec"]["containers"][0]["image"], "localhost/weft:test");
-    assert_eq!(set["metadata"]["managedFields"][0]["manager"], "weft-init");
-    let again = apply_weft(&server, &addon).await.unwrap();
-    assert!(again.iter().all(|(_, outcome)| *outcome == Outcome::Kept), "{again:?}");
-    // What somebody else has set in the configuration stays; in the rest it does not.
-    let map = "/api/v1/namespaces/kube-system/configmaps/weft-config";
-    let theirs = json!({"data": {"config.yaml": "proxy-mode: ipvs\n"}});
-    plane.ask("PATCH", map, Some(&theirs)).await.unwrap();
-    let third = apply_weft(&server, &addon).await.unwrap();
-    let retained: Vec<&str> =
-        third.iter().filter(|(_, it)| *it == Outcome::Retained).map(|(words, _)| words.as_str()).collect();
-    assert_eq!(retained, ["ConfigMap kube-system/weft-config"], "{third:?}");
-    assert_eq!(plane.get(map).await["data"]["config.yaml"], "proxy-mode: ipvs\n");
-    compare_with_kustomize(&addon);
-}
-
-/// The little that is built in renders what kustomize does.
-fn compare_with_kustomize(addon: &WeftAddon<'_>) {
-    let kubectl = PathBuf::from(std::env::var_os("WEFT_PEERS").unwrap()).join("kubectl");
-    if !kubectl.is_file() {
-        skip!("WEFT_PEERS has no kubectl to compare with");
-    }
-    let text = tool::run(
-        tool::command(kubectl).args(["kustomize", concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/base")]),
-    );
-    let mut theirs: Vec<Value> = serde_saphyr::from_multiple(&text.unwrap()).unwrap();
-    let mut ours = weft_objects(addon).unwrap();
-    for object in ours.iter_mut().chain(&mut theirs) {
-        even(object);
-        // kustomize gives a namespace to what has none, if it does not know the kind.
-        if object["kind"].as_str().unwrap().starts_with("ValidatingAdmission") {
-            object["metadata"].as_object_mut().unwrap().remove("namespace");
-        }
-        // What is the cluster's own.
-        if object["kind"] == "ConfigMap" {
-            object["data"] = Value::Null;
-        }
-        if object["kind"] == "DaemonSet" {
-            let template = &mut object["spec"]["template"];
-            template["spec"]["containers"][0]["image"] = Value::Null;
-            template["metadata"].as_object_mut().unwrap().remove("annotations");
-        }
-    }
-    let key = |object: &Value| format!("{} {}", object["kind"], object["metadata"]["name"]);
-    ours.sort_by_key(key);
-    theirs.sort_by_key(key);
-    assert_eq!(ours, theirs);
-}
-
-/// Folded text with blanks at its lines' beginnings is written again in more than one way.
-fn even(value: &mut Value) {
-    match value {
-        Value::String(text) => *text = text.split_whitespace().collect::<Vec<_>>().join(" "),
-        Value::Array(items) => items.iter_mut().for_each(even),
-        Value::Object(fields) => fields.values_mut().for_each(even),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-async fn coredns_keeps_what_an_operator_has_changed(plane: &ControlPlane) {
-    let server = plane.server().await;
-    let dns = CoreDns {
-        image: "registry.example/coredns:v1",
-        dns_domain: "cluster.local",
-        address: dns_address("10.96.0.0/12".parse().unwrap()).unwrap(),
-    };
-    let as_is = |object: Value| Ok(object);
-    assert_eq!(apply_coredns(&server, &dns, &as_is).await.unwrap(), Outcome::Made);
-    assert_eq!(plane.get("/api/v1/namespaces/kube-system/services/kube-dns").await["spec"]["clusterIP"], "10.96.0.10");
-    let deployment = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
-    let generation = plane.get(deployment).await["metadata"]["generation"].clone();
-    assert_eq!(apply_coredns(&server, &dns, &as_is).await.unwrap(), Outcome::Kept);
-    assert_eq!(plane.get(deployment).await["metadata"]["generation"], generation);
-    let map = "/api/v1/namespaces/kube-system/configmaps/coredns";
-    plane.ask("PATCH", map, Some(&json!({"data": {"Corefile": ".:53 {}"}}))).await.unwrap();
-    plane.ask("PATCH", deployment, Some(&json!({"spec": {"replicas": 5}}))).await.unwrap();
-    let newer = CoreDns { image: "registry.example/coredns:v2", ..dns };
-    let patched = |mut object: Value| {
-        object["spec"]["template"]["spec"]["priorityClassName"] = json!("system-node-critical");
-        Ok(object)
-    };
-    assert_eq!(apply_coredns(&server, &newer, &patched).await.unwrap(), Outcome::Changed);
-    let spec = plane.get(deployment).await["spec"].clone();
-    assert_eq!(
-        (&spec["replicas"], &spec["template"]["spec"]["priorityClassName"]),
-        (&json!(5), &json!("system-node-critical"))
-    );
-    assert_eq!(spec["template"]["spec"]["containers"][0]["image"], "registry.example/coredns:v2");
-    assert_eq!(plane.get(map).await["data"]["Corefile"], ".:53 {}");
-    let refused = apply_coredns(&server, &newer, &|_| Err("it is broken".to_owned())).await.unwrap_err().to_string();
-    assert!(refused.contains("coredns") && refused.contains("it is broken"), "{refused}");
 }
 
 async fn etcd_is_where_its_pods_say(plane: &ControlPlane) {

@@ -41,6 +41,32 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32, durability: Durabi
     }
 }
 
+/// Removes what processes that were killed within [`write_atomically`] have left beside `path`: nobody else ever would, and
+/// there may be a key in it.
+///
+/// # Errors
+/// The directory cannot be read, or a file in it not removed.
+pub fn sweep(path: &Path) -> io::Result<()> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let entries = match fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let prefix = format!(".{}.", name.to_string_lossy());
+    for entry in entries {
+        let entry = entry?;
+        let file = entry.file_name();
+        let process = file.to_str().and_then(|file| file.strip_prefix(&prefix)?.strip_suffix(".tmp"));
+        let is_number = |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let is_dead = |process: &&str| !Path::new("/proc").join(process).exists();
+        if process.filter(is_number).filter(is_dead).is_some() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
     // What a killed process of the same number left would otherwise keep its mode.
     let _ = fs::remove_file(path);
@@ -58,6 +84,23 @@ fn write_new(path: &Path, bytes: &[u8], mode: u32, durability: Durability) -> io
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn what_the_dead_have_left_is_swept_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.conf");
+        sweep(&directory.path().join("absent/a.conf")).unwrap();
+        // No process has a number beyond the kernel's limit of 2^22.
+        let own = format!(".a.conf.{}.tmp", std::process::id());
+        for name in [".a.conf.4194305.tmp", ".a.conf.x.tmp", ".b.conf.4194305.tmp", "a.conf", &own] {
+            fs::write(directory.path().join(name), name).unwrap();
+        }
+        sweep(&path).unwrap();
+        let mut left: Vec<_> =
+            fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [own.as_str(), ".a.conf.x.tmp", ".b.conf.4194305.tmp", "a.conf"]);
+    }
 
     #[test]
     fn replaces_and_leaves_no_temporary_file() {

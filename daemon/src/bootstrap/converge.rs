@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use weft_cni::formats::files::{Durability, write_atomically};
+use weft_cni::formats::files::{Durability, sweep, write_atomically};
 
 /// Lines around a difference that are shown with it.
 const CONTEXT: usize = 2;
@@ -53,13 +53,23 @@ impl FileError {
 /// [`FileError`] when it can be neither read nor written.
 pub fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<Outcome, FileError> {
     let outcome = match fs::read(path) {
-        Ok(old) if old == bytes => return keep_mode(path, mode),
+        Ok(old) if old == bytes => {
+            sweep(path).map_err(FileError::of("clean up beside", path))?;
+            return keep_mode(path, mode);
+        }
         Ok(old) => Outcome::Changed(difference(&String::from_utf8_lossy(&old), &String::from_utf8_lossy(bytes))),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Outcome::Made,
         Err(error) => return Err(FileError::of("read", path)(error)),
     };
-    write_atomically(path, bytes, mode, Durability::Durable).map_err(FileError::of("write", path))?;
+    replace(path, bytes, mode).map_err(FileError::of("write", path))?;
     Ok(outcome)
+}
+
+/// Puts `bytes` in the place of a file in one step that survives a power failure, and removes what runs that were killed
+/// within such a step have left.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    sweep(path)?;
+    write_atomically(path, bytes, mode, Durability::Durable)
 }
 
 /// Makes a directory and those above it, the directory itself with this mode.

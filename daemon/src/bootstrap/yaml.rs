@@ -21,6 +21,14 @@ pub fn to_string(value: &Value) -> String {
     text
 }
 
+/// Reads one document.
+///
+/// # Errors
+/// Why it is no YAML. The words may show a part of the text: not for what holds secrets.
+pub fn read(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str(text).map_err(|error| error.to_string())
+}
+
 /// A map or list that has members, each on lines of its own.
 fn block(text: &mut String, value: &Value, depth: usize) {
     match value {

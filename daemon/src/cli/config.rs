@@ -129,7 +129,7 @@ enum Output {
 
 pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
-        Command::Print(args) => print(args)?,
+        Command::Print(args) => print(args),
         Command::Validate(args) => {
             tell(&config::validate(&args.config)?);
             println!("ok");
@@ -140,14 +140,13 @@ pub(super) fn run(args: &ConfigArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(args: &PrintArgs) -> anyhow::Result<()> {
+fn print(args: &PrintArgs) {
     let which = match args.which {
         Which::Init => Defaults::Init,
         Which::Join => Defaults::Join,
         Which::Reset => Defaults::Reset,
     };
-    print!("{}", config::print_defaults(which, args.weft)?);
-    Ok(())
+    print!("{}", config::print_defaults(which, args.weft));
 }
 
 fn migrate(args: &MigrateArgs) -> anyhow::Result<()> {

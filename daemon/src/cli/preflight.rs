@@ -72,11 +72,11 @@ pub(super) struct PreflightArgs {
     apiserver_bind_port: u16,
 
     /// Ranges of the pods, one a family
-    #[arg(long, value_name = "CIDRS", value_delimiter = ',', default_value = "10.244.0.0/16")]
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', default_value = "10.244.0.0/16", value_parser = range)]
     pod_network_cidr: Vec<IpNetwork>,
 
     /// Ranges of the Services, one a family
-    #[arg(long, value_name = "CIDRS", value_delimiter = ',', default_value = "10.96.0.0/12")]
+    #[arg(long, value_name = "CIDRS", value_delimiter = ',', default_value = "10.96.0.0/12", value_parser = range)]
     service_cidr: Vec<IpNetwork>,
 
     /// Socket of the container runtime [default: the one that is there]
@@ -143,6 +143,11 @@ pub(super) fn run(args: &PreflightArgs) -> ExitCode {
         }
         Err(error) => print::failure("weft preflight", args.output, &error),
     }
+}
+
+/// Reads a range. One address without a prefix is none: its length is what was forgotten.
+fn range(text: &str) -> Result<IpNetwork, String> {
+    text.parse().ok().filter(|_| text.contains('/')).ok_or_else(|| "expected a range such as 10.244.0.0/16".to_owned())
 }
 
 fn text(answer: &Answer) -> String {

@@ -62,8 +62,10 @@ pub fn points(host: &Host, call: Call) -> Vec<Point> {
     parse(&text)
 }
 
-/// Of several processes strace counts each by itself; the later ones' calls come with their own numbers.
-fn parse(text: &str) -> Vec<Point> {
+/// The system calls in what `strace -f -o` has written. Of several processes strace counts each by itself; the later ones' calls
+/// come with their own numbers.
+#[must_use]
+pub fn parse(text: &str) -> Vec<Point> {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut found = Vec::new();
     for line in text.lines() {

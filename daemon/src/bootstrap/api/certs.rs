@@ -7,13 +7,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use weft_cni::formats::files::{Durability, write_atomically};
 
 use super::error::ApiError;
 use super::object::{Outcome, Place};
 use super::sealed::{CertificateKey, KeyError};
 use super::server::{Existing, Server};
 use super::{rbac, tokens};
+use crate::bootstrap::converge;
 use crate::bootstrap::resolved::{EtcdPlace, Paths};
 
 /// Whom kubeadm asks for, and we.
@@ -134,8 +134,7 @@ fn write(path: &Path, text: &[u8], mode: u32) -> Result<Outcome, ApiError> {
     if found == text {
         return Ok(Outcome::Kept);
     }
-    write_atomically(path, text, mode, Durability::Durable)
-        .map_err(|cause| ApiError::File { path: path.to_owned(), cause })?;
+    converge::replace(path, text, mode).map_err(|cause| ApiError::File { path: path.to_owned(), cause })?;
     Ok(if found.is_empty() { Outcome::Made } else { Outcome::Changed })
 }
 

@@ -8,7 +8,8 @@ use super::error::ApiError;
 use super::object::{Outcome, Place};
 use super::server::{Existing, Server};
 use super::token::{Token, TokenSpec};
-use super::{jws, rbac, yaml};
+use super::{jws, rbac};
+use crate::bootstrap::yaml;
 use crate::cluster::kube::api::Refusal;
 
 /// Path of the ConfigMap, for those who have no client yet.
@@ -32,17 +33,14 @@ pub struct ClusterInfo {
 
 impl ClusterInfo {
     /// The kubeconfig without any user that cluster-info holds.
-    ///
-    /// # Errors
-    /// Never for what this is made of.
-    fn to_yaml(&self) -> Result<String, ApiError> {
+    fn to_yaml(&self) -> String {
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "contexts": null, "current-context": "", "users": null,
             "clusters": [{"name": "", "cluster": {
                 "certificate-authority-data": STANDARD.encode(&self.ca), "server": self.server,
             }}],
         });
-        yaml::write(&kubeconfig).map_err(|problem| ApiError::content("the kubeconfig of cluster-info", problem))
+        yaml::to_string(&kubeconfig)
     }
 
     /// Of the kubeconfig in cluster-info.
@@ -70,7 +68,7 @@ impl ClusterInfo {
 pub async fn publish_cluster_info(server: &Server, info: &ClusterInfo) -> Result<Outcome, ApiError> {
     let rights = server.ensure_all(&rbac::for_joining()).await?;
     let place = place();
-    let yaml = info.to_yaml()?;
+    let yaml = info.to_yaml();
     let written = server
         .persist("write", &place.words, || async {
             // One that says the same in other letters, as kubeadm's, keeps its signatures.
@@ -140,7 +138,7 @@ mod tests {
     #[test]
     fn what_is_published_is_read_and_nothing_else() {
         let info = ClusterInfo { server: "https://192.0.2.1:6443".to_owned(), ca: "PEM\n".to_owned() };
-        let text = info.to_yaml().unwrap();
+        let text = info.to_yaml();
         assert_eq!(ClusterInfo::from_yaml(&text).unwrap(), info);
         assert!(text.contains("name: \"\"") || text.contains("name: ''"), "{text}");
         let kubeadms = "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: UEVNCg==\n    server: https://192.0.2.1:6443\n  \

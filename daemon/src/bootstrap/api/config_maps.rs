@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::error::ApiError;
-use super::hex;
 use super::object::{Outcome, Place};
 use super::rbac;
 use super::server::{Existing, Server};
 use super::token::DEFAULT_GROUP;
+use crate::bootstrap::hex;
 
 /// Says that kubelet's configuration is generated: it holds the hash of the data.
 const HASH: &str = "kubeadm.kubernetes.io/component-config.hash";

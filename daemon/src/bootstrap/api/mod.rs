@@ -10,10 +10,8 @@ mod certs;
 mod cluster_info;
 mod config_maps;
 mod discovery;
-pub mod duration;
 mod error;
 mod etcd;
-mod hex;
 mod join_command;
 mod jws;
 mod mark;
@@ -27,7 +25,6 @@ mod token;
 #[cfg(test)]
 mod token_tests;
 mod tokens;
-mod yaml;
 
 pub use addons::{
     CoreDns, Hear, WeftAddon, apply_coredns, apply_weft, await_available, await_node, coredns_objects, dns_address,

@@ -4,7 +4,7 @@
 use sha2::{Digest as _, Sha256};
 use x509_parser::pem::Pem;
 
-use super::hex;
+use crate::bootstrap::hex;
 
 /// The hash of a certificate authority's public key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,13 @@ mod tests {
         {
             assert!(wrong.parse::<Pin>().is_err(), "{wrong}");
         }
+    }
+
+    /// Made for this test with OpenSSL, which also told the pin (`openssl pkey -pubin -outform DER | sha256sum`).
+    #[test]
+    fn is_what_openssl_computes() {
+        let pins = Pin::of_all(include_bytes!("testdata/authority.crt")).unwrap();
+        assert_eq!(pins, [include_str!("testdata/authority.pin").trim().parse().unwrap()]);
     }
 
     #[test]

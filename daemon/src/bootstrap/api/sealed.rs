@@ -6,7 +6,7 @@ use std::str::FromStr;
 use aes_gcm::aead::Aead as _;
 use aes_gcm::{Aes256Gcm, KeyInit as _, Nonce};
 
-use super::hex;
+use crate::bootstrap::hex;
 
 /// Bytes of a nonce, and of the mark of authenticity behind the text.
 const NONCE: usize = 12;

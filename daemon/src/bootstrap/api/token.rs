@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::duration;
 use crate::bootstrap::config::model::BootstrapToken;
+use crate::bootstrap::duration;
 
 /// Group of all who join with a token of kubeadm's or ours.
 pub const DEFAULT_GROUP: &str = "system:bootstrappers:kubeadm:default-node-token";
@@ -181,7 +181,7 @@ impl TokenSpec {
             (Some(_), Some(_)) => return Err(TokenError::TwoEnds),
             (None, Some(at)) => Some(time(at)?),
             (ttl, None) => {
-                let ttl = ttl.as_deref().map_or(Ok(DEFAULT_TTL), duration::parse).map_err(TokenError::Time)?;
+                let ttl = ttl.as_deref().map_or(Ok(DEFAULT_TTL), span)?;
                 if ttl.is_zero() { None } else { Some(after(now, ttl)?) }
             }
         };
@@ -310,6 +310,11 @@ fn is_group(group: &str) -> bool {
 /// RFC 3339, as the API writes times: UTC, whole seconds.
 pub(super) fn stamp(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn span(text: &str) -> Result<Duration, TokenError> {
+    duration::parse(text)
+        .ok_or_else(|| TokenError::Time(format!("{text:?} is no duration; expected {}", duration::EXPECTED)))
 }
 
 fn time(text: &str) -> Result<Timestamp, TokenError> {

@@ -13,7 +13,8 @@ use super::flags::{InitFlags, JoinFlags, NodeFlags, ResetFlags};
 use super::layers::{Layers, Origin};
 use super::secret::Secret;
 use super::weft::KIND as WEFT;
-use super::{defaults, detect, duration, rules};
+use super::{defaults, detect, rules};
+use crate::bootstrap::duration;
 use crate::cluster::family::Family;
 
 /// What a command has to go by, and what there is to say about it.

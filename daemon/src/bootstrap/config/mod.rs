@@ -10,7 +10,6 @@ mod check;
 mod defaults;
 mod detect;
 mod documents;
-pub mod duration;
 mod facts;
 mod finding;
 mod flags;

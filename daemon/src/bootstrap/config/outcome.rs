@@ -198,7 +198,7 @@ pub fn validate(path: &Path) -> Result<Vec<Finding>, ConfigError> {
 pub fn migrate(path: &Path) -> Result<(String, Vec<Finding>), ConfigError> {
     let mut documents = Documents::read(path)?;
     let notices = judge(std::mem::take(&mut documents.findings), false)?;
-    Ok((render::documents(&documents)?, notices))
+    Ok((render::documents(&documents), notices))
 }
 
 /// Whose defaults are printed.
@@ -214,10 +214,8 @@ pub enum Defaults {
 
 /// The defaults as a file, with placeholders where a default depends on the machine or is a secret, as with kubeadm.
 /// `with_weft` adds weft's own document, which `kubeadm config validate` does not take.
-///
-/// # Errors
-/// [`ConfigError::Unsound`], a fault of weft's.
-pub fn print_defaults(which: Defaults, with_weft: bool) -> Result<String, ConfigError> {
+#[must_use]
+pub fn print_defaults(which: Defaults, with_weft: bool) -> String {
     let print = |layers: &Layers, kinds: &[Kind]| {
         let weft: &[Kind] = if with_weft { &[Kind::Weft] } else { &[] };
         render::layers(layers, &[kinds, weft].concat())

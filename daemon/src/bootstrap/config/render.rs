@@ -1,22 +1,12 @@
 //! Configurations as YAML that kubeadm reads: keys in their order, and what YAML 1.1 would take for something else in quotes.
 
-use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::documents::{Documents, Kind};
 use super::finding::ConfigError;
 use super::layers::Layers;
 use super::model::ClusterConfiguration;
-
-/// Writes a value as YAML.
-///
-/// # Errors
-/// [`ConfigError::Unsound`] for what YAML has no form for.
-pub(super) fn yaml(kind: &'static str, value: &impl Serialize) -> Result<String, ConfigError> {
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    let text = serde_saphyr::to_string_with_options(value, options);
-    text.map_err(|error| ConfigError::Unsound { kind, message: error.to_string() })
-}
+use crate::bootstrap::yaml;
 
 /// The cluster's configuration as it is uploaded: key `ClusterConfiguration` of ConfigMap kube-system/kubeadm-config.
 ///
@@ -29,38 +19,27 @@ pub fn uploaded(config: &ClusterConfiguration) -> Result<String, ConfigError> {
     let Value::Object(fields) = value else {
         return Err(ConfigError::Unsound { kind: kind.name(), message: "it is no mapping".to_owned() });
     };
-    document(kind, fields)
+    Ok(document(kind, fields))
 }
 
 /// The documents of these kinds that there are, in their order.
-///
-/// # Errors
-/// [`ConfigError::Unsound`], a fault of weft's.
-pub(super) fn layers(layers: &Layers, kinds: &[Kind]) -> Result<String, ConfigError> {
+pub(super) fn layers(layers: &Layers, kinds: &[Kind]) -> String {
     let found = kinds.iter().filter_map(|kind| Some((*kind, layers.get(kind.name())?.as_object()?.clone())));
     join(found)
 }
 
 /// A file's documents as they are written today. kubeadm takes the result unless the file had a document of weft's.
-///
-/// # Errors
-/// [`ConfigError::Unsound`], a fault of weft's.
-pub(super) fn documents(documents: &Documents) -> Result<String, ConfigError> {
+pub(super) fn documents(documents: &Documents) -> String {
     let given = documents.found.iter().filter(|(_, document)| !document.is_implied);
     join(given.map(|(kind, document)| (*kind, document.value.clone())))
 }
 
-fn join(documents: impl Iterator<Item = (Kind, Map<String, Value>)>) -> Result<String, ConfigError> {
-    let texts: Result<Vec<_>, _> = documents.map(|(kind, fields)| document(kind, fields)).collect();
-    Ok(texts?.join("---\n"))
+fn join(documents: impl Iterator<Item = (Kind, Map<String, Value>)>) -> String {
+    documents.map(|(kind, fields)| document(kind, fields)).collect::<Vec<_>>().join("---\n")
 }
 
-fn document(kind: Kind, mut fields: Map<String, Value>) -> Result<String, ConfigError> {
+fn document(kind: Kind, mut fields: Map<String, Value>) -> String {
     fields.insert("apiVersion".to_owned(), kind.api_version().into());
     fields.insert("kind".to_owned(), kind.name().into());
-    let mut text = yaml(kind.name(), &fields)?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
+    yaml::to_string(&Value::Object(fields))
 }

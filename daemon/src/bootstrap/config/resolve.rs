@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::finding::ConfigError;
 use super::model::{ClusterConfiguration, EncryptionAlgorithm, Etcd, LocalEtcd, NodeRegistration, Timeouts};
-use super::{defaults, duration, rules, versions};
+use super::{defaults, rules, versions};
+use crate::bootstrap::duration;
 use crate::bootstrap::resolved::{Cluster, EtcdPlace, Limits, Node};
 
 /// A cluster as its nodes see it. What the configuration leaves out is kubeadm's default.

@@ -5,10 +5,10 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::duration;
 use super::finding::{Finding, Weight, place};
 use super::secret::is_secret;
 use super::tree::{Content, Entry, Node, Position};
+use crate::bootstrap::duration;
 use crate::cluster::json::nearest;
 
 /// Versions of kubeadm's API that are read.

@@ -7,8 +7,9 @@ use tonic::Code;
 use super::connect::{ASK_LIMIT, Cri};
 use super::error::CriError;
 
-/// Who makes control groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who makes control groups; kubelet and the runtime have to agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum CgroupDriver {
     /// systemd, in slices and scopes.
     Systemd,

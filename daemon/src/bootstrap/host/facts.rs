@@ -9,6 +9,8 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
+use crate::bootstrap::cri::CgroupDriver;
+
 /// A fact, or why it could not be had.
 pub type Told<T> = Result<T, String>;
 
@@ -137,27 +139,6 @@ pub enum Cgroups {
     V1(BTreeSet<String>),
     /// None mounted.
     None,
-}
-
-/// Who makes a pod's cgroups, and how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CgroupDriver {
-    /// Through systemd.
-    Systemd,
-    /// By itself.
-    Cgroupfs,
-}
-
-impl CgroupDriver {
-    /// As kubelet's configuration has it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Systemd => "systemd",
-            Self::Cgroupfs => "cgroupfs",
-        }
-    }
 }
 
 /// What is known of the container runtime.

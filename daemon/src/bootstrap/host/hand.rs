@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use weft_cni::formats::files::{Durability, write_atomically};
 use weft_netlink::sysctl::Sysctl;
 
 use super::lines;
 use super::tools::Tools;
 use crate::bootstrap::journal::{Change, Entry, Journal, JournalError, Stage};
 use crate::bootstrap::resolved::Paths;
+use crate::bootstrap::{converge, hex};
 
 /// What has come of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,9 +112,9 @@ impl<'a> Hand<'a> {
             && !backup.exists()
         {
             let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o7777);
-            write_atomically(&backup, &current, mode, Durability::Durable).map_err(io_error("save", &backup))?;
+            converge::replace(&backup, &current, mode).map_err(io_error("save", &backup))?;
         }
-        write_atomically(path, bytes, mode, Durability::Durable).map_err(io_error("write", path))?;
+        converge::replace(path, bytes, mode).map_err(io_error("write", path))?;
         self.journal.done(id)?;
         Ok(outcome)
     }
@@ -167,7 +167,7 @@ impl<'a> Hand<'a> {
         let Some(new) = edit(&text) else { return Ok(Outcome::Kept) };
         let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
         let id = self.journal.begin(change)?;
-        write_atomically(path, new.as_bytes(), mode, Durability::Durable).map_err(io_error("write", path))?;
+        converge::replace(path, new.as_bytes(), mode).map_err(io_error("write", path))?;
         self.journal.done(id)?;
         Ok(Outcome::Changed)
     }
@@ -273,13 +273,7 @@ fn has_mode(path: &Path, mode: u32) -> bool {
 /// SHA-256 in hexadecimal digits, as the journal has it.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::new();
-    for byte in Sha256::digest(bytes) {
-        // Writing into a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    hex::encode(&Sha256::digest(bytes))
 }
 
 pub(super) fn io_error<'a>(verb: &'static str, path: &'a Path) -> impl Fn(io::Error) -> HostError + 'a {

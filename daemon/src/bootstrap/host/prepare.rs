@@ -265,10 +265,11 @@ mod tests {
     use std::path::Path;
 
     use super::super::checks::testing;
-    use super::super::facts::{CgroupDriver, RuntimeTold, SwapArea};
+    use super::super::facts::{RuntimeTold, SwapArea};
     use super::super::tools::Said;
     use super::super::tools::testing::Recorder;
     use super::*;
+    use crate::bootstrap::cri::CgroupDriver;
     use crate::bootstrap::journal::Journal;
     use crate::bootstrap::resolved::Paths;
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::bootstrap::pki::error::PkiError;
 use crate::bootstrap::pki::store::{certificates, read};
 use crate::bootstrap::pki::{Certificate, Secret};
+use crate::bootstrap::yaml;
 
 /// Somebody who talks to a cluster's API.
 #[derive(Debug, Clone)]
@@ -138,9 +139,7 @@ impl Kubeconfig {
     #[must_use]
     pub fn render(&self) -> Secret {
         // On one line each, as people look for certificates with grep and awk.
-        let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-        // What came from YAML or from here has no map with keys that are not texts.
-        Secret::new(serde_saphyr::to_string_with_options(&self.0, options).unwrap_or_default())
+        Secret::new(yaml::to_string(&self.0))
     }
 
     /// `https://host:port` of the current context's cluster, or of the only one.

@@ -7,6 +7,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
 use super::service::ServiceManager;
+use crate::bootstrap::cri::CgroupDriver;
 use crate::bootstrap::patches::{PatchError, Patches};
 use crate::bootstrap::resolved::{Cluster, Node};
 
@@ -18,24 +19,6 @@ const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Which of the service range's addresses is the cluster's DNS server.
 const DNS_SERVER: u128 = 10;
-
-/// Who makes the control groups; kubelet and the runtime have to agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CgroupDriver {
-    /// systemd.
-    Systemd,
-    /// They write them themselves.
-    Cgroupfs,
-}
-
-impl CgroupDriver {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Systemd => "systemd",
-            Self::Cgroupfs => "cgroupfs",
-        }
-    }
-}
 
 /// What becomes of swap on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

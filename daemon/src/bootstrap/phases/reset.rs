@@ -13,6 +13,7 @@ use super::runtime;
 use super::tell::Teller;
 use crate::bootstrap::api::{self, EtcdAccess, EtcdCluster, EtcdLeft, Server};
 use crate::bootstrap::cri::Removal;
+use crate::bootstrap::host::facts::RuntimeTold;
 use crate::bootstrap::host::reset::{self, Plan, ResetOptions, plan, see};
 use crate::bootstrap::host::tools::System;
 use crate::bootstrap::journal::Journal;
@@ -93,7 +94,7 @@ impl<'a> Reset<'a> {
             Ok(Ok(EtcdLeft::Removed)) => self.tell.step(phase, "this node's member of etcd is removed"),
             Ok(Ok(EtcdLeft::Absent)) => {}
             Ok(Ok(EtcdLeft::Last)) => {
-                self.tell.step(phase, "this node's member of etcd is the last: the cluster ends with it")
+                self.tell.step(phase, "this node's member of etcd is the last: the cluster ends with it");
             }
             Ok(Err(error)) => self.warn_of_member(phase, &peer, &error.to_string()),
             Err(_) => self.warn_of_member(phase, &peer, "nobody answers"),
@@ -120,6 +121,10 @@ impl<'a> Reset<'a> {
     /// Ends and removes the pods of this node's kubelet. Says whether none is left.
     async fn remove_pods(&self) -> bool {
         let (told, answering) = runtime::ask(&self.socket).await;
+        if told == RuntimeTold::NoSocket {
+            // Where there is no runtime there are no pods.
+            return true;
+        }
         let Some((cri, _)) = answering else {
             self.tell
                 .warning("cleanup-node", format!("pods cannot be ended, as the runtime does not answer: {told:?}"));

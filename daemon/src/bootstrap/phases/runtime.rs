@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::bootstrap::cri::{self, Cri, CriError, Health, labels};
-use crate::bootstrap::host::facts::{CgroupDriver, RuntimeTold};
-use crate::bootstrap::kubelet::config as kubelet;
+use crate::bootstrap::host::facts::RuntimeTold;
 use crate::bootstrap::waiting::evidence::{Container, ContainerState, Evidence};
 
 /// Lines of a container that are looked at.
@@ -25,7 +24,7 @@ pub(super) async fn ask(socket: &str) -> (RuntimeTold, Option<(Cri, Health)>) {
             let told = RuntimeTold::Answers {
                 version: format!("{} {}", health.name, health.version),
                 unready: health.not_ready.clone(),
-                driver: health.cgroup_driver.map(driver),
+                driver: health.cgroup_driver,
                 sandbox_image: health.sandbox_image.clone(),
             };
             (told, Some((cri, health)))
@@ -33,21 +32,6 @@ pub(super) async fn ask(socket: &str) -> (RuntimeTold, Option<(Cri, Health)>) {
         Err(CriError::Missing { .. }) => (RuntimeTold::NoSocket, None),
         Err(CriError::NoCri { .. }) => (RuntimeTold::NoCri, None),
         Err(error) => (RuntimeTold::Failed(error.to_string()), None),
-    }
-}
-
-fn driver(driver: cri::CgroupDriver) -> CgroupDriver {
-    match driver {
-        cri::CgroupDriver::Systemd => CgroupDriver::Systemd,
-        cri::CgroupDriver::Cgroupfs => CgroupDriver::Cgroupfs,
-    }
-}
-
-/// The driver as kubelet's configuration takes it.
-pub(super) fn for_kubelet(driver: CgroupDriver) -> kubelet::CgroupDriver {
-    match driver {
-        CgroupDriver::Systemd => kubelet::CgroupDriver::Systemd,
-        CgroupDriver::Cgroupfs => kubelet::CgroupDriver::Cgroupfs,
     }
 }
 

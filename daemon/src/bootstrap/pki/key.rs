@@ -171,8 +171,8 @@ pub fn kind_of(public_info: &[u8]) -> Option<EncryptionAlgorithm> {
     let (_, info) = SubjectPublicKeyInfo::from_der(public_info).ok()?;
     match info.parsed().ok()? {
         PublicKey::RSA(key) => Some(match key.key_size() {
-            ..=2048 => EncryptionAlgorithm::Rsa2048,
-            ..=3072 => EncryptionAlgorithm::Rsa3072,
+            0..=2048 => EncryptionAlgorithm::Rsa2048,
+            2049..=3072 => EncryptionAlgorithm::Rsa3072,
             _ => EncryptionAlgorithm::Rsa4096,
         }),
         PublicKey::EC(point) => match point.key_size() {

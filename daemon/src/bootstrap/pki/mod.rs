@@ -2,8 +2,7 @@
 //!
 //! `table` says which there are, `profile` what each says, `issue` makes one, `certificate` and `key` read what is there,
 //! `ensure` puts a node's there, `renew` makes new ones out of old ones, `expiry` tells how long they hold, `csr` has them
-//! made by somebody else, `pin` is how a joining node knows the right authority, `probe`, `restart` and `rollout` see to it
-//! that new ones are used.
+//! made by somebody else, `probe`, `restart` and `rollout` see to it that new ones are used.
 
 pub mod certificate;
 pub mod csr;
@@ -14,7 +13,6 @@ pub mod expiry;
 pub mod issue;
 pub mod key;
 mod oids;
-pub mod pin;
 pub mod probe;
 pub mod profile;
 pub mod renew;
@@ -31,5 +29,4 @@ pub use certificate::Certificate;
 pub use ensure::{Options, Outcome, Step, ensure_all, ensure_join, ensure_one, missing_shared};
 pub use error::PkiError;
 pub use key::Key;
-pub use pin::pin;
 pub use secret::Secret;

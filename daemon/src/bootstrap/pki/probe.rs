@@ -2,15 +2,14 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
 
 use super::certificate::Certificate;
+use crate::bootstrap::unverified::Anybody;
 
 /// The certificate that the server at `address` shows whoever asks for `name`. Nothing about it is believed.
 ///
@@ -19,13 +18,8 @@ use super::certificate::Certificate;
 /// # Errors
 /// Nobody answers in time, or what answers does not speak TLS.
 pub fn served(address: SocketAddr, name: &str, limit: Duration) -> io::Result<Certificate> {
-    let shown = Arc::new(Shown { last: Mutex::new(None), provider: Arc::new(ring::default_provider()) });
-    let config = ClientConfig::builder_with_provider(shown.provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(shown.clone())
-        .with_no_client_auth();
+    let server = Anybody::new();
+    let config = server.client().map_err(io::Error::other)?.with_no_client_auth();
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     let until = Instant::now() + limit;
@@ -37,11 +31,11 @@ pub fn served(address: SocketAddr, name: &str, limit: Duration) -> io::Result<Ce
             Ok(_) => break None,
             Err(error) => break Some(error),
         }
-        if shown.take().is_some() {
+        if server.shown().is_some() {
             break None;
         }
     };
-    match (shown.take(), end) {
+    match (server.shown(), end) {
         (Some(der), _) => Certificate::from_der(&der).map_err(io::Error::other),
         (None, Some(error)) => Err(error),
         (None, None) => Err(io::Error::other("the server shows no certificate")),
@@ -88,61 +82,13 @@ impl Write for Limited {
     }
 }
 
-/// Takes any certificate and remembers it.
-#[derive(Debug)]
-struct Shown {
-    last: Mutex<Option<Vec<u8>>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Shown {
-    fn take(&self) -> Option<Vec<u8>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl ServerCertVerifier for Shown {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(end_entity.to_vec());
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use std::net::TcpListener;
 
-    use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+    use rustls::crypto::ring;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
     use rustls::{ServerConfig, ServerConnection};
 
     use crate::bootstrap::config::model::EncryptionAlgorithm::EcdsaP256;

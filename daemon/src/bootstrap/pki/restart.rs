@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::bootstrap::converge;
 use crate::bootstrap::resolved::Paths;
-use weft_cni::formats::files::{Durability, write_atomically};
+use crate::bootstrap::yaml;
 
 /// Annotation of a static pod that tells when it was last restarted for its certificates. kubelet restarts a static pod whose
 /// manifest changes.
@@ -73,7 +74,7 @@ pub fn restart(component: &str, paths: &Paths, now: Timestamp) -> Result<bool, R
     };
     let edited = annotate(&text, ANNOTATION, &now.to_string())
         .map_err(|reason| RestartError::Manifest { path: path.clone(), reason })?;
-    write_atomically(&path, edited.as_bytes(), MODE, Durability::Durable).map_err(|error| failed("write", error))?;
+    converge::replace(&path, edited.as_bytes(), MODE).map_err(|error| failed("write", error))?;
     Ok(true)
 }
 
@@ -92,8 +93,7 @@ fn annotate(text: &str, key: &str, value: &str) -> Result<String, String> {
         return Ok(edited);
     }
     // A manifest in another style, such as JSON: written anew.
-    let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
-    serde_saphyr::to_string_with_options(&wanted, options).map_err(|error| error.to_string())
+    Ok(yaml::to_string(&wanted))
 }
 
 fn read(text: &str) -> Result<Value, String> {

@@ -5,11 +5,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use weft_cni::formats::files::{Durability, write_atomically};
-
 use super::certificate::Certificate;
 use super::error::{KeyError, PkiError};
 use super::key::Key;
+use crate::bootstrap::converge;
 
 /// Who is not root needs nothing here. Directories that are there keep their modes.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -105,5 +104,5 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), PkiError> {
         let made = DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory);
         made.map_err(PkiError::io("make", directory))?;
     }
-    write_atomically(path, bytes, mode, Durability::Durable).map_err(PkiError::io("write", path))
+    converge::replace(path, bytes, mode).map_err(PkiError::io("write", path))
 }

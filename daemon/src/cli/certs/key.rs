@@ -1,13 +1,10 @@
 //! `weft certs certificate-key`: a key for uploaded certificates.
 
-use std::fmt::Write;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
-/// Bytes of a key: AES-256.
-const LENGTH: usize = 32;
+use crate::bootstrap::api::CertificateKey;
 
 /// Print a new key that certificates can be uploaded with.
 ///
@@ -17,12 +14,6 @@ const LENGTH: usize = 32;
 pub(super) struct KeyArgs {}
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    let mut key = [0; LENGTH];
-    getrandom::fill(&mut key).context("the system gives no random numbers")?;
-    let mut text = String::new();
-    for byte in key {
-        write!(text, "{byte:02x}")?;
-    }
-    println!("{text}");
+    println!("{}", CertificateKey::generate()?.reveal());
     Ok(ExitCode::SUCCESS)
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::{Places, kind, time};
 use crate::bootstrap::config::model::EncryptionAlgorithm;
+use crate::bootstrap::hex;
 use crate::bootstrap::pki::renew::{RenewOptions, Renewal, names_here, renew};
 use crate::bootstrap::pki::restart::affected;
 use crate::bootstrap::pki::rollout::{Rollout, roll_out};
@@ -100,8 +101,7 @@ fn tell_rollout(component: &str, paths: &Paths) -> bool {
         Ok(Rollout::NotHere) => println!("{component}: nothing to do, this node has no such static pod"),
         Ok(Rollout::NotRunning) => println!("{component}: does not run; it will start with the new certificates"),
         Ok(Rollout::Serving { serial }) => {
-            let serial: String = serial.iter().map(|byte| format!("{byte:02x}")).collect();
-            println!("{component}: restarted, shows the certificate with serial number {serial}");
+            println!("{component}: restarted, shows the certificate with serial number {}", hex::encode(&serial));
         }
         Err(error) => {
             eprintln!("weft certs renew: {error}");

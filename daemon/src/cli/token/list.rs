@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::TokenArgs;
-use crate::bootstrap::api::{TokenSpec, duration, list_tokens};
+use crate::bootstrap::api::{TokenSpec, list_tokens};
+use crate::bootstrap::{duration, yaml};
 
 /// How an answer looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,7 +41,7 @@ pub(super) async fn run(args: &TokenArgs, list: &ListArgs) -> anyhow::Result<Exi
         Output::Json => tokens.iter().for_each(|token| println!("{:#}", object(token))),
         Output::Yaml => {
             for token in &tokens {
-                println!("---\n{}", serde_saphyr::to_string(&object(token))?.trim_end());
+                println!("---\n{}", yaml::to_string(&object(token)).trim_end());
             }
         }
     }

@@ -10,7 +10,7 @@ use super::kustomize;
 use crate::bootstrap::api::error::ApiError;
 use crate::bootstrap::api::object::{Outcome, Place};
 use crate::bootstrap::api::server::Server;
-use crate::bootstrap::api::{hex, yaml};
+use crate::bootstrap::{hex, yaml};
 
 /// Of the pods: the hash of the configuration they have been started with. Another one starts them anew, one after the other.
 const CONFIG_HASH: &str = "weft/config-hash";
@@ -67,7 +67,7 @@ fn settings(text: &str, addon: &WeftAddon<'_>) -> Result<String, String> {
     for (key, value) in addon.settings {
         settings[key] = value.clone();
     }
-    yaml::write(&settings)
+    Ok(yaml::to_string(&settings))
 }
 
 /// flannel's network configuration.

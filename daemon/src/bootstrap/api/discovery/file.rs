@@ -12,7 +12,7 @@ use super::judge::kubeconfig;
 use super::{Credentials, Discovered};
 use crate::bootstrap::api::cluster_info::{ClusterInfo, PATH};
 use crate::bootstrap::api::token::Token;
-use crate::bootstrap::api::yaml;
+use crate::bootstrap::yaml;
 
 /// Reads the kubeconfig and completes it: files that it names are taken in, the authority is the one that the cluster has
 /// now.

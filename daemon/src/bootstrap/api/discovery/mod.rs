@@ -15,9 +15,9 @@ use super::error::ApiError;
 use super::pin::Pin;
 use super::server::Server;
 use super::token::Token;
-use super::yaml;
 use crate::bootstrap::config::model::Discovery;
 use crate::bootstrap::resolved::Limits;
+use crate::bootstrap::yaml;
 
 pub use error::DiscoveryError;
 
@@ -111,8 +111,7 @@ impl Discovered {
     /// # Errors
     /// [`ApiError::Content`], never for what was discovered.
     pub fn bootstrap_kubeconfig(&self, cluster_name: &str, server: Option<&str>) -> Result<String, ApiError> {
-        yaml::write(&self.kubeconfig(cluster_name, server))
-            .map_err(|problem| ApiError::content("the kubeconfig for kubelet's first certificate", problem))
+        Ok(yaml::to_string(&self.kubeconfig(cluster_name, server)))
     }
 
     fn kubeconfig(&self, cluster: &str, server: Option<&str>) -> Value {

@@ -4,10 +4,10 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use super::{Check, list};
-use crate::bootstrap::config::duration;
 use crate::bootstrap::config::finding::Weight;
 use crate::bootstrap::config::rules::{host_port, is_alternative_name, is_image_repository, is_subdomain, subnets};
 use crate::bootstrap::config::versions;
+use crate::bootstrap::duration;
 
 const SERVICES: &str = "ClusterConfiguration.networking.serviceSubnet";
 const PODS: &str = "ClusterConfiguration.networking.podSubnet";

@@ -17,9 +17,10 @@ pub use clash::{NodeIdentity, duplicates};
 pub use network::open_ports;
 pub use runtime::Repair;
 
-use super::facts::{CgroupDriver, Cgroups, HostFacts, RuntimeTold};
+use super::facts::{Cgroups, HostFacts, RuntimeTold};
 use super::report::{Finding, Ignored, KubeletNeeds, PreflightReport};
 use super::wanted::{SwapPolicy, Wanted};
+use crate::bootstrap::cri::CgroupDriver;
 
 /// Judges the machine. Whoever is not root learns only that, as all else would be guesses.
 #[must_use]

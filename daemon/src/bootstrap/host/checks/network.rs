@@ -31,11 +31,11 @@ fn own_address(facts: &HostFacts, wanted: &Wanted) -> Option<Finding> {
     }
     let of_family = found.iter().filter(|(_, network)| network.is_ipv4() == address.is_ipv4());
     let candidates: Vec<String> = of_family.map(|(link, network)| format!("{} on {link}", network.ip())).collect();
-    Some(Finding::error(
-        "AdvertiseAddress",
-        format!("{address} is no address of this machine"),
-        format!("--apiserver-advertise-address with one of: {}", candidates.join(", ")),
-    ))
+    let fix = match candidates.as_slice() {
+        [] => "give one of the machine's links this address; it has none of this family".to_owned(),
+        candidates => format!("--apiserver-advertise-address with one of: {}", candidates.join(", ")),
+    };
+    Some(Finding::error("AdvertiseAddress", format!("{address} is no address of this machine"), fix))
 }
 
 fn overlap(a: IpNetwork, b: IpNetwork) -> bool {

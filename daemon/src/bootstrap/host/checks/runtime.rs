@@ -1,7 +1,8 @@
 //! The container runtime: whether it is there, speaks CRI, and makes cgroups as this machine does.
 
+use crate::bootstrap::cri::CgroupDriver;
 use crate::bootstrap::host::containerd::{CERTS_D, CONFIG, Containerd, mend::Mend};
-use crate::bootstrap::host::facts::{CgroupDriver, HostFacts, RuntimeTold};
+use crate::bootstrap::host::facts::{HostFacts, RuntimeTold};
 use crate::bootstrap::host::report::{Finding, Severity};
 use crate::bootstrap::host::wanted::Wanted;
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::judge;
+use crate::bootstrap::cri::CgroupDriver;
 use crate::bootstrap::host::containerd::{Containerd, Place, Setting};
 use crate::bootstrap::host::facts::*;
 use crate::bootstrap::host::report::{Ignored, PreflightReport, Severity};

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Document, Item};
 
 use super::keys::{CRI_PLUGINS, Key};
-use crate::bootstrap::host::facts::{CgroupDriver, Told};
+use crate::bootstrap::cri::CgroupDriver;
+use crate::bootstrap::host::facts::Told;
 
 /// Where something is written.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
-use weft_cni::formats::files::{Durability, write_atomically};
 use weft_netlink::sysctl::Sysctl;
 
 use super::{Left, MountHolder, Plan, ResetOptions, Step, holders, remove};
+use crate::bootstrap::converge;
 use crate::bootstrap::host::lines;
 use crate::bootstrap::host::tools::Tools;
 use crate::bootstrap::journal::{FILE, Journal, JournalError, Stage};
@@ -122,7 +122,7 @@ fn perform(step: &Step, options: &ResetOptions, tools: &dyn Tools, done: &mut Do
         },
         Step::Restore { path, backup } => {
             let mode = fs::metadata(backup)?.permissions().mode() & 0o7777;
-            write_atomically(path, &fs::read(backup)?, mode, Durability::Durable)?;
+            converge::replace(path, &fs::read(backup)?, mode)?;
             absent_is_well(fs::remove_file(backup))
         }
         Step::Uncomment(path) => edit(path, lines::uncomment),
@@ -177,7 +177,7 @@ fn edit(path: &Path, edit: impl FnOnce(&str) -> Option<String>) -> Result<(), Fa
     let text = String::from_utf8(bytes).map_err(|_| Failure::Said("it is no text any more".to_owned()))?;
     let Some(new) = edit(&text) else { return Ok(()) };
     let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
-    Ok(write_atomically(path, new.as_bytes(), mode, Durability::Durable)?)
+    Ok(converge::replace(path, new.as_bytes(), mode)?)
 }
 
 fn call(tools: &dyn Tools, program: &str, args: &[&str]) -> Result<(), Failure> {

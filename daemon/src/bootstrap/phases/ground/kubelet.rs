@@ -38,8 +38,7 @@ impl Ground<'_> {
             Swap::Tolerate => kubelet_config::Swap::Tolerated,
             Swap::Limited => kubelet_config::Swap::Limited,
         };
-        let driver = needs.cgroup_driver.map(runtime::for_kubelet);
-        let host = Host::detect(&self.paths.root, &self.services, driver, swap);
+        let host = Host::detect(&self.paths.root, &self.services, needs.cgroup_driver, swap);
         // Named even if nobody chose it: kubelet would look its host's name up, for seconds where no resolver answers, and
         // might find another address than the one that certificates and the overlay have.
         let address = Some(self.weft.node_ip.unwrap_or(self.node.address));
@@ -74,9 +73,9 @@ impl Ground<'_> {
         self.tell.step(START, "Starting the kubelet");
         let started = (is_unit && !runs).then(|| self.journal.begin(Change::ServiceStarted { unit })).transpose()?;
         if runs {
-            self.services.restart(Service::Kubelet)?
+            self.services.restart(Service::Kubelet)?;
         } else {
-            self.services.start(Service::Kubelet)?
+            self.services.start(Service::Kubelet)?;
         }
         for id in enabled.into_iter().chain(started) {
             self.journal.done(id)?;

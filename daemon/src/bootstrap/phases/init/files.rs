@@ -46,7 +46,7 @@ impl Init<'_> {
         match static_pods::write(self.ground.paths, cluster, &Manifest { part, pod }, &self.ground.patches)? {
             FileOutcome::Kept => {}
             FileOutcome::Made => {
-                self.ground.tell.step(phase, format!("Creating static Pod manifest for \"{}\"", part.name()))
+                self.ground.tell.step(phase, format!("Creating static Pod manifest for \"{}\"", part.name()));
             }
             FileOutcome::Changed(difference) => {
                 self.ground

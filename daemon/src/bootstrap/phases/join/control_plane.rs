@@ -108,10 +108,7 @@ impl Join<'_> {
 
     /// An administrator at an API server that is there already.
     async fn admin(&mut self) -> Result<Server, PhaseError> {
-        let endpoint = match &self.found().await?.discovered {
-            Some(discovered) => Some(discovered.info.server.clone()),
-            None => None,
-        };
+        let endpoint = self.found().await?.discovered.as_ref().map(|discovered| discovered.info.server.clone());
         let admin = self.ground.paths.kubernetes.join("admin.conf");
         Ok(Server::connect(&admin, endpoint.as_deref(), &self.config.limits).await?)
     }
@@ -134,7 +131,7 @@ impl Join<'_> {
         match taken.await {
             Ok(_) => self.ground.tell.step("etcd-join", "the new member of etcd is taken back"),
             Err(error) => {
-                self.ground.tell.warning("etcd-join", format!("the new member of etcd is still there: {error}"))
+                self.ground.tell.warning("etcd-join", format!("the new member of etcd is still there: {error}"));
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Durations as Go writes them: `8760h0m0s`, `1.5s` (Go, package time: ParseDuration and Duration.String).
+//! Durations as Go writes them: `8760h0m0s`, `1.5s` (Go, package time: ParseDuration and Duration.String); and as kubectl
+//! shows them to people.
 
 use std::time::Duration;
 
@@ -91,6 +92,19 @@ fn decimal(value: u128, unit: u128) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
+/// As kubectl shows how long something still holds: `23h`, `5d`, `1y`.
+#[must_use]
+pub fn short(left: Duration) -> String {
+    let seconds = left.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds}s"),
+        120..=7199 => format!("{}m", seconds / 60),
+        7200..=172_799 => format!("{}h", seconds / 3600),
+        172_800..=63_071_999 => format!("{}d", seconds / 86_400),
+        _ => format!("{}y", seconds / 31_536_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +134,12 @@ mod tests {
         for given in ["", "+", "5", "h", ".h", "1.2.3s", "-1h", "1d", "1h 2m", "9999999999h", "1h2"] {
             assert_eq!(parse(given), None, "{given}");
         }
+    }
+
+    #[test]
+    fn what_is_left_is_short() {
+        let shown = [5, 300, 86_399, 864_000, 70_000_000].map(|seconds| short(Duration::from_secs(seconds)));
+        assert_eq!(shown, ["5s", "5m", "23h", "10d", "2y"]);
     }
 
     proptest! {
