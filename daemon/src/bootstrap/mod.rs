@@ -15,6 +15,7 @@ pub mod patches;
 pub mod phases;
 pub mod pki;
 pub mod resolved;
+pub mod stable_name;
 pub mod static_pods;
 pub mod waiting;
 pub mod yaml;

@@ -10,6 +10,7 @@ use weft_cni::formats::files::{Durability, write_atomically};
 use weft_netlink::sysctl::Sysctl;
 
 use super::lines;
+use super::rewrite::rewrite;
 use super::tools::Tools;
 use crate::bootstrap::journal::{Change, Entry, Journal, JournalError, Stage};
 use crate::bootstrap::resolved::Paths;
@@ -167,7 +168,7 @@ impl<'a> Hand<'a> {
         let Some(new) = edit(&text) else { return Ok(Outcome::Kept) };
         let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
         let id = self.journal.begin(change)?;
-        write_atomically(path, new.as_bytes(), mode, Durability::Durable).map_err(io_error("write", path))?;
+        rewrite(path, new.as_bytes(), mode).map_err(io_error("write", path))?;
         self.journal.done(id)?;
         Ok(Outcome::Changed)
     }

@@ -227,6 +227,15 @@ impl Kubeconfig {
         }
     }
 
+    /// Sends the current context elsewhere, `https://host:port`.
+    pub fn set_server(&mut self, server: &str) {
+        let Some(name) = self.cluster_name().map(str::to_owned) else { return };
+        let Some(entry) = entry_mut(&mut self.0["clusters"], &name) else { return };
+        if let Value::Object(cluster) = &mut entry["cluster"] {
+            cluster.insert("server".to_owned(), json!(server));
+        }
+    }
+
     fn context(&self) -> Option<&Value> {
         Some(&entry(&self.0["contexts"], self.0["current-context"].as_str()?)?["context"])
     }

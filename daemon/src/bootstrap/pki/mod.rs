@@ -3,7 +3,7 @@
 //! `table` says which there are, `profile` what each says, `issue` makes one, `certificate` and `key` read what is there,
 //! `ensure` puts a node's there, `renew` makes new ones out of old ones, `expiry` tells how long they hold, `csr` has them
 //! made by somebody else, `pin` is how a joining node knows the right authority, `probe`, `restart` and `rollout` see to it
-//! that new ones are used.
+//! that new ones are used, `upkeep` that all of it happens in time.
 
 pub mod certificate;
 pub mod csr;
@@ -26,6 +26,7 @@ mod sec1;
 pub mod secret;
 pub(crate) mod store;
 pub mod table;
+pub mod upkeep;
 
 pub use certificate::Certificate;
 pub use ensure::{Options, Outcome, Step, ensure_all, ensure_join, ensure_one, missing_shared};

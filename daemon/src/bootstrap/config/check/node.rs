@@ -161,6 +161,10 @@ pub(in super::super) fn weft(check: &mut Check<'_>) {
         let message = "both nodeIP and interface are given; expected one of them".to_owned();
         check.say(Weight::Wrong, &path("interface"), message);
     }
+    let port = path("apiBalancerPort");
+    if check.layers.get(&port).and_then(Value::as_u64) == Some(0) {
+        check.say(Weight::Wrong, &port, "apiBalancerPort is 0; expected 1 to 65535".to_owned());
+    }
 }
 
 impl Check<'_> {
