@@ -24,10 +24,12 @@ pub fn is_known(cluster: &Cluster) -> bool {
     cluster.api_server.cert_sans.iter().any(|name| name == NAME)
 }
 
-/// What clients on the node dial.
+/// What kubelet dials: the address that the name leads to. /etc/hosts is rewritten by others at times (cloud-init does at each
+/// start), and a proxy is asked for names, not for loopback addresses; by the name it still knows who answers.
 #[must_use]
-pub fn url(port: u16) -> String {
-    format!("https://{NAME}:{port}")
+pub fn server(node: &Node, port: u16) -> String {
+    let [first, _] = listen(node, port);
+    format!("https://{first}")
 }
 
 /// Where the balancer of a node listens: at the loopback address of the node's own family first, to which the name leads.
@@ -74,9 +76,10 @@ mod tests {
         let mut node = node();
         assert_eq!(hosts_lines(&node, PORT), ["127.0.0.1 api.weft.internal"]);
         assert_eq!(listen(&node, 1).map(|it| it.to_string()), ["127.0.0.1:1", "[::1]:1"]);
+        assert_eq!(server(&node, PORT), "https://127.0.0.1:7443");
         node.address = "2001:db8::1".parse().unwrap();
         assert_eq!(hosts_lines(&node, PORT), ["::1 api.weft.internal"]);
-        assert_eq!(url(PORT), "https://api.weft.internal:7443");
+        assert_eq!(server(&node, PORT), "https://[::1]:7443");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use super::address::tests::machine;
 use super::*;
 use crate::bootstrap::resolved::{EtcdPlace, Limits};
 
+mod api;
+
 #[derive(Debug, Parser)]
 struct Init {
     #[command(flatten)]
@@ -286,8 +288,8 @@ fn taints_left_out_are_the_roles_and_an_empty_list_is_none() {
 fn an_endpoint_gets_the_api_servers_port() {
     let endpoint = |flags: &str| init(&init_flags(flags), &facts()).unwrap().cluster.control_plane_endpoint;
     assert_eq!(endpoint(""), None);
-    let with_port = endpoint("--control-plane-endpoint api.example --apiserver-bind-port 7443");
-    assert_eq!(with_port, Some(("api.example".to_owned(), 7443)));
+    let with_port = endpoint("--control-plane-endpoint api.example --apiserver-bind-port 8443");
+    assert_eq!(with_port, Some(("api.example".to_owned(), 8443)));
     let of_v6 = init(&init_flags("--control-plane-endpoint 2001:db8::9"), &facts()).unwrap();
     assert_eq!(of_v6.cluster_configuration.control_plane_endpoint.as_deref(), Some("[2001:db8::9]:6443"));
 }
@@ -357,13 +359,13 @@ fn a_worker_joins_by_the_printed_line() {
 #[test]
 fn a_control_plane_node_joins_with_its_own_endpoint() {
     let line = format!(
-        "a.example:6443 --control-plane --apiserver-bind-port 7443 --certificate-key {} --discovery-token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {PIN}",
+        "a.example:6443 --control-plane --apiserver-bind-port 8443 --certificate-key {} --discovery-token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {PIN}",
         &PIN[7..]
     );
     let config = join(&join_flags(&line), &facts()).unwrap();
     let part = config.join.control_plane.as_ref().unwrap();
     assert_eq!(part.local_api_endpoint.advertise_address.as_deref(), Some("192.0.2.7"));
-    assert_eq!((config.node.bind_port, config.node.taints.len()), (7443, 1));
+    assert_eq!((config.node.bind_port, config.node.taints.len()), (8443, 1));
     assert_eq!(part.certificate_key.as_deref(), Some(&PIN[7..]));
     assert_eq!(config.join.discovery.tls_bootstrap_token.as_deref(), Some("abcdef.0123456789abcdef"));
 }

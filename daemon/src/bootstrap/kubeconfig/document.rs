@@ -227,12 +227,13 @@ impl Kubeconfig {
         }
     }
 
-    /// Sends the current context elsewhere, `https://host:port`.
-    pub fn set_server(&mut self, server: &str) {
+    /// Sends the current context elsewhere, `https://host:port`, to who is known by that name.
+    pub fn set_server(&mut self, server: &str, tls_server_name: &str) {
         let Some(name) = self.cluster_name().map(str::to_owned) else { return };
         let Some(entry) = entry_mut(&mut self.0["clusters"], &name) else { return };
         if let Value::Object(cluster) = &mut entry["cluster"] {
             cluster.insert("server".to_owned(), json!(server));
+            cluster.insert("tls-server-name".to_owned(), json!(tls_server_name));
         }
     }
 

@@ -104,7 +104,7 @@ pub const JOIN: &[Phase] = &[
     leaf("kubelet-start", "Configure and start kubelet"),
     leaf("etcd-join", "Become a member of etcd"),
     leaf("kubelet-wait-bootstrap", "Wait until kubelet is well and has its certificate"),
-    leaf("kubelet-finalize", "Have kubelet reach the API by the name that all of its servers stand behind"),
+    leaf("kubelet-finalize", "Have kubelet reach the API through this node's balancer"),
     Phase {
         name: "control-plane-join",
         about: "Take part in the control plane",

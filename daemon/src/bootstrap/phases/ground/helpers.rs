@@ -84,16 +84,16 @@ impl Ground<'_> {
         Ok(self.journal.done(id)?)
     }
 
-    /// Has kubelet reach the API by the stable name, once that is seen to work; else it stays with the address that it joined
+    /// Has kubelet reach the API through the balancer, once that is seen to work; else it stays with the address that it joined
     /// by, and the next run tries again.
-    pub(in crate::bootstrap::phases) async fn kubelet_by_name(&mut self, cluster: &Cluster) -> Result<(), PhaseError> {
+    pub(in crate::bootstrap::phases) async fn kubelet_through_balancer(&mut self, cluster: &Cluster) -> Result<(), PhaseError> {
         let path = self.paths.kubernetes.join("kubelet.conf");
-        let url = stable_name::url(self.weft.api_balancer_port);
+        let url = stable_name::server(self.node, self.weft.api_balancer_port);
         let Some(mut config) = Kubeconfig::load(&path)?.filter(|_| self.has_balancer(cluster)) else { return Ok(()) };
         if config.server() == Some(url.as_str()) {
             return Ok(());
         }
-        config.set_server(&url);
+        config.set_server(&url, stable_name::NAME);
         let text = config.render();
         let asked = async {
             let yaml = std::str::from_utf8(text.expose()).map_err(|error| error.to_string())?;
@@ -102,13 +102,102 @@ impl Ground<'_> {
             api::read_kubelet_config(&server.within(BALANCER_START)).await.map_err(|error| error.to_string())
         };
         if let Err(error) = asked.await {
-            let words = format!("kubelet goes on asking one API server, as {url} does not answer: {error}");
+            let words = format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
             self.tell.warning(FINALIZE, words);
             return Ok(());
         }
         write_private(&path, text.expose())?;
-        self.tell.step(FINALIZE, format!("kubelet reaches the API at {url}, behind which all of its servers stand"));
+        self.tell.step(FINALIZE, format!("kubelet reaches the API through {url}, behind which all of its servers stand"));
         self.services.restart(Service::Kubelet)?;
         self.wait(false).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::super::Given;
+    use super::*;
+    use crate::bootstrap::config::WeftOptions;
+    use crate::bootstrap::host::Wanted;
+    use crate::bootstrap::host::reset::{self, ResetOptions, plan, see};
+    use crate::bootstrap::host::tools::System;
+    use crate::bootstrap::journal::Journal;
+    use crate::bootstrap::kubelet::service::{Plain, ServiceManager};
+    use crate::bootstrap::phases::tell::{Format, Teller};
+    use crate::bootstrap::pki::samples::{cluster, node};
+    use crate::bootstrap::resolved::{Limits, Paths};
+
+    const HOSTS: &str = "127.0.0.1 localhost\n192.0.2.9 other";
+
+    fn lay_down(paths: &Paths, weft: &WeftOptions, cluster: &Cluster, servers: &[&str], control_plane: bool) {
+        let (node, tell) = (node(), Teller::without_log(Format::Text));
+        let given = Given {
+            node: &node,
+            limits: Limits::default(),
+            weft,
+            patches: None,
+            wanted: Wanted::worker(&node, paths),
+            hash: String::new(),
+        };
+        let plain = Plain { weft: "/weft".into(), kubelet: None, containerd: None, paths: paths.clone() };
+        let mut ground = Ground::new(given, paths, ServiceManager::Plain(plain), &tell).unwrap();
+        let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
+        ground.helpers(cluster, &servers, control_plane).unwrap();
+    }
+
+    fn manifests(paths: &Paths) -> Vec<String> {
+        let found = fs::read_dir(paths.manifests()).map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+        let mut names: Vec<String> =
+            found.into_iter().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn p0_18_r08_helpers_are_laid_down_once_and_taken_back_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, weft) = (Paths::under(root.path()), WeftOptions::default());
+        let hosts = root.path().join("etc/hosts");
+        fs::create_dir_all(hosts.parent().unwrap()).unwrap();
+        fs::write(&hosts, HOSTS).unwrap();
+        let mut cluster = cluster();
+        cluster.api_server.cert_sans.push(stable_name::NAME.to_owned());
+        lay_down(&paths, &weft, &cluster, &["https://192.0.2.1:6443"], true);
+        assert_eq!(manifests(&paths), ["weft-api-balancer.yaml", "weft-cert-renewal.yaml"]);
+        let list = stable_name::directory(&paths).join(START);
+        let block = "# weft: begin api\n127.0.0.1 api.weft.internal\n# weft: end api\n";
+        let after = |paths: &Paths| {
+            assert_eq!(fs::read_to_string(&hosts).unwrap(), format!("{HOSTS}\n{block}"));
+            assert_eq!(fs::read_to_string(&list).unwrap(), "192.0.2.1:6443\n");
+            Journal::read(paths).unwrap().len()
+        };
+        let entries = after(&paths);
+        // One that goes by kubelet's own credentials knows no server, and leaves the list.
+        lay_down(&paths, &weft, &cluster, &[], true);
+        assert_eq!(after(&paths), entries, "nothing new");
+
+        fs::write(stable_name::directory(&paths).join(KNOWN), "192.0.2.2:6443\n").unwrap();
+        let options = ResetOptions::new(paths.clone(), &Journal::read(&paths).unwrap());
+        let plan = plan(&options, &see(&options, &Journal::read(&paths).unwrap()).unwrap());
+        let done = reset::run(&plan, &options, &System).unwrap();
+        assert!(done.warnings.is_empty(), "{:?}", done.warnings);
+        assert_eq!(fs::read_to_string(&hosts).unwrap(), format!("{HOSTS}\n"));
+        assert!(manifests(&paths).is_empty() && !paths.state.exists());
+    }
+
+    #[test]
+    fn p0_18_a_cluster_without_the_name_has_no_balancer() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        lay_down(&paths, &WeftOptions::default(), &cluster(), &["192.0.2.1:6443"], false);
+        let mut named = cluster();
+        named.api_server.cert_sans.push(stable_name::NAME.to_owned());
+        let unwanted = WeftOptions { api_balancer: false, ..WeftOptions::default() };
+        lay_down(&paths, &unwanted, &named, &["192.0.2.1:6443"], false);
+        assert!(manifests(&paths).is_empty() && !root.path().join("etc/hosts").exists());
+        lay_down(&paths, &unwanted, &named, &["192.0.2.1:6443"], true);
+        assert_eq!(manifests(&paths), ["weft-cert-renewal.yaml"]);
     }
 }

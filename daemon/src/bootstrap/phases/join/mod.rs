@@ -186,7 +186,7 @@ impl<'a> Join<'a> {
 
     async fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
         let cluster = self.found().await?.uploaded.cluster.clone();
-        self.ground.kubelet_by_name(&cluster).await
+        self.ground.kubelet_through_balancer(&cluster).await
     }
 
     async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
