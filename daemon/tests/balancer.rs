@@ -29,6 +29,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
 use weft::balancer::{Options, run};
+use weft::bootstrap::kubeconfig::Kubeconfig;
+use weft::bootstrap::resolved::Paths;
+use weft::bootstrap::stable_name;
+use weft::bootstrap::static_pods::{Helper, HelperFacts, helper_pod};
 use weft_tests::skip;
 
 /// What a client may have to wait for a new connection, and the answer on it.
@@ -365,8 +369,10 @@ fn p0_18_a_node_learns_from_a_real_api_server_what_servers_there_are() {
         // Neither of the two is there, and the one that the node was told at first is a last resort.
         let user = plane.authority.client("system:node:n1", Some("system:nodes"));
         let path = plane.kubeconfig("through.conf", &user);
-        let config = fs::read_to_string(&path).unwrap().replace(&plane.address.to_string(), &listen.to_string());
-        fs::write(&path, config).unwrap();
+        // As kubelet.conf has it on a node that has joined.
+        let mut config = Kubeconfig::load(&path).unwrap().unwrap();
+        config.set_server(&format!("https://{listen}"), stable_name::NAME);
+        fs::write(&path, config.render().expose()).unwrap();
         let client = plane.client(&path).await;
         until("an answer through the balancer", async || {
             control_plane::ask(&client, "GET", &format!("{slices}/kubernetes"), None).await.ok()
@@ -374,5 +380,24 @@ fn p0_18_a_node_learns_from_a_real_api_server_what_servers_there_are() {
         .await;
         let others = control_plane::ask(&client, "GET", slices, None).await;
         assert_eq!(others.unwrap_err(), 403, "that one object, and no other");
+        helpers_are_pods(&plane).await;
     });
+}
+
+/// A real API server takes weft's static pods for what they are meant to be: no field is unknown, and none is wrong.
+async fn helpers_are_pods(plane: &ControlPlane) {
+    let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+    // The controller manager may have been first.
+    let _ = plane.ask("POST", "/api/v1/namespaces/kube-system/serviceaccounts", Some(&account)).await;
+    let listen = ["127.0.0.1:7443", "[::1]:7443"].map(|address| address.parse().unwrap());
+    let paths = Paths::under("/");
+    let facts = HelperFacts { image: "localhost/weft:1", paths: &paths, listen: &listen };
+    for helper in [Helper::Balancer, Helper::CertRenewal] {
+        let path = "/api/v1/namespaces/kube-system/pods?dryRun=All&fieldValidation=Strict";
+        let mut pod = helper_pod(helper, &facts);
+        // What only the API's own pods can have: without it the ServiceAccount's token would be mounted.
+        pod["spec"]["automountServiceAccountToken"] = json!(false);
+        let made = plane.ask("POST", path, Some(&pod)).await;
+        assert_eq!(made.unwrap()["spec"]["hostNetwork"], true, "{}", helper.name());
+    }
 }

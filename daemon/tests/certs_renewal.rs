@@ -38,7 +38,11 @@ fn cluster() -> Cluster {
         api_server: ApiServer::default(),
         controller_manager: Component::default(),
         scheduler: Component::default(),
-        etcd: EtcdPlace::Local { config: LocalEtcd::default(), image: "etcd".to_owned(), data_dir: "/var/lib/etcd".into() },
+        etcd: EtcdPlace::Local {
+            config: LocalEtcd::default(),
+            image: "etcd".to_owned(),
+            data_dir: "/var/lib/etcd".into(),
+        },
         dns: None,
     }
 }
@@ -64,9 +68,8 @@ fn made(root: &Path, days: i64) -> Paths {
     fs::create_dir_all(paths.manifests()).unwrap();
     for component in COMPONENTS {
         let flags = "    - --secure-port=1\n    - --advertise-address=127.0.0.1\n    - --listen-client-urls=https://127.0.0.1:1\n";
-        let text = format!(
-            "metadata:\n  name: {component}\nspec:\n  containers:\n  - command:\n    - {component}\n{flags}"
-        );
+        let text =
+            format!("metadata:\n  name: {component}\nspec:\n  containers:\n  - command:\n    - {component}\n{flags}");
         fs::write(paths.manifests().join(format!("{component}.yaml")), text).unwrap();
     }
     paths

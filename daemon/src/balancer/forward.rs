@@ -54,9 +54,7 @@ async fn forward(mut client: TcpStream, shared: Arc<Shared>) {
 async fn connect(shared: &Shared) -> Option<TcpStream> {
     let mut waiting = shared.pool().choose().into_iter();
     let mut asked = FuturesUnordered::new();
-    let mut ask = |asked: &mut FuturesUnordered<_>| {
-        waiting.next().map(|place| asked.push(attempt(place))).is_some()
-    };
+    let mut ask = |asked: &mut FuturesUnordered<_>| waiting.next().map(|place| asked.push(attempt(place))).is_some();
     let mut more = ask(&mut asked);
     while !asked.is_empty() {
         let next = sleep(NEXT);

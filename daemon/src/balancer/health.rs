@@ -95,7 +95,11 @@ fn client(authority: &Path) -> io::Result<Https> {
         .with_server_name_resolver(FixedServerNameResolver::new(name))
         .enable_http1()
         .wrap_connector(http);
-    Ok(Client::builder(TokioExecutor::new()).timer(TokioTimer::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(https))
+    Ok(Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE)
+        .build(https))
 }
 
 /// What happened, down to its cause.

@@ -119,7 +119,9 @@ mod tests {
         });
         let found: Vec<String> = places(&slice).iter().map(Place::to_string).collect();
         assert_eq!(found, ["192.0.2.10:6443", "192.0.2.11:6443"]);
-        for nothing in [json!({}), json!({"endpoints": [{"addresses": ["192.0.2.1"]}]}), json!({"ports": [{"port": 1}]})] {
+        for nothing in
+            [json!({}), json!({"endpoints": [{"addresses": ["192.0.2.1"]}]}), json!({"ports": [{"port": 1}]})]
+        {
             assert!(places(&nothing).is_empty(), "{nothing}");
         }
     }
@@ -132,6 +134,9 @@ mod tests {
         assert_eq!(cluster.server.as_deref(), Some("https://[2001:db8::1]:6443"));
         assert_eq!(cluster.tls_server_name.as_deref(), Some("kubernetes"));
         let user = config.auth_infos[0].auth_info.as_ref().unwrap();
-        assert_eq!((user.client_certificate.as_deref(), user.client_key.as_deref()), (Some("/node.pem"), Some("/node.pem")));
+        assert_eq!(
+            (user.client_certificate.as_deref(), user.client_key.as_deref()),
+            (Some("/node.pem"), Some("/node.pem"))
+        );
     }
 }

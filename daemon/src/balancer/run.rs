@@ -123,10 +123,8 @@ pub async fn run(options: Options) -> Result<std::convert::Infallible, BalancerE
     if start.is_empty() && known.is_empty() {
         return Err(BalancerError::Nobody(options.state.join(START)));
     }
-    let looker = Looker::new(options.authority.as_deref()).map_err(|source| BalancerError::Authority {
-        path: options.authority.clone().unwrap_or_default(),
-        source,
-    })?;
+    let looker = Looker::new(options.authority.as_deref())
+        .map_err(|source| BalancerError::Authority { path: options.authority.clone().unwrap_or_default(), source })?;
     let shared = Arc::new(Shared { pool: Mutex::default(), changed: Notify::new() });
     shared.pool().set(&known, &start);
     let listeners = options.listen.iter().map(|address| listen(*address, shared.clone()));

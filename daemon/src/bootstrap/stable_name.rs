@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_first_list_has_each_real_server_once() {
-        let given = ["https://192.0.2.1:6443", "192.0.2.1:6443", "https://api.weft.internal:7443", "lb.example:443", "?"];
+        let given =
+            ["https://192.0.2.1:6443", "192.0.2.1:6443", "https://api.weft.internal:7443", "lb.example:443", "?"];
         assert_eq!(start_list(given), "192.0.2.1:6443\nlb.example:443\n");
     }
 }

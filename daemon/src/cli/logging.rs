@@ -22,5 +22,6 @@ pub(super) fn start(settings: &Settings) {
 /// Starts logging for a helper that has no settings of its own: what a person should know, as lines of text.
 pub(super) fn start_plain() {
     let ansi = io::stderr().is_terminal();
-    let _ = tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(io::stderr).with_ansi(ansi).try_init();
+    let _ =
+        tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(io::stderr).with_ansi(ansi).try_init();
 }

@@ -81,8 +81,7 @@ pub(super) fn for_kubelet_config() -> Vec<Value> {
 /// That nodes may read which API servers there are: their balancers go by it. The Node authorizer lets them read no
 /// EndpointSlice.
 fn for_balancers() -> Vec<Value> {
-    let mut objects =
-        reader("default", "weft:api-servers", "endpointslices", "kubernetes", &[Subject::Group(NODES)]);
+    let mut objects = reader("default", "weft:api-servers", "endpointslices", "kubernetes", &[Subject::Group(NODES)]);
     objects[0]["rules"][0]["apiGroups"] = json!(["discovery.k8s.io"]);
     objects
 }

@@ -287,7 +287,8 @@ fn taints_left_out_are_the_roles_and_an_empty_list_is_none() {
 #[test]
 fn an_endpoint_gets_the_api_servers_port() {
     let endpoint = |flags: &str| init(&init_flags(flags), &facts()).unwrap().cluster.control_plane_endpoint;
-    assert_eq!(endpoint(""), None);
+    let own = endpoint("--apiserver-bind-port 8443");
+    assert_eq!(own, Some(("192.0.2.7".to_owned(), 8443)), "without one nobody else could join the control plane");
     let with_port = endpoint("--control-plane-endpoint api.example --apiserver-bind-port 8443");
     assert_eq!(with_port, Some(("api.example".to_owned(), 8443)));
     let of_v6 = init(&init_flags("--control-plane-endpoint 2001:db8::9"), &facts()).unwrap();

@@ -302,6 +302,16 @@ mod tests {
     }
 
     #[test]
+    fn another_server_may_go_by_a_name_of_its_own() {
+        let mut config = Kubeconfig::new(&login());
+        config.set_server("https://127.0.0.1:7443", "api.example");
+        let again = Kubeconfig::parse(config.render().expose()).unwrap();
+        assert_eq!(again.server(), Some("https://127.0.0.1:7443"));
+        assert_eq!(again.cluster().unwrap()["tls-server-name"], "api.example");
+        assert_eq!(again.token().unwrap().expose(), b"abcdef.0123456789abcdef", "the rest stays");
+    }
+
+    #[test]
     fn a_long_certificate_stays_on_the_line_of_its_key() {
         let authority = "x".repeat(5000);
         let made = Kubeconfig::new(&Login { authority: &authority, ..login() }).render();

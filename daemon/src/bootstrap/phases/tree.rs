@@ -100,7 +100,10 @@ pub const JOIN: &[Phase] = &[
             leaf("control-plane", "Its static pods, etcd's aside"),
         ],
     },
-    leaf("weft-helpers", "Make weft's static pods: the balancer of the API and, for a control plane, the renewal of certificates"),
+    leaf(
+        "weft-helpers",
+        "Make weft's static pods: the balancer of the API and, for a control plane, the renewal of certificates",
+    ),
     leaf("kubelet-start", "Configure and start kubelet"),
     leaf("etcd-join", "Become a member of etcd"),
     leaf("kubelet-wait-bootstrap", "Wait until kubelet is well and has its certificate"),

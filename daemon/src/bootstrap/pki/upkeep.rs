@@ -103,9 +103,10 @@ pub fn overdue(paths: &Paths, now: Timestamp) -> Vec<String> {
     names_here(paths).into_iter().filter(is_overdue).map(str::to_owned).collect()
 }
 
-/// How long to wait until the next look: until the first certificate is due, and no longer than `every`.
+/// How long to wait until the next look: until the first certificate is due, and no longer than `every`. `splay` is a time of this
+/// node's own that is waited beyond that, so that nodes that were made together do not restart their etcd together.
 #[must_use]
-pub fn pause(paths: &Paths, every: Duration, now: Timestamp) -> Duration {
+pub fn pause(paths: &Paths, every: Duration, splay: Duration, now: Timestamp) -> Duration {
     let left = |name: &str| {
         let found = find(name, paths).ok()??;
         let third = found.not_after().duration_since(found.not_before()) / 3;
@@ -114,7 +115,7 @@ pub fn pause(paths: &Paths, every: Duration, now: Timestamp) -> Duration {
     let first = names_here(paths).into_iter().filter_map(left).min();
     let first = first.map_or(every, |left| Duration::try_from(left).unwrap_or_default());
     // A moment behind it, so that it is due then.
-    (first + Duration::from_secs(1)).min(every).max(SHORTEST.min(every))
+    first.saturating_add(Duration::from_secs(1)).saturating_add(splay).min(every).max(SHORTEST.min(every))
 }
 
 #[cfg(test)]
@@ -177,11 +178,14 @@ mod tests {
     fn p0_14_the_next_look_is_when_the_first_is_due() {
         let (_root, paths) = made();
         let day = 24 * HOUR;
+        let pause = |paths: &Paths, every, now| pause(paths, every, Duration::ZERO, now);
         assert_eq!(pause(&paths, HOUR, at("2026-02-01T00:00:00Z")), HOUR);
         let left = pause(&paths, 365 * day, at("2026-02-01T00:00:00Z"));
         assert!((211 * day..213 * day).contains(&left), "{left:?}");
         assert_eq!(pause(&paths, HOUR, at("2026-12-01T00:00:00Z")), SHORTEST, "all are due");
         assert_eq!(pause(&paths, Duration::from_millis(10), at("2026-12-01T00:00:00Z")), Duration::from_millis(10));
+        let splayed = super::pause(&paths, HOUR, 30 * SHORTEST, at("2026-12-01T00:00:00Z"));
+        assert!((30 * SHORTEST..31 * SHORTEST).contains(&splayed), "{splayed:?}");
         let nothing = Paths::under("/nonexistent");
         assert_eq!(pause(&nothing, HOUR, at("2026-02-01T00:00:00Z")), HOUR);
     }

@@ -107,11 +107,12 @@ fn forever(work: &Work, every: Duration) -> anyhow::Result<ExitCode> {
         let mut terminated = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
         let mut interrupted = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
         println!("weft certs renew: looking after the certificates in {}", work.paths.pki.display());
+        let splay = splay(every)?;
         let passes = async {
             loop {
                 let this = work.clone();
                 spawn_blocking(move || this.pass()).await.context("a pass has broken off")?;
-                sleep(upkeep::pause(&work.paths, every, Timestamp::now())).await;
+                sleep(upkeep::pause(&work.paths, every, splay, Timestamp::now())).await;
             }
         };
         tokio::select! {
@@ -123,6 +124,13 @@ fn forever(work: &Work, every: Duration) -> anyhow::Result<ExitCode> {
     // A pass that waits for a component is not waited for.
     runtime.shutdown_background();
     ended
+}
+
+/// A time up to `every` that no other node is likely to have.
+fn splay(every: Duration) -> anyhow::Result<Duration> {
+    let mut bytes = [0; 2];
+    getrandom::fill(&mut bytes).context("the system gives no random numbers")?;
+    Ok(every / u32::from(u16::MAX) * u32::from(u16::from_ne_bytes(bytes)))
 }
 
 impl Work {

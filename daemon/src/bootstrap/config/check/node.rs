@@ -167,7 +167,8 @@ pub(in super::super) fn weft(check: &mut Check<'_>) {
     }
     // The API server listens on all addresses, those of the loopback device too.
     let number = |path: &str| check.layers.get(path).and_then(Value::as_u64);
-    let own = ["InitConfiguration", "JoinConfiguration.controlPlane"].map(|kind| format!("{kind}.localAPIEndpoint.bindPort"));
+    let own =
+        ["InitConfiguration", "JoinConfiguration.controlPlane"].map(|kind| format!("{kind}.localAPIEndpoint.bindPort"));
     let clash = own.iter().find_map(|path| number(path)).filter(|own| number(&port) == Some(*own));
     if let Some(own) = clash.filter(|_| check.layers.get(&path("apiBalancer")) == Some(&Value::Bool(true))) {
         let message = format!("apiBalancerPort is {own}, which is the API server's; expected another one");

@@ -86,7 +86,10 @@ impl Ground<'_> {
 
     /// Has kubelet reach the API through the balancer, once that is seen to work; else it stays with the address that it joined
     /// by, and the next run tries again.
-    pub(in crate::bootstrap::phases) async fn kubelet_through_balancer(&mut self, cluster: &Cluster) -> Result<(), PhaseError> {
+    pub(in crate::bootstrap::phases) async fn kubelet_through_balancer(
+        &mut self,
+        cluster: &Cluster,
+    ) -> Result<(), PhaseError> {
         let path = self.paths.kubernetes.join("kubelet.conf");
         let url = stable_name::server(self.node, self.weft.api_balancer_port);
         let Some(mut config) = Kubeconfig::load(&path)?.filter(|_| self.has_balancer(cluster)) else { return Ok(()) };
@@ -102,12 +105,14 @@ impl Ground<'_> {
             api::read_kubelet_config(&server.within(BALANCER_START)).await.map_err(|error| error.to_string())
         };
         if let Err(error) = asked.await {
-            let words = format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
+            let words =
+                format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
             self.tell.warning(FINALIZE, words);
             return Ok(());
         }
         write_private(&path, text.expose())?;
-        self.tell.step(FINALIZE, format!("kubelet reaches the API through {url}, behind which all of its servers stand"));
+        self.tell
+            .step(FINALIZE, format!("kubelet reaches the API through {url}, behind which all of its servers stand"));
         self.services.restart(Service::Kubelet)?;
         self.wait(false).await
     }

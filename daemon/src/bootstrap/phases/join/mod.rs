@@ -180,7 +180,8 @@ impl<'a> Join<'a> {
     async fn helpers(&mut self) -> Result<(), PhaseError> {
         let found = self.found().await?;
         let cluster = found.uploaded.cluster.clone();
-        let servers = found.discovered.iter().flat_map(|it| [it.info.server.clone(), it.reached.clone()]).collect::<Vec<_>>();
+        let servers =
+            found.discovered.iter().flat_map(|it| [it.info.server.clone(), it.reached.clone()]).collect::<Vec<_>>();
         self.ground.helpers(&cluster, &servers, self.config.join.control_plane.is_some())
     }
 
