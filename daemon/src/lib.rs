@@ -2,6 +2,7 @@
 //!
 //! Data flows one way: `cluster` (what the cluster says) to plans (what the kernel should hold) to `netlink`.
 
+pub mod balancer;
 pub mod bootstrap;
 pub mod cli;
 pub mod cluster;

@@ -285,6 +285,9 @@ fn k13_the_requests_are_kubeadms() {
         skip!("{reason}");
     }
     let (theirs, ours) = (Machine::new(), Machine::new());
+    // Ours asks for the stable name as well, as weft init does.
+    let told = NODE.replace("zeta.example, ", "zeta.example, api.weft.internal, ");
+    fs::write(theirs.root.path().join("config.yaml"), told).unwrap();
     theirs.kubeadm(&["certs", "generate-csr", "--config", "/config.yaml"]);
     let args = [
         "certs",

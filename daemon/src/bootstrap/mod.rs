@@ -17,6 +17,7 @@ pub mod patches;
 pub mod phases;
 pub mod pki;
 pub mod resolved;
+pub mod stable_name;
 pub mod static_pods;
 mod unverified;
 pub mod waiting;

@@ -15,6 +15,9 @@ use crate::bootstrap::resolved::Paths;
 /// It goes through kubeadm's phases and leaves kubeadm's artefacts behind. Run again, it goes on where it was ended, mends what
 /// is not as it should be, and writes nothing if all is. weft reset takes everything back.
 ///
+/// On each node api.weft.internal leads to a balancer of the API on the loopback device (weft balancer --help), and certificates
+/// are renewed by themselves (weft certs renew --help): phase weft-helpers, apiBalancer in a WeftConfiguration.
+///
 /// Exit codes: 0 done; 1 something failed; 2 the machine cannot become a node as it is; 3 a flag or the configuration is
 /// wrong; 4 images could not be had; 5 kubelet or the control plane did not get well.
 #[derive(Debug, Args)]

@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal};
 
+use tracing::level_filters::LevelFilter;
+
 use crate::config::{LogFormat, Settings};
 
 /// Starts logging as configured. A second call changes nothing.
@@ -15,4 +17,11 @@ pub(super) fn start(settings: &Settings) {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+}
+
+/// Starts logging for a helper that has no settings of its own: what a person should know, as lines of text.
+pub(super) fn start_plain() {
+    let ansi = io::stderr().is_terminal();
+    let _ =
+        tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(io::stderr).with_ansi(ansi).try_init();
 }

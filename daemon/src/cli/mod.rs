@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its arguments and a `run`.
 
 mod agent;
+mod balancer;
 mod bringup;
 mod certs;
 mod cleanup;
@@ -60,6 +61,7 @@ enum Command {
     Images(images::ImagesArgs),
     Pause(pause::PauseArgs),
     Certs(certs::CertsArgs),
+    Balancer(balancer::BalancerArgs),
     Kubeconfig(kubeconfig::KubeconfigArgs),
     #[command(hide = true)]
     Supervise(supervise::SuperviseArgs),
@@ -87,6 +89,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Images(args) => images::run(&args),
         Command::Pause(pause::PauseArgs {}) => pause::run(),
         Command::Certs(args) => certs::run(&args),
+        Command::Balancer(args) => balancer::run(args),
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Supervise(args) => supervise::run(args),
         Command::Token(args) => token::run(&args),

@@ -162,7 +162,7 @@ impl ControlPlane {
             write(&format!("{name}.crt"), &authority.pem());
             write(&format!("{name}.key"), &authority.key());
         }
-        let server = self.authority.server(&["127.0.0.1", "localhost"]);
+        let server = self.authority.server(&["127.0.0.1", "localhost", "kubernetes", "api.weft.internal"]);
         write("apiserver.crt", &server.cert);
         write("apiserver.key", &server.key);
         let accounts = rcgen::KeyPair::generate().unwrap();

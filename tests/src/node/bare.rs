@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use super::kubelet;
 use super::machine::{Machine, Service};
 use super::peers;
+use crate::binaries;
 use crate::netns::Netns;
 use crate::tool::Output;
-use crate::binaries;
 
 /// Where containerd's configuration is usually.
 const CONFIG: &str = "/etc/containerd/config.toml";

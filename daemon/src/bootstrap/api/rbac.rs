@@ -37,7 +37,7 @@ pub(super) fn cluster_admins() -> Value {
 pub(super) fn for_joining() -> Vec<Value> {
     let requests = |whose: &str| format!("system:certificates.k8s.io:certificatesigningrequests:{whose}");
     let newcomers = Subject::Group(DEFAULT_GROUP);
-    vec![
+    let mut objects = vec![
         json!({
             "apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": "kubeadm:get-nodes"},
             "rules": [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"]}],
@@ -55,7 +55,9 @@ pub(super) fn for_joining() -> Vec<Value> {
             "system:kubelet-api-admin",
             &Subject::User("kube-apiserver-kubelet-client"),
         ),
-    ]
+    ];
+    objects.extend(for_balancers());
+    objects
 }
 
 /// That everybody may read cluster-info: whoever does has no credentials yet.
@@ -74,6 +76,14 @@ pub(super) fn for_kubeadm_config() -> Vec<Value> {
 pub(super) fn for_kubelet_config() -> Vec<Value> {
     let who = [Subject::Group(NODES), Subject::Group(DEFAULT_GROUP)];
     reader("kube-system", "kubeadm:kubelet-config", "configmaps", "kubelet-config", &who)
+}
+
+/// That nodes may read which API servers there are: their balancers go by it. The Node authorizer lets them read no
+/// EndpointSlice.
+fn for_balancers() -> Vec<Value> {
+    let mut objects = reader("default", "weft:api-servers", "endpointslices", "kubernetes", &[Subject::Group(NODES)]);
+    objects[0]["rules"][0]["apiGroups"] = json!(["discovery.k8s.io"]);
+    objects
 }
 
 /// That newcomers may read the encrypted certificates.

@@ -8,6 +8,7 @@ use super::old::CONTROL_PLANE_TAINT;
 use super::secret::Secret;
 use super::versions::{self, Asked};
 use super::weft::WeftOptions;
+use crate::bootstrap::stable_name;
 use crate::cluster::family::Family;
 
 /// Group of those who show a bootstrap token of a new node.
@@ -46,6 +47,30 @@ pub(super) fn weft(layers: &mut Layers) {
     layers.default(&path("wait"), options.wait, "");
     layers.default(&path("fix"), options.fix, "");
     layers.default(&path("prepareHost"), options.prepare_host, "");
+    layers.default(&path("apiBalancer"), options.api_balancer, "");
+    layers.default(&path("apiBalancerPort"), options.api_balancer_port, "on the loopback device");
+}
+
+/// How the API is reached for as long as the cluster lives. Not part of a printed file: whoever changed the node's address
+/// there would have to know to change it here.
+///
+/// Without an endpoint kubeadm lets no further node join the control plane; the address of the first costs nothing, as nodes
+/// that weft joins go by the stable name.
+pub(super) fn api(layers: &mut Layers, address: std::net::SocketAddr) {
+    let why = "this node's address: without one no other could join the control plane";
+    layers.default("ClusterConfiguration.controlPlaneEndpoint", address.to_string(), why);
+    if layers.get(&format!("{}.apiBalancer", super::weft::KIND)) != Some(&Value::Bool(true)) {
+        return;
+    }
+    let path = "ClusterConfiguration.apiServer.certSANs";
+    match layers.get(path).and_then(Value::as_array) {
+        None => layers.default(path, json!([stable_name::NAME]), "the name that each node's balancer stands for"),
+        Some(names) if names.iter().any(|name| name == stable_name::NAME) => {}
+        Some(names) => {
+            let names: Vec<Value> = names.iter().cloned().chain([stable_name::NAME.into()]).collect();
+            layers.refine(path, names);
+        }
+    }
 }
 
 /// How a node is registered, but for its name and socket, which depend on the machine.

@@ -91,11 +91,12 @@ pub struct UploadedConfig {
 /// The file cannot be read, or everything that is wrong with it and the flags.
 pub fn init(flags: &InitFlags, facts: &Facts) -> Result<InitConfig, ConfigError> {
     let mut documents = read(flags.node.config.as_deref())?;
-    let Assembled { layers, findings, address } = assemble::init(&documents, flags, facts);
+    let Assembled { mut layers, findings, address } = assemble::init(&documents, flags, facts);
     let notices = all(std::mem::take(&mut documents.findings), findings)?;
     let init: InitConfiguration = layers.document(Kind::Init)?;
-    let cluster_configuration: ClusterConfiguration = layers.document(Kind::Cluster)?;
     let port = init.local_api_endpoint.bind_port.unwrap_or(defaults::API_PORT);
+    defaults::api(&mut layers, std::net::SocketAddr::new(address, port));
+    let cluster_configuration: ClusterConfiguration = layers.document(Kind::Cluster)?;
     Ok(InitConfig {
         cluster: resolve::cluster(&cluster_configuration)?,
         node: resolve::node(&init.node_registration, detect::hostname(facts), address, port),

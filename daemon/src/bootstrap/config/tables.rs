@@ -91,6 +91,8 @@ pub(super) const WEFT: &[Field] = &[
     f("wait", Bool),
     f("fix", Bool),
     f("prepareHost", Bool),
+    f("apiBalancer", Bool),
+    f("apiBalancerPort", Whole(65_535)),
 ];
 
 /// Values of `encryptionAlgorithm`.

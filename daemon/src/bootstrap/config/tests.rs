@@ -1,5 +1,6 @@
 //! The whole way, from text and flags to what the rooms work from.
 
+mod api;
 mod documents;
 mod init;
 mod join;

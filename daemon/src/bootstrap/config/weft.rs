@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::stable_name;
+
 /// `apiVersion` of the document.
 pub const API_VERSION: &str = "weft.dev/v1";
 /// Its `kind`.
@@ -43,6 +45,10 @@ pub struct WeftOptions {
     pub fix: bool,
     /// Whether sysctls, modules and swap are set as the cluster needs them.
     pub prepare_host: bool,
+    /// Whether the API gets a name that each node has lead to a balancer of its own (`bootstrap/stable_name`).
+    pub api_balancer: bool,
+    /// The balancer's port on the loopback device.
+    pub api_balancer_port: u16,
 }
 
 impl Default for WeftOptions {
@@ -59,6 +65,8 @@ impl Default for WeftOptions {
             wait: true,
             fix: false,
             prepare_host: true,
+            api_balancer: true,
+            api_balancer_port: stable_name::PORT,
         }
     }
 }

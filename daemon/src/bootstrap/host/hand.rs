@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use weft_netlink::sysctl::Sysctl;
 
 use super::lines;
+use super::rewrite::rewrite;
 use super::tools::Tools;
 use crate::bootstrap::journal::{Change, Entry, Journal, JournalError, Stage};
 use crate::bootstrap::resolved::Paths;
@@ -167,7 +168,7 @@ impl<'a> Hand<'a> {
         let Some(new) = edit(&text) else { return Ok(Outcome::Kept) };
         let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
         let id = self.journal.begin(change)?;
-        converge::replace(path, new.as_bytes(), mode).map_err(io_error("write", path))?;
+        rewrite(path, new.as_bytes(), mode).map_err(io_error("write", path))?;
         self.journal.done(id)?;
         Ok(Outcome::Changed)
     }

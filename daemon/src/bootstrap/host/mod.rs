@@ -18,6 +18,7 @@ pub mod lines;
 mod prepare;
 mod report;
 pub mod reset;
+mod rewrite;
 pub mod tools;
 mod wanted;
 

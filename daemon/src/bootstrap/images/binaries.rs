@@ -1,15 +1,11 @@
 //! Programs that a node needs and its packages may not have brought: kubelet, kubectl, and the plugins that containerd calls.
 //!
-//! Only what is missing is put there; what somebody else has installed is never replaced. What weft has put there it can take
-//! away again, as long as it is still the same.
+//! Only what is missing is put there; what somebody else has installed is never replaced.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
-use weft_image::oci::Digest;
 
 use super::error::ImageError;
 use super::pack::Own;
@@ -23,21 +19,20 @@ pub const PLUGIN_DIR: &str = "opt/cni/bin";
 /// Names that weft's plugin is called by: as itself, and for each pod's `lo`, which containerd leaves to a plugin.
 const PLUGINS: [&str; 2] = ["weft-cni", "loopback"];
 
+/// Bytes that are compared at a time.
+const CHUNK: usize = 1 << 18;
+
 /// What has become of a program.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Installed {
     /// Where it is.
     pub path: PathBuf,
     /// What was done.
     pub what: Outcome,
-    /// Its digest: only a file that still has it is ever removed.
-    pub digest: String,
 }
 
 /// What was done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was missing and has been put there.
     Made,
@@ -67,37 +62,13 @@ pub fn install_plugins(own: &Own, root: &Path) -> Result<Vec<Installed>, ImageEr
     PLUGINS.iter().map(|name| install(&own.plugin, &root.join(PLUGIN_DIR).join(name))).collect()
 }
 
-/// Removes what was put there, unless it has changed since; says whether it is gone.
-///
-/// # Errors
-/// When the file can be neither read nor removed.
-pub fn remove(installed: &Installed) -> Result<bool, ImageError> {
-    let path = &installed.path;
-    if installed.what != Outcome::Made {
-        return Ok(false);
-    }
-    match digest(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => Err(ImageError::read_file(path)(error)),
-        Ok(digest) if digest != installed.digest => Ok(false),
-        Ok(_) => fs::remove_file(path).map(|()| true).map_err(|source| ImageError::Io {
-            verb: "remove",
-            what: path.display().to_string(),
-            source,
-        }),
-    }
-}
-
-fn digest(path: &Path) -> io::Result<String> {
-    Ok(Digest::of_reader(File::open(path)?)?.0.to_string())
-}
-
 /// Copies a program to where nothing is; whole or not at all, and never over another file.
 fn install(from: &Path, to: &Path) -> Result<Installed, ImageError> {
-    let wanted = digest(from).map_err(ImageError::read_file(from))?;
-    let done = |what, digest| Ok(Installed { path: to.to_owned(), what, digest });
-    if let Some(found) = found(to)? {
-        return if found == wanted { done(Outcome::Kept, found) } else { done(Outcome::Foreign, found) };
+    let done = |what| Ok(Installed { path: to.to_owned(), what });
+    match is_same(from, to).map_err(ImageError::read_file(to))? {
+        Some(true) => return done(Outcome::Kept),
+        Some(false) => return done(Outcome::Foreign),
+        None => {}
     }
     let folder = to.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(folder).map_err(ImageError::write(folder))?;
@@ -109,22 +80,33 @@ fn install(from: &Path, to: &Path) -> Result<Installed, ImageError> {
     let _ = fs::remove_file(&temporary);
     match linked? {
         Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            return done(Outcome::Foreign, found(to)?.unwrap_or_default());
-        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return done(Outcome::Foreign),
         Err(error) => return Err(ImageError::write(to)(error)),
     }
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(ImageError::write(folder))?;
-    done(Outcome::Made, wanted)
+    done(Outcome::Made)
 }
 
-/// The digest of what is at a path; empty for what is no file (a link that leads nowhere).
-fn found(path: &Path) -> Result<Option<String>, ImageError> {
-    if let Err(error) = fs::symlink_metadata(path) {
-        let is_missing = error.kind() == io::ErrorKind::NotFound;
-        return if is_missing { Ok(None) } else { Err(ImageError::read_file(path)(error)) };
+/// Whether `to` holds the same as `from`; `None` if nothing is there. What is no file (a link that leads nowhere) is another.
+fn is_same(from: &Path, to: &Path) -> io::Result<Option<bool>> {
+    match fs::symlink_metadata(to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let (Ok(mut one), Ok(mut other)) = (File::open(from), File::open(to)) else { return Ok(Some(false)) };
+    if one.metadata()?.len() != other.metadata()?.len() {
+        return Ok(Some(false));
     }
-    if path.is_file() { digest(path).map(Some).map_err(ImageError::read_file(path)) } else { Ok(Some(String::new())) }
+    let (mut left, mut right) = (vec![0; CHUNK], vec![0; CHUNK]);
+    loop {
+        let length = one.read(&mut left)?;
+        if length == 0 {
+            return Ok(Some(true));
+        }
+        if other.read_exact(&mut right[..length]).is_err() || left[..length] != right[..length] {
+            return Ok(Some(false));
+        }
+    }
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
@@ -156,24 +138,18 @@ mod tests {
         assert_eq!(fs::read_dir(&bin).unwrap().count(), 2);
         let second = install_programs(from.path(), root.path()).unwrap();
         assert_eq!(outcomes(&second), [Outcome::Kept, Outcome::Foreign]);
-
-        assert!(remove(&first[0]).unwrap() && remove(&first[0]).unwrap());
-        assert!(!remove(&first[1]).unwrap());
-        assert_eq!(fs::read_dir(&bin).unwrap().count(), 1);
     }
 
     #[test]
-    fn what_has_changed_since_is_not_removed() {
+    fn the_plugin_comes_under_two_names_and_another_of_the_same_length_is_told_apart() {
         let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let plugin = from.path().join("weft-cni");
         fs::write(&plugin, "plugin").unwrap();
         let own = Own { weft: from.path().join("weft"), plugin };
-        let installed = install_plugins(&own, root.path()).unwrap();
-        assert_eq!(installed.len(), 2);
-        let loopback = root.path().join(PLUGIN_DIR).join("loopback");
-        fs::write(&loopback, "another").unwrap();
-        assert!(!remove(&installed[1]).unwrap() && loopback.exists());
-        assert!(remove(&installed[0]).unwrap());
+        assert_eq!(install_plugins(&own, root.path()).unwrap().len(), 2);
+        fs::write(root.path().join(PLUGIN_DIR).join("loopback"), "nigulp").unwrap();
+        let again = install_plugins(&own, root.path()).unwrap();
+        assert_eq!(again.iter().map(|one| one.what).collect::<Vec<_>>(), [Outcome::Kept, Outcome::Foreign]);
     }
 
     #[test]

@@ -226,6 +226,16 @@ impl Kubeconfig {
         }
     }
 
+    /// Sends the current context elsewhere, `https://host:port`, to who is known by that name.
+    pub fn set_server(&mut self, server: &str, tls_server_name: &str) {
+        let Some(name) = self.cluster_name().map(str::to_owned) else { return };
+        let Some(entry) = entry_mut(&mut self.0["clusters"], &name) else { return };
+        if let Value::Object(cluster) = &mut entry["cluster"] {
+            cluster.insert("server".to_owned(), json!(server));
+            cluster.insert("tls-server-name".to_owned(), json!(tls_server_name));
+        }
+    }
+
     fn context(&self) -> Option<&Value> {
         Some(&entry(&self.0["contexts"], self.0["current-context"].as_str()?)?["context"])
     }
@@ -288,6 +298,16 @@ mod tests {
         assert_eq!((again.server(), again.cluster_name()), (Some("https://192.0.2.10:6443"), Some("kubernetes")));
         assert_eq!(again.token().unwrap().expose(), b"abcdef.0123456789abcdef");
         assert!(!format!("{:?} {:?}", made, login()).contains("0123"), "no secret is told");
+    }
+
+    #[test]
+    fn another_server_may_go_by_a_name_of_its_own() {
+        let mut config = Kubeconfig::new(&login());
+        config.set_server("https://127.0.0.1:7443", "api.example");
+        let again = Kubeconfig::parse(config.render().expose()).unwrap();
+        assert_eq!(again.server(), Some("https://127.0.0.1:7443"));
+        assert_eq!(again.cluster().unwrap()["tls-server-name"], "api.example");
+        assert_eq!(again.token().unwrap().expose(), b"abcdef.0123456789abcdef", "the rest stays");
     }
 
     #[test]

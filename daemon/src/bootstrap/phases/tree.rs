@@ -58,6 +58,7 @@ pub const INIT: &[Phase] = &[
             leaf("scheduler", "kube-scheduler"),
         ],
     },
+    leaf("weft-helpers", "Make weft's static pods: the balancer of the API, and the renewal of certificates"),
     leaf("kubelet-start", "Configure and start kubelet"),
     leaf("wait-control-plane", "Wait until kubelet and the control plane are well"),
     Phase {
@@ -99,9 +100,14 @@ pub const JOIN: &[Phase] = &[
             leaf("control-plane", "Its static pods, etcd's aside"),
         ],
     },
+    leaf(
+        "weft-helpers",
+        "Make weft's static pods: the balancer of the API and, for a control plane, the renewal of certificates",
+    ),
     leaf("kubelet-start", "Configure and start kubelet"),
     leaf("etcd-join", "Become a member of etcd"),
     leaf("kubelet-wait-bootstrap", "Wait until kubelet is well and has its certificate"),
+    leaf("kubelet-finalize", "Have kubelet reach the API through this node's balancer"),
     Phase {
         name: "control-plane-join",
         about: "Take part in the control plane",

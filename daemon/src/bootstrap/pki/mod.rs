@@ -2,7 +2,8 @@
 //!
 //! `table` says which there are, `profile` what each says, `issue` makes one, `certificate` and `key` read what is there,
 //! `ensure` puts a node's there, `renew` makes new ones out of old ones, `expiry` tells how long they hold, `csr` has them
-//! made by somebody else, `probe`, `restart` and `rollout` see to it that new ones are used.
+//! made by somebody else, `probe`, `restart` and `rollout` see to it that new ones are used, `upkeep` that all of it happens in
+//! time.
 
 pub mod certificate;
 pub mod csr;
@@ -24,6 +25,7 @@ mod sec1;
 pub mod secret;
 pub(crate) mod store;
 pub mod table;
+pub mod upkeep;
 
 pub use certificate::Certificate;
 pub use ensure::{Options, Outcome, Step, ensure_all, ensure_join, ensure_one, missing_shared};

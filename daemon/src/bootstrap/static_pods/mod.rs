@@ -1,5 +1,5 @@
 //! The control plane as static pods: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, as kubeadm 1.36 has
-//! them (`phases/controlplane`, `phases/etcd/local`).
+//! them (`phases/controlplane`, `phases/etcd/local`); and weft's own ([`Helper`]).
 //!
 //! Pure down to [`write`]: the resolved configuration and a few facts of the host go in, a command line and a Pod come out.
 //! Tools read these files back: labels, annotations, names of volumes and the flags' spelling are kubeadm's.
@@ -9,6 +9,7 @@ mod args;
 mod controller_manager;
 mod environment;
 mod etcd;
+mod helpers;
 mod pod;
 mod scheduler;
 mod volumes;
@@ -23,6 +24,7 @@ use super::resolved::{Cluster, EtcdPlace, Limits, Node};
 
 pub use environment::{ProxyError, proxy_environment};
 pub use etcd::EtcdVersion;
+pub use helpers::{Helper, HelperFacts, helper_pod, write_helper};
 pub use volumes::ca_directories;
 pub use write::{WriteError, remove, write};
 

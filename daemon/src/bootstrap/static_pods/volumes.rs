@@ -55,6 +55,11 @@ impl Volumes {
         self.same(name, path, true, "FileOrCreate")
     }
 
+    /// A file that kubelet must not make if it is missing: the pod waits for it.
+    pub(super) fn present_file(self, name: &str, path: &str) -> Self {
+        self.same(name, path, true, "File")
+    }
+
     /// The certificate authorities of the host, which cloud providers and webhooks are checked against.
     pub(super) fn authorities(self, further: &[String]) -> Self {
         let this = self.directory("ca-certs", CA_CERTIFICATES, true);

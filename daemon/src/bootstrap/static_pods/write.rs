@@ -12,7 +12,7 @@ use crate::bootstrap::yaml;
 
 /// Only root reads the manifests: their environment may hold secrets.
 const DIRECTORY_MODE: u32 = 0o700;
-const FILE_MODE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// A static pod could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +36,13 @@ pub fn write(paths: &Paths, cluster: &Cluster, manifest: &Manifest, patches: &Pa
     if let (Part::Etcd, EtcdPlace::Local { data_dir, .. }) = (manifest.part, &cluster.etcd) {
         converge::directory(&paths.root.join(data_dir.strip_prefix("/").unwrap_or(data_dir)), DIRECTORY_MODE)?;
     }
-    converge::directory(&paths.manifests(), DIRECTORY_MODE)?;
+    prepare_directory(paths)?;
     Ok(converge::put(&path(paths, manifest.part), yaml::to_string(&pod).as_bytes(), FILE_MODE)?)
+}
+
+/// Has the directory there that kubelet looks into.
+pub(super) fn prepare_directory(paths: &Paths) -> Result<(), FileError> {
+    converge::directory(&paths.manifests(), DIRECTORY_MODE).map(drop)
 }
 
 /// Takes a static pod away; kubelet ends it. Says whether it was there.

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
 use super::{Places, time};
-use crate::bootstrap::pki::expiry;
+use crate::bootstrap::pki::{expiry, upkeep};
 
 /// Exit code when a certificate ends within the time of `--fail-if-within`.
 const ENDS: u8 = 3;
@@ -29,7 +29,7 @@ enum Output {
 /// Show how long the certificates of this node hold.
 ///
 /// Exit codes: 0 they have been shown; 1 they cannot be; 3 with --fail-if-within, if one ends within that time, has ended or
-/// cannot be read.
+/// cannot be read, and with --fail-if-overdue, if the automatic renewal has not done its work.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  weft certs check\n  weft certs check -o json\n  weft certs check --fail-if-within 30d"
@@ -45,10 +45,15 @@ pub(super) struct CheckArgs {
     /// End with exit code 3 if one of them ends within this time, as 30d or 12h
     #[arg(long, value_name = "TIME", value_parser = time)]
     fail_if_within: Option<Duration>,
+
+    /// End with exit code 3 if one of the leaves has less than a quarter of its time left: renewal begins at a third
+    #[arg(long)]
+    fail_if_overdue: bool,
 }
 
 pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
-    let found = expiry::look(&args.places.paths(), Timestamp::now());
+    let (paths, now) = (args.places.paths(), Timestamp::now());
+    let found = expiry::look(&paths, now);
     let text = match args.output {
         Output::Text => found.text(),
         Output::Json => serde_json::to_string_pretty(&found)? + "\n",
@@ -56,5 +61,10 @@ pub(super) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     };
     io::stdout().lock().write_all(text.as_bytes()).context("cannot write the answer")?;
     let seconds = args.fail_if_within.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    Ok(if seconds.is_some_and(|seconds| found.ends_within(seconds)) { ExitCode::from(ENDS) } else { ExitCode::SUCCESS })
+    let overdue = if args.fail_if_overdue { upkeep::overdue(&paths, now) } else { Vec::new() };
+    if !overdue.is_empty() {
+        eprintln!("weft certs check: not renewed in time: {}", overdue.join(", "));
+    }
+    let ends = seconds.is_some_and(|seconds| found.ends_within(seconds)) || !overdue.is_empty();
+    Ok(if ends { ExitCode::from(ENDS) } else { ExitCode::SUCCESS })
 }

@@ -12,6 +12,7 @@ use super::{Places, kind};
 use crate::bootstrap::config::model::{ApiServer, Component, EncryptionAlgorithm, LocalEtcd, NodeRegistration};
 use crate::bootstrap::pki::{Outcome, csr};
 use crate::bootstrap::resolved::{Cluster, EtcdPlace, Node};
+use crate::bootstrap::stable_name;
 
 /// Make keys and certificate requests for an external authority.
 ///
@@ -86,7 +87,10 @@ fn node(args: &RequestArgs) -> anyhow::Result<Node> {
 /// As much of a cluster as its certificates tell.
 fn cluster(args: &RequestArgs) -> anyhow::Result<Cluster> {
     let endpoint = args.control_plane_endpoint.as_deref().map(|text| endpoint(text, args.apiserver_bind_port));
-    let api_server = ApiServer { cert_sans: args.apiserver_cert_extra_sans.clone(), ..ApiServer::default() };
+    // The name that weft init would ask for, too.
+    let mut cert_sans = args.apiserver_cert_extra_sans.clone();
+    cert_sans.push(stable_name::NAME.to_owned());
+    let api_server = ApiServer { cert_sans, ..ApiServer::default() };
     Ok(Cluster {
         kubernetes_version: String::new(),
         name: "kubernetes".to_owned(),

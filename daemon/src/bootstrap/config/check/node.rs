@@ -161,6 +161,19 @@ pub(in super::super) fn weft(check: &mut Check<'_>) {
         let message = "both nodeIP and interface are given; expected one of them".to_owned();
         check.say(Weight::Wrong, &path("interface"), message);
     }
+    let port = path("apiBalancerPort");
+    if check.layers.get(&port).and_then(Value::as_u64) == Some(0) {
+        check.say(Weight::Wrong, &port, "apiBalancerPort is 0; expected 1 to 65535".to_owned());
+    }
+    // The API server listens on all addresses, those of the loopback device too.
+    let number = |path: &str| check.layers.get(path).and_then(Value::as_u64);
+    let own =
+        ["InitConfiguration", "JoinConfiguration.controlPlane"].map(|kind| format!("{kind}.localAPIEndpoint.bindPort"));
+    let clash = own.iter().find_map(|path| number(path)).filter(|own| number(&port) == Some(*own));
+    if let Some(own) = clash.filter(|_| check.layers.get(&path("apiBalancer")) == Some(&Value::Bool(true))) {
+        let message = format!("apiBalancerPort is {own}, which is the API server's; expected another one");
+        check.say(Weight::Wrong, &port, message);
+    }
 }
 
 impl Check<'_> {

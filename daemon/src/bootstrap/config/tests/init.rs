@@ -100,9 +100,10 @@ fn the_version_is_never_looked_up() {
 #[test]
 fn an_endpoint_gets_the_api_servers_port() {
     let endpoint = |flags: &str| init(&init_flags(flags), &facts()).unwrap().cluster.control_plane_endpoint;
-    assert_eq!(endpoint(""), None);
-    let with_port = endpoint("--control-plane-endpoint api.example --apiserver-bind-port 7443");
-    assert_eq!(with_port, Some(("api.example".to_owned(), 7443)));
+    let own = endpoint("--apiserver-bind-port 8443");
+    assert_eq!(own, Some(("192.0.2.7".to_owned(), 8443)), "without one nobody else could join the control plane");
+    let with_port = endpoint("--control-plane-endpoint api.example --apiserver-bind-port 8443");
+    assert_eq!(with_port, Some(("api.example".to_owned(), 8443)));
     let of_v6 = init(&init_flags("--control-plane-endpoint 2001:db8::9"), &facts()).unwrap();
     assert_eq!(of_v6.cluster_configuration.control_plane_endpoint.as_deref(), Some("[2001:db8::9]:6443"));
 }

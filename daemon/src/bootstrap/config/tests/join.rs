@@ -20,13 +20,13 @@ fn a_worker_joins_by_the_printed_line() {
 #[test]
 fn a_control_plane_node_joins_with_its_own_endpoint() {
     let line = format!(
-        "a.example:6443 --control-plane --apiserver-bind-port 7443 --certificate-key {} --discovery-token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {PIN}",
+        "a.example:6443 --control-plane --apiserver-bind-port 8443 --certificate-key {} --discovery-token abcdef.0123456789abcdef --discovery-token-ca-cert-hash {PIN}",
         &PIN[7..]
     );
     let config = join(&join_flags(&line), &facts()).unwrap();
     let part = config.join.control_plane.as_ref().unwrap();
     assert_eq!(part.local_api_endpoint.advertise_address.as_deref(), Some("192.0.2.7"));
-    assert_eq!((config.node.bind_port, config.node.taints.len()), (7443, 1));
+    assert_eq!((config.node.bind_port, config.node.taints.len()), (8443, 1));
     assert_eq!(part.certificate_key.as_deref(), Some(&PIN[7..]));
     assert_eq!(config.join.discovery.tls_bootstrap_token.as_deref(), Some("abcdef.0123456789abcdef"));
 }

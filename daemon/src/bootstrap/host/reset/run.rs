@@ -12,6 +12,7 @@ use weft_netlink::sysctl::Sysctl;
 use super::{Left, MountHolder, Plan, ResetOptions, Step, holders, remove};
 use crate::bootstrap::converge;
 use crate::bootstrap::host::lines;
+use crate::bootstrap::host::rewrite::rewrite;
 use crate::bootstrap::host::tools::Tools;
 use crate::bootstrap::journal::{FILE, Journal, JournalError, Stage};
 
@@ -177,7 +178,7 @@ fn edit(path: &Path, edit: impl FnOnce(&str) -> Option<String>) -> Result<(), Fa
     let text = String::from_utf8(bytes).map_err(|_| Failure::Said("it is no text any more".to_owned()))?;
     let Some(new) = edit(&text) else { return Ok(()) };
     let mode = fs::metadata(path)?.permissions().mode() & 0o7777;
-    Ok(converge::replace(path, new.as_bytes(), mode)?)
+    Ok(rewrite(path, new.as_bytes(), mode)?)
 }
 
 fn call(tools: &dyn Tools, program: &str, args: &[&str]) -> Result<(), Failure> {

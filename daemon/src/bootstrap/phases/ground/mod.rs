@@ -1,5 +1,6 @@
 //! What init and join have in common: the machine, its runtime, its kubelet, and the journal.
 
+mod helpers;
 mod kubelet;
 mod machine;
 

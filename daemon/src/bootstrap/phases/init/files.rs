@@ -1,4 +1,4 @@
-//! `certs`, `kubeconfig`, `etcd` and `control-plane`: files that kubelet and the control plane read.
+//! `certs`, `kubeconfig`, `etcd`, `control-plane` and `weft-helpers`: files that kubelet and the control plane read.
 
 use jiff::Timestamp;
 
@@ -55,6 +55,13 @@ impl Init<'_> {
             }
         }
         Ok(())
+    }
+
+    /// weft's own static pods.
+    pub(super) fn helpers(&mut self) -> Result<(), PhaseError> {
+        let (cluster, node) = (&self.config.cluster, &self.config.node);
+        let servers = [node.local_endpoint(), cluster.public_endpoint(node)];
+        self.ground.helpers(cluster, &servers, true)
     }
 
     fn pod_facts(&self) -> Facts {

@@ -91,6 +91,7 @@ impl<'a> Init<'a> {
             "certs" => self.certificate(part),
             "kubeconfig" => self.kubeconfig(part),
             "etcd" | "control-plane" => self.static_pod(part),
+            "weft-helpers" => self.helpers(),
             "kubelet-start" => self.kubelet_start().await,
             "wait-control-plane" => {
                 self.ground.wait(true).await?;

@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::PhaseError;
 use super::ground::{Given, Ground, weft_name};
 use super::tell::Teller;
+use crate::balancer::first_reachable;
 use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
 use crate::bootstrap::config::{self, JoinConfig, UploadedConfig};
 use crate::bootstrap::converge;
@@ -16,6 +17,7 @@ use crate::bootstrap::images::Names;
 use crate::bootstrap::kubelet::flags;
 use crate::bootstrap::kubelet::service::ServiceManager;
 use crate::bootstrap::resolved::Paths;
+use crate::bootstrap::stable_name;
 
 /// Nobody else reads what a token or a key is in.
 const SECRET: u32 = 0o600;
@@ -105,9 +107,12 @@ impl<'a> Join<'a> {
             "control-plane-prepare/certs" if control_plane => self.certificates().await,
             "control-plane-prepare/kubeconfig" if control_plane => self.kubeconfigs().await,
             "control-plane-prepare/control-plane" if control_plane => self.static_pods().await,
+            "weft-helpers" => self.helpers().await,
             "kubelet-start" => self.kubelet_start().await,
             "etcd-join" if control_plane => self.etcd_join().await,
             "kubelet-wait-bootstrap" => self.kubelet_wait_bootstrap().await,
+            // A control-plane node asks its own API server.
+            "kubelet-finalize" if !control_plane => self.kubelet_finalize().await,
             "control-plane-join/mark-control-plane" if control_plane => self.mark_control_plane().await,
             "wait-control-plane" if control_plane => self.ground.wait(true).await,
             "await-ready" => self.await_ready().await,
@@ -151,7 +156,9 @@ impl<'a> Join<'a> {
         let (discovered, server) = match self.has_joined() {
             true => {
                 let kubeconfig = self.ground.paths.kubernetes.join("kubelet.conf");
-                (None, Server::connect(&kubeconfig, None, limits).await?)
+                // The balancer runs no sooner than kubelet, and kubelet may have to be started by this very run.
+                let server = first_reachable(&stable_name::directory(self.ground.paths)).await;
+                (None, Server::connect(&kubeconfig, server.as_deref(), limits).await?)
             }
             false => {
                 let mut say = |why: &api::DiscoveryError| tell.step("discovery", format!("not found yet: {why}"));
@@ -167,6 +174,20 @@ impl<'a> Join<'a> {
         let kubelet = serde_saphyr::from_str(&kubelet)
             .map_err(|error| PhaseError::Usage(format!("ConfigMap kube-system/kubelet-config: {error}")))?;
         Ok(Found { discovered, server, uploaded, kubelet })
+    }
+
+    /// weft's own static pods, which kubelet finds when it starts.
+    async fn helpers(&mut self) -> Result<(), PhaseError> {
+        let found = self.found().await?;
+        let cluster = found.uploaded.cluster.clone();
+        let servers =
+            found.discovered.iter().flat_map(|it| [it.info.server.clone(), it.reached.clone()]).collect::<Vec<_>>();
+        self.ground.helpers(&cluster, &servers, self.config.join.control_plane.is_some())
+    }
+
+    async fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
+        let cluster = self.found().await?.uploaded.cluster.clone();
+        self.ground.kubelet_through_balancer(&cluster).await
     }
 
     async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
