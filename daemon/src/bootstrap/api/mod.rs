@@ -43,6 +43,6 @@ pub use nodes::{await_kubelet_conf, refuse_ready_node, remove_bootstrap_conf};
 pub use object::Outcome;
 pub use pin::{Pin, PinError};
 pub use sealed::{CertificateKey, KeyError};
-pub use server::{Existing, FIELD_MANAGER, Server};
+pub use server::{Existing, FIELD_MANAGER, Server, Witness};
 pub use token::{DEFAULT_GROUP, Token, TokenError, TokenSpec, id_of};
 pub use tokens::{create_token, delete_token, ensure_token, list_tokens};

@@ -5,7 +5,9 @@
 //! the reason, until its time is over. Two differences: what is as wanted is not written, so that a second run leaves no
 //! trace, and what no repetition mends is said at once.
 
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
@@ -37,11 +39,33 @@ pub enum Existing {
     Keep,
 }
 
+/// Sees what would be written: the method with its path, and the object.
+pub type Witness = Arc<dyn Fn(&str, &Value) + Send + Sync>;
+
 /// An API server and how long is waited for it.
 #[derive(Debug, Clone)]
 pub struct Server {
-    api: Api,
+    way: Way,
     limit: Duration,
+}
+
+#[derive(Clone)]
+enum Way {
+    Api(Api),
+    /// Nobody is asked; nothing is there but the node of this name, and what would be written is shown.
+    Dry {
+        node: String,
+        witness: Witness,
+    },
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api(api) => api.fmt(f),
+            Self::Dry { node, .. } => write!(f, "Dry({node})"),
+        }
+    }
 }
 
 impl Server {
@@ -53,7 +77,7 @@ impl Server {
     pub async fn connect(kubeconfig: &Path, endpoint: Option<&str>, limits: &Limits) -> Result<Self, ApiError> {
         let options =
             KubeOptions { kubeconfig: Some(kubeconfig.to_owned()), kube_api_server: endpoint.map(str::to_owned) };
-        Ok(Self { api: Api::new(connect(&options).await?), limit: limits.api_call })
+        Ok(Self { way: Way::Api(Api::new(connect(&options).await?)), limit: limits.api_call })
     }
 
     /// The same with a kubeconfig that is in no file.
@@ -61,13 +85,25 @@ impl Server {
     /// # Errors
     /// One that cannot be used.
     pub async fn connect_as(kubeconfig: Kubeconfig, limits: &Limits) -> Result<Self, ApiError> {
-        Ok(Self { api: Api::new(connect_as(kubeconfig).await?), limit: limits.api_call })
+        Ok(Self { way: Way::Api(Api::new(connect_as(kubeconfig).await?)), limit: limits.api_call })
+    }
+
+    /// One that is not there, for `--dry-run`: it has the node of this name and nothing else, and shows what would be written.
+    #[must_use]
+    pub fn dry(node: &str, witness: Witness) -> Self {
+        Self { way: Way::Dry { node: node.to_owned(), witness }, limit: Duration::ZERO }
+    }
+
+    /// Whether it is one that is not there.
+    #[must_use]
+    pub fn is_dry(&self) -> bool {
+        matches!(self.way, Way::Dry { .. })
     }
 
     /// The same server, waited for so long.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
-        Self { api: self.api.clone(), limit }
+        Self { way: self.way.clone(), limit }
     }
 
     /// How long is waited for a step.
@@ -136,7 +172,16 @@ impl Server {
     }
 
     pub(super) async fn get_once(&self, place: &Place) -> Result<Option<Value>, Refusal> {
-        match self.api.read("bootstrap", &place.path(), REQUEST).await {
+        let api = match &self.way {
+            Way::Api(api) => api,
+            // As kubelet would have made it by then.
+            Way::Dry { node, .. } if *place == Place::new("v1", "Node", "", node) => {
+                let labels = json!({"kubernetes.io/hostname": node});
+                return Ok(Some(json!({"metadata": {"name": node, "labels": labels}})));
+            }
+            Way::Dry { .. } => return Ok(None),
+        };
+        match api.read("bootstrap", &place.path(), REQUEST).await {
             Ok(object) => Ok(Some(object)),
             Err(refusal) if refusal.code == Some(404) => Ok(None),
             Err(refusal) => Err(refusal),
@@ -145,7 +190,8 @@ impl Server {
 
     /// What lies below a path with a query.
     pub(super) async fn list_once(&self, path: &str) -> Result<Vec<Value>, Refusal> {
-        let mut answer: Value = self.api.read("bootstrap", path, REQUEST).await?;
+        let Way::Api(api) = &self.way else { return Ok(Vec::new()) };
+        let mut answer: Value = api.read("bootstrap", path, REQUEST).await?;
         match answer["items"].take() {
             Value::Array(items) => Ok(items),
             _ => Err(Refusal { code: None, words: "the answer is no list".to_owned() }),
@@ -192,7 +238,13 @@ impl Server {
         content_type: &'static str,
         body: Value,
     ) -> Result<Value, Refusal> {
-        self.api.change("bootstrap", &Write { method, path, content_type, body }, REQUEST).await
+        match &self.way {
+            Way::Api(api) => api.change("bootstrap", &Write { method, path, content_type, body }, REQUEST).await,
+            Way::Dry { witness, .. } => {
+                witness(&format!("{method} {path}"), &body);
+                Ok(body)
+            }
+        }
     }
 
     /// Tries until it succeeds, the time is over, or the answer is one that stays.

@@ -9,9 +9,11 @@ pub mod init;
 pub mod join;
 pub mod reset;
 mod runtime;
+mod scratch;
 mod tell;
 mod tree;
 
 pub use error::{Exit, PhaseError};
+pub use scratch::scratch;
 pub use tell::{Format, Teller};
 pub use tree::{INIT, JOIN, Phase, SelectError, select};

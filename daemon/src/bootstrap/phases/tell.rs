@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::bootstrap::resolved::Paths;
 pub enum Format {
     /// `[phase] words`, as kubeadm does.
     Text,
-    /// One JSON object a line: `at`, `phase`, `kind` (`step`, `warning`, `error`, `phase`), `message`.
+    /// One JSON object a line: `at`, `phase`, `kind` (`step`, `warning`, `error`, `phase`, `document`), `message`.
     Json,
 }
 
@@ -24,7 +24,15 @@ pub enum Format {
 #[derive(Debug)]
 pub struct Teller {
     format: Format,
-    log: Option<(PathBuf, Mutex<File>)>,
+    log: Mutex<Option<Log>>,
+}
+
+/// Where all is written down, too.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    /// Opened when there is something to write down.
+    file: Option<File>,
 }
 
 impl Teller {
@@ -32,19 +40,25 @@ impl Teller {
     #[must_use]
     pub fn new(format: Format, paths: &Paths, name: &str) -> Self {
         let path = paths.logs().join(name);
-        Self { format, log: open(&path).ok().map(|file| (path, Mutex::new(file))) }
+        Self { format, log: Mutex::new(Some(Log { path, file: None })) }
     }
 
     /// A teller without a log.
     #[must_use]
     pub fn without_log(format: Format) -> Self {
-        Self { format, log: None }
+        Self { format, log: Mutex::new(None) }
     }
 
-    /// Where the log is.
+    /// Keeps no log from here on: a run that changes nothing leaves none.
+    pub fn forget_log(&self) {
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Where the log is, if anything is in it.
     #[must_use]
-    pub fn log(&self) -> Option<&Path> {
-        self.log.as_ref().map(|(path, _)| path.as_path())
+    pub fn log(&self) -> Option<PathBuf> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.as_ref().filter(|log| log.file.is_some()).map(|log| log.path.clone())
     }
 
     /// Something was done or found.
@@ -81,6 +95,21 @@ impl Teller {
         }
     }
 
+    /// Prints YAML documents, each below a line of comment. They may hold secrets, and are not logged.
+    pub fn documents(&self) -> impl Fn(&str, &str) + Send + Sync + use<> {
+        let format = self.format;
+        move |comment, yaml| {
+            let text = format!("---\n{comment}\n{}", yaml.trim_start_matches("---\n"));
+            let line = match format {
+                Format::Text => text,
+                Format::Json => json!({"at": Timestamp::now().to_string(), "phase": "dry-run", "kind": "document",
+                    "message": text})
+                .to_string(),
+            };
+            let _ = writeln!(io::stdout().lock(), "{}", line.trim_end());
+        }
+    }
+
     fn say(&self, phase: &str, kind: &str, message: &str) {
         self.note(phase, kind, message);
         self.print(phase, kind, message);
@@ -104,9 +133,12 @@ impl Teller {
     }
 
     fn note(&self, phase: &str, kind: &str, message: &str) {
-        if let Some((_, file)) = &self.log
-            && let Ok(mut file) = file.lock()
-        {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(log) = log.as_mut() else { return };
+        if log.file.is_none() {
+            log.file = open(&log.path).ok();
+        }
+        if let Some(file) = &mut log.file {
             let _ = writeln!(file, "{} {kind} [{phase}] {message}", Timestamp::now());
         }
     }

@@ -53,6 +53,9 @@ impl Ground<'_> {
                 self.tell.step(START, format!("Changing {name} of kubelet:\n{difference}"));
             }
         }
+        if self.dry {
+            return Ok(());
+        }
         let is_new = written.is_new() | self.unit()?;
         if is_new {
             self.services.reload();

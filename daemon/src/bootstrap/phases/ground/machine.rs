@@ -13,7 +13,7 @@ use crate::bootstrap::images::binaries::{self, Installed, Outcome};
 use crate::bootstrap::images::{
     Event, Names, Own, Pulls, Sources, Wanted as WantedImage, name_sandbox_image, provide, weft_image,
 };
-use crate::bootstrap::journal::Change;
+use crate::bootstrap::journal::{Change, Journal};
 use crate::bootstrap::kubelet::service::Service;
 use crate::bootstrap::phases::error::PhaseError;
 use crate::bootstrap::static_pods::EtcdVersion;
@@ -79,7 +79,11 @@ impl Ground<'_> {
 
     async fn facts(&mut self) -> HostFacts {
         let told = self.runtime().await.0.clone();
-        let entries: Vec<_> = self.journal.entries().cloned().collect();
+        let entries = match self.dry {
+            // The machine's own, which one that goes elsewhere does not have.
+            true => Journal::read(&self.wanted.paths).unwrap_or_default(),
+            false => self.journal.entries().cloned().collect(),
+        };
         gather::facts(&self.wanted, told, &entries, &self.tools)
     }
 

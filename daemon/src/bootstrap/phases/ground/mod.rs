@@ -40,6 +40,8 @@ pub(super) struct Ground<'a> {
     pub(super) services: ServiceManager,
     pub(super) patches: Patches,
     pub(super) wanted: Wanted,
+    /// Whether files go elsewhere, and nothing is started, asked or waited for (`--dry-run`).
+    pub(super) dry: bool,
     began: SystemTime,
     /// What the configuration comes to: a phase that ended well with another has to be written down again.
     hash: String,
@@ -94,6 +96,7 @@ impl<'a> Ground<'a> {
             tools,
             services,
             patches,
+            dry: wanted.paths != *paths,
             wanted,
             began,
             hash,

@@ -111,9 +111,15 @@ impl Init<'_> {
             further: self.further(),
         };
         let mut text = format!("\nA worker joins, as root, with:\n\n{}\n", worker.lines(Joiner::Weft));
-        if config.cluster.control_plane_endpoint.is_some() {
-            let control_plane = JoinCommand { control_plane: Some(key), ..worker };
-            text.push_str(&format!("\nA control-plane node joins with:\n\n{}\n", control_plane.lines(Joiner::Weft)));
+        match key {
+            CertificateArgument::None => text.push_str(
+                "\nHow control-plane nodes join, the same command prints with --upload-certs: it takes the certificates \
+                 that they need into the cluster for two hours.\n",
+            ),
+            key => {
+                let control_plane = JoinCommand { control_plane: Some(key), ..worker };
+                text.push_str(&format!("\nA control-plane node joins with:\n\n{}\n", control_plane.lines(Joiner::Weft)));
+            }
         }
         // Tokens and keys are for the terminal, and not for the log.
         self.ground.tell.secret("show-join-command", &text);

@@ -2,6 +2,7 @@
 
 mod addons;
 mod cluster;
+mod dry_run;
 mod files;
 
 use sha2::{Digest as _, Sha256};
@@ -19,8 +20,10 @@ use crate::bootstrap::kubelet::service::ServiceManager;
 use crate::bootstrap::resolved::Paths;
 
 /// What the command line says that is no part of the configuration.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct InitOptions {
+    /// With `--dry-run` the machine that is looked at; files go to the paths that the run is given, which are others.
+    pub dry_run_on: Option<Paths>,
     /// Whether the control plane's certificates are uploaded.
     pub upload_certs: bool,
     /// Whether the token is kept out of what is printed.
@@ -56,7 +59,12 @@ impl<'a> Init<'a> {
             limits: config.limits,
             weft: &config.weft,
             patches: config.init.patches.as_ref().and_then(|patches| patches.directory.as_ref()).map(Into::into),
-            wanted: Wanted::control_plane(Role::Init, &config.cluster, &config.node, paths),
+            wanted: Wanted::control_plane(
+                Role::Init,
+                &config.cluster,
+                &config.node,
+                options.dry_run_on.as_ref().unwrap_or(paths),
+            ),
             hash: hash(config),
         };
         let ground = Ground::new(given, paths, services, tell)?;
@@ -71,6 +79,9 @@ impl<'a> Init<'a> {
         self.ground.tell_of_earlier_run("init", phases);
         for phase in phases {
             self.phase(phase).await.map_err(|error| (phase.clone(), error))?;
+        }
+        if self.ground.dry {
+            self.show_files().map_err(|error| ("dry-run".to_owned(), error))?;
         }
         Ok(())
     }
@@ -93,6 +104,7 @@ impl<'a> Init<'a> {
             "etcd" | "control-plane" => self.static_pod(part),
             "weft-helpers" => self.helpers(),
             "kubelet-start" => self.kubelet_start().await,
+            "wait-control-plane" | "kubelet-finalize" | "await-ready" if self.ground.dry => Ok(()),
             "wait-control-plane" => {
                 self.ground.wait(true).await?;
                 self.server().await.map(drop)
@@ -113,6 +125,9 @@ impl<'a> Init<'a> {
     async fn preflight(&mut self) -> Result<(), PhaseError> {
         let registration = &self.config.init.node_registration;
         let facts = self.ground.check(registration).await?;
+        if self.ground.dry {
+            return Ok(());
+        }
         self.ground.make_ready(&facts)?;
         let names = Names::of(&self.config.cluster, &weft_name());
         self.ground.images(&names, true, registration).await
@@ -128,6 +143,7 @@ impl<'a> Init<'a> {
     async fn server(&mut self) -> Result<&Server, PhaseError> {
         let server = match self.server.take() {
             Some(server) => server,
+            None if self.ground.dry => self.dry_server(),
             None => {
                 let endpoint = self.config.node.local_endpoint();
                 let (server, outcome) = api::admin(self.ground.paths, &endpoint, &self.config.limits).await?;

@@ -12,6 +12,7 @@ use crate::balancer::first_reachable;
 use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
 use crate::bootstrap::config::{self, JoinConfig, UploadedConfig};
 use crate::bootstrap::converge;
+use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::{Role, Wanted};
 use crate::bootstrap::images::Names;
 use crate::bootstrap::kubelet::flags;
@@ -42,12 +43,14 @@ pub struct Join<'a> {
 }
 
 impl<'a> Join<'a> {
-    /// A run that has not begun. Nobody else may run init, join or reset meanwhile.
+    /// A run that has not begun. Nobody else may run init, join or reset meanwhile. With `--dry-run`, `dry_run_on` is the machine
+    /// that is looked at, and `paths` are others.
     ///
     /// # Errors
     /// The journal cannot be opened, or patches cannot be read.
     pub fn new(
         config: &'a JoinConfig,
+        dry_run_on: Option<&Paths>,
         paths: &'a Paths,
         services: ServiceManager,
         tell: &'a Teller,
@@ -62,7 +65,7 @@ impl<'a> Join<'a> {
                 .filter_map(|text| text.trim().parse().ok())
                 .map(|at: std::net::SocketAddr| at.ip())
                 .collect(),
-            ..Wanted::worker(&config.node, paths)
+            ..Wanted::worker(&config.node, dry_run_on.unwrap_or(paths))
         };
         let given = Given {
             node: &config.node,
@@ -80,6 +83,9 @@ impl<'a> Join<'a> {
     /// # Errors
     /// The first phase that does not come to its end, by its name, and why.
     pub async fn run(&mut self, phases: &[String]) -> Result<(), (String, PhaseError)> {
+        if self.ground.dry {
+            return self.rehearse(phases).await.map_err(|error| ("preflight".to_owned(), error));
+        }
         self.ground.tell_of_earlier_run("join", phases);
         for phase in phases {
             if let Err(error) = self.phase(phase).await {
@@ -121,16 +127,30 @@ impl<'a> Join<'a> {
         }
     }
 
-    /// Nothing is written before it is known that the node may join.
-    async fn preflight(&mut self) -> Result<(), PhaseError> {
-        let registration = &self.config.join.node_registration;
-        let facts = self.ground.check(registration).await?;
+    /// Whether the node may join, and what would be done then.
+    async fn rehearse(&mut self, phases: &[String]) -> Result<(), PhaseError> {
+        self.may_join().await?;
+        self.ground.tell.step("dry-run", format!("would go through {}", phases.join(", ")));
+        Ok(())
+    }
+
+    /// Checks the machine, and that the cluster can be found and has no other node of this name.
+    async fn may_join(&mut self) -> Result<HostFacts, PhaseError> {
+        let facts = self.ground.check(&self.config.join.node_registration).await?;
         let name = self.config.node.name.clone();
         let has_joined = self.has_joined();
         let found = self.found().await?;
         if !has_joined {
             api::refuse_ready_node(&found.server, &name).await?;
         }
+        Ok(facts)
+    }
+
+    /// Nothing is written before it is known that the node may join.
+    async fn preflight(&mut self) -> Result<(), PhaseError> {
+        let registration = &self.config.join.node_registration;
+        let facts = self.may_join().await?;
+        let found = self.found().await?;
         let names = Names::of(&found.uploaded.cluster, &weft_name());
         self.ground.make_ready(&facts)?;
         self.ground.images(&names, self.config.join.control_plane.is_some(), registration).await
