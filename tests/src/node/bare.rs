@@ -46,7 +46,7 @@ nft list ruleset
 for file in /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv[46]/conf/*/* /proc/sys/net/netfilter/nf_conntrack_*; do
     case $file in *_count | *stable_secret | */flush) ;; *) echo "$file = $(cat $file 2> /dev/null | tr '\n' ' ')" ;; esac
 done
-find /etc /opt /usr/bin /usr/libexec /usr/local/bin /usr/lib/systemd /var/lib /run /root -xdev \
+find /etc /opt /usr/bin /usr/libexec /usr/local/bin /usr/lib/systemd /var/lib /run -xdev \
     \( -path /var/lib/containerd -o -path /run/containerd -o -path /run/netns \) -prune -o -printf '%p %y %m %l\n' | sort
 find /etc -xdev -type f -exec sha256sum {} + | sort
 mount | grep -v ' /run/netns\| /run/containerd\|/var/lib/containerd' | sort

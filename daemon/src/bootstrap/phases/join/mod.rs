@@ -219,7 +219,9 @@ impl<'a> Join<'a> {
         if let Some(discovered) = found.discovered.clone() {
             let name = found.uploaded.cluster.name.clone();
             let bootstrap = discovered.bootstrap_kubeconfig(&name, own.as_deref())?;
-            converge::directory(&paths.kubernetes, 0o755)?;
+            if !paths.kubernetes.is_dir() {
+                converge::directory(&paths.kubernetes, 0o755)?;
+            }
             converge::put(&paths.kubernetes.join("bootstrap-kubelet.conf"), bootstrap.as_bytes(), SECRET)?;
             let authority = paths.pki.join("ca.crt");
             if !authority.exists() {
