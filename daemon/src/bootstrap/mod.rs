@@ -16,5 +16,6 @@ pub mod phases;
 pub mod pki;
 pub mod resolved;
 pub mod static_pods;
+pub mod version;
 pub mod waiting;
 pub mod yaml;

@@ -143,6 +143,11 @@ impl Server {
         }
     }
 
+    /// The answer at a path, whatever it is.
+    pub(super) async fn read_once(&self, path: &str) -> Result<Value, Refusal> {
+        self.api.read("bootstrap", path, REQUEST).await
+    }
+
     /// What lies below a path with a query.
     pub(super) async fn list_once(&self, path: &str) -> Result<Vec<Value>, Refusal> {
         let mut answer: Value = self.api.read("bootstrap", path, REQUEST).await?;
