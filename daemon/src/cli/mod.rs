@@ -27,6 +27,7 @@ mod source;
 mod status;
 mod supervise;
 mod token;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Init(Box<init::InitArgs>),
     Join(Box<join::JoinArgs>),
     Reset(reset::ResetArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Status(status::StatusArgs),
@@ -75,6 +77,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Reset(args) => reset::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Status(args) => Ok(status::run(&args)),

@@ -11,6 +11,7 @@ pub mod reset;
 mod runtime;
 mod tell;
 mod tree;
+pub mod upgrade;
 
 pub use error::{Exit, PhaseError};
 pub use tell::{Format, Teller};
