@@ -74,10 +74,13 @@ fn look(args: &StatusArgs) -> anyhow::Result<Report> {
     // Without waiting for whoever still looks up a name.
     runtime.shutdown_background();
     let plane = plane.map(|found| control_plane::judge(&found));
+    // What a kubeconfig leads to may be well and only not be reached from here.
+    let is_shown =
+        plane.as_ref().is_some_and(|plane| plane.versions.api_server.is_some() || place.is_some_and(|it| it.is_node()));
     let report = match nodes {
         Ok(sightings) => judge::judge(&sightings),
         // The control plane is there to be shown, even where no agent runs or the store is what is broken.
-        Err(error) if plane.is_some() => judge::judge(&[silent(&error, config.ok())]),
+        Err(error) if is_shown => judge::judge(&[silent(&error, config.ok())]),
         Err(error) => return Err(error),
     };
     Ok(report.with_control_plane(plane))

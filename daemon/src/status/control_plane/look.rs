@@ -39,8 +39,14 @@ impl Place {
     pub fn find(paths: Paths, kubeconfig: Option<PathBuf>) -> Option<Self> {
         let admin = paths.kubernetes.join("admin.conf");
         let kubeconfig = kubeconfig.or_else(|| admin.is_file().then_some(admin));
-        let has_manifest = |part: Part| paths.manifest(part).is_file();
-        (kubeconfig.is_some() || Part::ALL.into_iter().any(has_manifest)).then_some(Self { paths, kubeconfig })
+        let place = Self { paths, kubeconfig };
+        (place.kubeconfig.is_some() || place.is_node()).then_some(place)
+    }
+
+    /// Whether it is this node that has a control plane, and not only a kubeconfig that leads to one.
+    #[must_use]
+    pub fn is_node(&self) -> bool {
+        Part::ALL.into_iter().any(|part| self.paths.manifest(part).is_file())
     }
 }
 
