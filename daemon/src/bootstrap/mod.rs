@@ -20,5 +20,6 @@ pub mod resolved;
 pub mod stable_name;
 pub mod static_pods;
 mod unverified;
+pub mod version;
 pub mod waiting;
 pub mod yaml;

@@ -11,6 +11,7 @@ use ipnetwork::IpNetwork;
 use super::config::model::{
     ApiServer, Component, EncryptionAlgorithm, ExternalEtcd, LocalEtcd, NodeRegistration, Taint,
 };
+use super::static_pods::Part;
 
 /// Where things lie on the host. A test, or `--rootfs`, puts them all under another directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,12 @@ impl Paths {
     #[must_use]
     pub fn manifests(&self) -> PathBuf {
         self.kubernetes.join("manifests")
+    }
+
+    /// The static pod of a part of the control plane.
+    #[must_use]
+    pub fn manifest(&self, part: Part) -> PathBuf {
+        self.manifests().join(format!("{}.yaml", part.name()))
     }
 }
 

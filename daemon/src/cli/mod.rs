@@ -28,6 +28,7 @@ mod source;
 mod status;
 mod supervise;
 mod token;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -49,6 +50,7 @@ enum Command {
     Init(Box<init::InitArgs>),
     Join(Box<join::JoinArgs>),
     Reset(reset::ResetArgs),
+    Upgrade(upgrade::UpgradeArgs),
     Agent(agent::AgentArgs),
     Lease(lease::LeaseArgs),
     Status(status::StatusArgs),
@@ -77,6 +79,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Reset(args) => reset::run(&args),
+        Command::Upgrade(args) => upgrade::run(&args),
         Command::Agent(args) => agent::run(&args),
         Command::Lease(args) => lease::run(&args),
         Command::Status(args) => Ok(status::run(&args)),

@@ -17,6 +17,12 @@ pub struct Flags<const AGENT: bool> {
 }
 
 impl<const AGENT: bool> Flags<AGENT> {
+    /// The text of a flag that was given on the command line; the last, of one that was given several times.
+    #[must_use]
+    pub fn given(&self, key: &str) -> Option<&str> {
+        self.texts.get(key)?.last().map(String::as_str)
+    }
+
     fn keys() -> impl Iterator<Item = &'static Key> {
         KEYS.iter().filter(|key| AGENT || !key.agent_only)
     }
@@ -79,6 +85,7 @@ mod tests {
         let flags = parse::<true>(&["--iface", "eth1", "--ip-masq", "--iface", "eth2", "--bridge=br0"]).unwrap();
         assert_eq!(flags.texts["iface"], ["eth1", "eth2"]);
         assert_eq!(flags.texts["ip-masq"], ["true"]);
+        assert_eq!((flags.given("iface"), flags.given("config")), (Some("eth2"), None));
         assert_eq!(flags.texts.len(), 3);
         for args in [&["--ip-masq=false"][..], &["--ip-masq", "false"], &["--ip-masq", "false", "--bridge=br0"]] {
             assert_eq!(parse::<true>(args).unwrap().texts["ip-masq"], ["false"]);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use serde::Serialize;
 
+use super::control_plane::ControlPlane;
 use crate::serve::Condition;
 use crate::serve::document::{LISTED, LeaseStatus, NodeStatus, PeerState, PeerStatus, RejectedStatus, ServicesStatus};
 
@@ -147,6 +148,7 @@ pub struct Row {
 
 /// All of it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The worst of all nodes.
     pub verdict: Verdict,
@@ -154,6 +156,21 @@ pub struct Report {
     pub nodes: Vec<Row>,
     /// What is worth knowing and not wrong.
     pub notes: Vec<String>,
+    /// The control plane, where there is one to be seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control_plane: Option<ControlPlane>,
+}
+
+impl Report {
+    /// The same with the control plane, which counts as the nodes do.
+    #[must_use]
+    pub fn with_control_plane(mut self, plane: Option<ControlPlane>) -> Self {
+        if let Some(plane) = &plane {
+            self.verdict = self.verdict.max(plane.verdict);
+        }
+        self.control_plane = plane;
+        self
+    }
 }
 
 /// The rows of all nodes.
@@ -173,7 +190,7 @@ pub fn judge(sightings: &[Sighting]) -> Report {
         let versions: Vec<&str> = versions.into_iter().collect();
         notes.push(format!("agents of different versions: {}", versions.join(", ")));
     }
-    Report { verdict, nodes, notes }
+    Report { verdict, nodes, notes, control_plane: None }
 }
 
 /// The own node and, as it sees them, its peers.

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::control_plane;
 use super::judge::{Report, Row, Verdict};
 use crate::serve::document::ServicesStatus;
 
@@ -46,6 +47,10 @@ pub fn text(report: &Report, wide: bool) -> String {
     }
     for note in &report.notes {
         let _ = writeln!(text, "note: {note}");
+    }
+    if let Some(plane) = &report.control_plane {
+        text.push('\n');
+        text.push_str(&control_plane::text(plane));
     }
     text
 }

@@ -36,6 +36,17 @@ pub async fn upload_kubelet_config(server: &Server, yaml: &str, generated: bool)
     Ok(written.and(server.ensure_all(&rbac::for_kubelet_config()).await?))
 }
 
+/// Whether the KubeletConfiguration in the cluster is one that init has generated, and nobody has changed since.
+///
+/// # Errors
+/// [`ApiError::Refused`].
+pub async fn is_kubelet_config_generated(server: &Server) -> Result<bool, ApiError> {
+    let found = server.get(&Place::new("v1", "ConfigMap", NAMESPACE, KUBELET.0)).await?.unwrap_or_default();
+    let texts: Option<Vec<&str>> =
+        found["data"].as_object().map(|data| data.values().filter_map(Value::as_str).collect());
+    Ok(texts.is_some_and(|texts| found["metadata"]["annotations"][HASH] == hash(&texts)))
+}
+
 /// Reads the ClusterConfiguration, as YAML; with a newcomer's credentials, too.
 ///
 /// # Errors

@@ -21,22 +21,25 @@ mod pin;
 mod rbac;
 mod sealed;
 mod server;
+mod survey;
 mod token;
 #[cfg(test)]
 mod token_tests;
 mod tokens;
 
 pub use addons::{
-    CoreDns, Hear, WeftAddon, apply_coredns, apply_weft, await_available, await_node, coredns_objects, dns_address,
-    weft_objects,
+    CoreDns, Hear, WeftAddon, apply_coredns, apply_weft, await_available, await_node, coredns_image, coredns_objects,
+    dns_address, read_weft_settings, weft_objects,
 };
 pub use admin::admin;
 pub use certs::{certificate_files, download_certs, upload_certs};
 pub use cluster_info::{ClusterInfo, publish_cluster_info, read_cluster_info, sign_cluster_info};
-pub use config_maps::{read_kubeadm_config, read_kubelet_config, upload_kubeadm_config, upload_kubelet_config};
+pub use config_maps::{
+    is_kubelet_config_generated, read_kubeadm_config, read_kubelet_config, upload_kubeadm_config, upload_kubelet_config,
+};
 pub use discovery::{Credentials, Discovered, DiscoveryError, discover};
 pub use error::ApiError;
-pub use etcd::{EtcdAccess, EtcdCluster, EtcdEntry, EtcdError, EtcdLeft, EtcdMember, etcd_endpoints};
+pub use etcd::{EtcdAccess, EtcdCluster, EtcdEntry, EtcdError, EtcdHealth, EtcdLeft, EtcdMember, etcd_endpoints};
 pub use join_command::{CertificateArgument, JoinCommand, Joiner};
 pub use mark::mark_control_plane;
 pub use nodes::{await_kubelet_conf, refuse_ready_node, remove_bootstrap_conf};
@@ -44,5 +47,6 @@ pub use object::Outcome;
 pub use pin::{Pin, PinError};
 pub use sealed::{CertificateKey, KeyError};
 pub use server::{Existing, FIELD_MANAGER, Server, Witness};
+pub use survey::{NodeSeen, PodSeen, control_plane_pods, nodes, server_version};
 pub use token::{DEFAULT_GROUP, Token, TokenError, TokenSpec, id_of};
 pub use tokens::{create_token, delete_token, ensure_token, list_tokens};

@@ -1,5 +1,6 @@
 //! Why a phase did not come to its end, and with which exit code the command ends then.
 
+use super::upgrade::UpgradeError;
 use crate::bootstrap::api::{ApiError, DiscoveryError, EtcdError, KeyError, PinError, TokenError};
 use crate::bootstrap::config::ConfigError;
 use crate::bootstrap::converge::FileError;
@@ -18,7 +19,7 @@ use crate::bootstrap::waiting::poll::WaitError;
 use crate::bootstrap::waiting::probe::IdentityError;
 use crate::bootstrap::waiting::targets::TargetError;
 
-/// Exit codes of init, join and reset; `weft init --help` lists them.
+/// Exit codes of init, join, reset and upgrade; `weft init --help` lists them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// The machine cannot become a node as it is.
@@ -117,6 +118,9 @@ pub enum PhaseError {
     /// A reset that has left something.
     #[error("something is left, as reported above; run it again when the cause is gone")]
     Left,
+    /// An upgrade that was not made.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The journal.
     #[error(transparent)]
     Journal(#[from] JournalError),
@@ -136,6 +140,7 @@ impl PhaseError {
             }
             Self::Images(_) => Exit::Images,
             Self::Unwell(_) => Exit::Unwell,
+            Self::Upgrade(error) => error.exit(),
             Self::Discovery(_) => Exit::Discovery,
             _ => Exit::Failed,
         }

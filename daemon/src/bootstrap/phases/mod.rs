@@ -12,6 +12,7 @@ mod runtime;
 mod scratch;
 mod tell;
 mod tree;
+pub mod upgrade;
 
 pub use error::{Exit, PhaseError};
 pub use scratch::scratch;

@@ -1,6 +1,7 @@
 //! What the container runtime tells the checks and the waiting.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use crate::bootstrap::cri::{self, Cri, CriError, Health, labels};
 use crate::bootstrap::host::facts::RuntimeTold;
@@ -36,18 +37,25 @@ pub(super) async fn ask(socket: &str) -> (RuntimeTold, Option<(Cri, Health)>) {
 }
 
 /// Adds the containers of kube-system's pods to what the host has told.
-pub(super) async fn with_containers(cri: &Cri, mut evidence: Evidence) -> Evidence {
-    match containers(cri).await {
+pub(super) async fn with_containers(cri: &Cri, evidence: Evidence) -> Evidence {
+    with_containers_since(cri, evidence, SystemTime::UNIX_EPOCH).await
+}
+
+/// The same of those alone that were made since then: what kubelet has ended for a new manifest tells nothing of that one.
+pub(super) async fn with_containers_since(cri: &Cri, mut evidence: Evidence, since: SystemTime) -> Evidence {
+    match containers(cri, since).await {
         Ok(containers) => evidence.containers = containers,
         Err(error) => evidence.runtime_error = Some(error.to_string()),
     }
     evidence
 }
 
-async fn containers(cri: &Cri) -> Result<Vec<Container>, CriError> {
+async fn containers(cri: &Cri, since: SystemTime) -> Result<Vec<Container>, CriError> {
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     let wanted = BTreeMap::from([(labels::NAMESPACE.to_owned(), "kube-system".to_owned())]);
     let mut found = Vec::new();
-    for container in cri.containers(&wanted).await? {
+    let all = cri.containers(&wanted).await?;
+    for container in all.into_iter().filter(|it| u128::try_from(it.created).is_ok_and(|created| created >= since)) {
         // One that is removed meanwhile has nothing to tell.
         let Ok(ended) = cri.ended(&container.id).await else { continue };
         let state = match container.state {

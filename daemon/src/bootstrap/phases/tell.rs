@@ -163,7 +163,7 @@ mod tests {
         teller.begins("certs/ca");
         teller.warning("certs", "soon");
         let path = teller.log().unwrap();
-        let text = std::fs::read_to_string(path).unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.contains("phase [certs/ca] begins") && text.contains("warning [certs] soon"), "{text}");
         assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }

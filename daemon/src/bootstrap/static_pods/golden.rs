@@ -14,7 +14,7 @@ use crate::bootstrap::config::model::{
 use crate::bootstrap::kubelet::flags::{self, Role};
 
 /// A cluster as its defaults make it.
-pub(in crate::bootstrap) fn cluster() -> Cluster {
+pub(crate) fn cluster() -> Cluster {
     Cluster {
         kubernetes_version: "v1.36.2".into(),
         name: "kubernetes".into(),
@@ -40,7 +40,7 @@ pub(in crate::bootstrap) fn cluster() -> Cluster {
 }
 
 /// Its first node.
-pub(in crate::bootstrap) fn node() -> Node {
+pub(crate) fn node() -> Node {
     Node {
         name: "n1".into(),
         hostname: "host".into(),

@@ -164,6 +164,6 @@ fn list(networks: &[ipnetwork::IpNetwork]) -> String {
 }
 
 #[cfg(test)]
-pub(in crate::bootstrap) mod golden;
+pub(crate) mod golden;
 #[cfg(test)]
 mod tests;

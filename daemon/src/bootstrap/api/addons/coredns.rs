@@ -55,6 +55,16 @@ pub async fn apply_coredns(
     Ok(outcome.unwrap_or(Outcome::Kept))
 }
 
+/// The image that runs; `None` without CoreDNS.
+///
+/// # Errors
+/// [`ApiError::Refused`].
+pub async fn coredns_image(server: &Server) -> Result<Option<String>, ApiError> {
+    let found = server.get(&Place::new("apps/v1", "Deployment", NAMESPACE, "coredns")).await?;
+    let image = found.as_ref().and_then(|it| it.pointer("/spec/template/spec/containers/0/image")?.as_str());
+    Ok(image.map(str::to_owned))
+}
+
 /// All its objects.
 #[must_use]
 pub fn coredns_objects(dns: &CoreDns<'_>, replicas: u64) -> Vec<Value> {

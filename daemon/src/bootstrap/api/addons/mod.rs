@@ -5,9 +5,9 @@ mod kustomize;
 mod ready;
 mod weft;
 
-pub use coredns::{CoreDns, apply_coredns, coredns_objects};
+pub use coredns::{CoreDns, apply_coredns, coredns_image, coredns_objects};
 pub use ready::{Hear, await_available, await_node};
-pub use weft::{WeftAddon, apply_weft, weft_objects};
+pub use weft::{WeftAddon, apply_weft, read_weft_settings, weft_objects};
 
 use ipnetwork::IpNetwork;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

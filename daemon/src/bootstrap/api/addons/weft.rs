@@ -56,6 +56,21 @@ pub fn weft_objects(addon: &WeftAddon<'_>) -> Result<Vec<Value>, ApiError> {
     Ok(objects)
 }
 
+/// The agent's settings as the cluster has them, whoever has written them; `None` if weft is not installed.
+///
+/// # Errors
+/// [`ApiError::Refused`], [`ApiError::Content`] if they are no YAML.
+pub async fn read_weft_settings(server: &Server) -> Result<Option<BTreeMap<String, Value>>, ApiError> {
+    let place = Place::new("v1", "ConfigMap", "kube-system", "weft-config");
+    let Some(found) = server.get(&place).await? else { return Ok(None) };
+    let text = found["data"]["config.yaml"].as_str().unwrap_or("{}");
+    let settings = yaml::read(text).map_err(|problem| ApiError::content(&place.words, problem))?;
+    match settings {
+        Value::Object(settings) => Ok(Some(settings.into_iter().collect())),
+        _ => Err(ApiError::content(place.words, "config.yaml is no mapping")),
+    }
+}
+
 type Change = fn(&str, &WeftAddon<'_>) -> Result<String, String>;
 
 /// The agent's settings.

@@ -2,6 +2,7 @@
 //! sections 1.15, 1.16; kubeadm's `util/etcd`).
 
 mod plan;
+mod survey;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -21,6 +22,7 @@ use crate::cluster::kube::api::Refusal;
 use plan::{Entry, Leave, entry, initial_cluster, leave};
 
 pub use plan::EtcdMember;
+pub use survey::EtcdHealth;
 
 /// Of each etcd pod: where clients reach it.
 const ANNOTATION: &str = "kubeadm.kubernetes.io/etcd.advertise-client-urls";
