@@ -8,6 +8,8 @@ mod own_root;
 
 #[path = "bootstrap_files/certificates.rs"]
 mod certificates;
+#[path = "bootstrap_files/dry_run.rs"]
+mod dry_run;
 #[path = "bootstrap_files/killed.rs"]
 mod killed;
 #[path = "bootstrap_files/refused.rs"]

@@ -11,11 +11,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
 use super::runtime;
 use super::tell::Teller;
+use crate::bootstrap::api::{self, CoreDns, Server};
+use crate::bootstrap::config;
 use crate::bootstrap::config::WeftOptions;
 use crate::bootstrap::cri::{Cri, Health};
 use crate::bootstrap::host::facts::RuntimeTold;
@@ -26,7 +29,9 @@ use crate::bootstrap::kubelet::service::ServiceManager;
 use crate::bootstrap::patches::Patches;
 use crate::bootstrap::pki::{Outcome, Step};
 use crate::bootstrap::resolved::{Limits, Node, Paths};
-use crate::bootstrap::{api, config};
+
+/// What `--patches` calls CoreDNS's Deployment.
+const COREDNS_PATCHES: &str = "corednsdeployment";
 
 /// A run on this machine.
 pub(super) struct Ground<'a> {
@@ -131,6 +136,20 @@ impl<'a> Ground<'a> {
         }
         let change = Change::Phase { name: phase.to_owned(), config_hash: self.hash.clone() };
         Ok(Some(self.journal.begin(change)?))
+    }
+
+    /// Writes down that what was begun has ended well.
+    pub(super) fn end(&mut self, entry: Option<crate::bootstrap::journal::EntryId>) -> Result<(), PhaseError> {
+        Ok(entry.map_or(Ok(()), |entry| self.journal.done(entry))?)
+    }
+
+    /// CoreDNS, with the user's patches.
+    pub(super) async fn coredns(&self, server: &Server, dns: &CoreDns<'_>) -> Result<api::Outcome, PhaseError> {
+        let patch = |mut object: Value| match self.patches.apply(COREDNS_PATCHES, &mut object) {
+            Ok(_) => Ok(object),
+            Err(error) => Err(error.to_string()),
+        };
+        Ok(api::apply_coredns(server, dns, &patch).await?)
     }
 
     /// The runtime, asked once.

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-
 use super::Init;
 use crate::bootstrap::api::{self, CoreDns, Outcome, WeftAddon};
 use crate::bootstrap::kubelet::config::dns_server;
@@ -11,8 +9,6 @@ use crate::bootstrap::phases::error::PhaseError;
 use crate::bootstrap::phases::ground::weft_name;
 
 const PHASE: &str = "addons";
-/// What `--patches` calls CoreDNS's Deployment.
-const DEPLOYMENT: &str = "corednsdeployment";
 
 impl Init<'_> {
     pub(super) async fn addon(&mut self, part: &str) -> Result<(), PhaseError> {
@@ -31,12 +27,8 @@ impl Init<'_> {
         };
         let image = format!("{name}:{tag}");
         let dns = CoreDns { image: &image, dns_domain: &cluster.dns_domain, address };
-        let patches = self.ground.patches.clone();
-        let patch = |mut object: Value| match patches.apply(DEPLOYMENT, &mut object) {
-            Ok(_) => Ok(object),
-            Err(error) => Err(error.to_string()),
-        };
-        let outcome = api::apply_coredns(self.server().await?, &dns, &patch).await?;
+        let server = self.server().await?.clone();
+        let outcome = self.ground.coredns(&server, &dns).await?;
         if outcome != Outcome::Kept {
             self.ground.tell.step(PHASE, "Applied essential addon: CoreDNS");
         }

@@ -89,10 +89,7 @@ impl<'a> Init<'a> {
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
         let entry = self.ground.begin(phase)?;
         self.work(phase).await?;
-        if let Some(entry) = entry {
-            self.ground.journal.done(entry)?;
-        }
-        Ok(())
+        self.ground.end(entry)
     }
 
     async fn work(&mut self, phase: &str) -> Result<(), PhaseError> {

@@ -21,8 +21,6 @@ const KUBELET: &str = "kubelet-config";
 const ADDONS: &str = "addons";
 /// As kubeadm makes it.
 const KUBELET_MODE: u32 = 0o644;
-/// What `--patches` calls CoreDNS's Deployment.
-const DEPLOYMENT: &str = "corednsdeployment";
 
 impl Upgrade<'_> {
     pub(super) async fn upload_kubeadm(&mut self) -> Result<(), PhaseError> {
@@ -107,12 +105,8 @@ impl Upgrade<'_> {
             return Ok(());
         }
         let dns = CoreDns { image: &image, dns_domain: &cluster.dns_domain, address };
-        let patches = self.ground.patches.clone();
-        let patch = |mut object: Value| match patches.apply(DEPLOYMENT, &mut object) {
-            Ok(_) => Ok(object),
-            Err(error) => Err(error.to_string()),
-        };
-        let outcome = api::apply_coredns(self.server().await?, &dns, &patch).await?;
+        let server = self.server().await?.clone();
+        let outcome = self.ground.coredns(&server, &dns).await?;
         self.ground.say(ADDONS, "CoreDNS", outcome);
         Ok(())
     }
