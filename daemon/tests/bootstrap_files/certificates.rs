@@ -52,6 +52,7 @@ fn k01_k02_all_certificates_verify_and_the_api_server_has_all_its_names() {
     names.sort_unstable();
     let expected = [
         "DNS:api.example",
+        "DNS:api.weft.internal",
         "DNS:extra.example",
         "DNS:kubernetes",
         "DNS:kubernetes.default",

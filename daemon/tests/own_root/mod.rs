@@ -1,4 +1,4 @@
-//! A machine whose /etc, /run and /var/lib are a test's own: whoever is started on it can change nothing of the real ones.
+//! A machine whose /etc, /run, /var/lib and /var/log are a test's own: whoever is started on it can change nothing of the real ones.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ const ETC: [&str; 5] = ["hosts", "group", "nsswitch.conf", "passwd", "resolv.con
 
 /// Arguments: the folder of the machine, then the command. Nothing is started unless all is in place.
 const ENTER: &str =
-    "for below in etc run var/lib proc/swaps; do mount --bind \"$0/$below\" \"/$below\"; done; exec \"$@\"";
+    "for below in etc run var/lib var/log proc/swaps; do mount --bind \"$0/$below\" \"/$below\"; done; exec \"$@\"";
 
 /// What /proc/swaps holds where there is no swap.
 pub(crate) const NO_SWAP: &str = "Filename Type Size Used Priority\n";
@@ -48,7 +48,7 @@ impl OwnRoot {
             return Err("needs root, to give a process an /etc of its own");
         }
         let folder = Scratch::new();
-        for below in ["etc/ssl/certs", "run", "var/lib", "proc"] {
+        for below in ["etc/ssl/certs", "run", "var/lib", "var/log", "proc"] {
             fs::create_dir_all(folder.join(below)).unwrap();
         }
         fs::write(folder.join("proc/swaps"), NO_SWAP).unwrap();
