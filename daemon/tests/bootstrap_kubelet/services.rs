@@ -44,7 +44,7 @@ impl Host {
     /// Supervisor and program, once both are known.
     fn processes(&self) -> (ProcessId, ProcessId) {
         let numbers = || -> Result<(ProcessId, ProcessId), String> {
-            let text = self.text("var/lib/weft/run/kubelet.pid");
+            let text = self.text("run/weft/kubelet.pid");
             let words: Vec<i32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
             let process = |at: usize| words.get(at).and_then(|pid| ProcessId::of(*pid)).ok_or(text.clone());
             Ok((process(0)?, process(1)?))
@@ -141,7 +141,7 @@ fn a_second_supervisor_goes_and_leaves_the_first() {
     host.services.start(Service::Kubelet).unwrap();
     let before = host.processes();
     let mut second = weft_tests::tool::command(env!("CARGO_BIN_EXE_weft"));
-    second.args(["supervise", "--state"]).arg(host.folder.join("var/lib/weft/run/kubelet.pid"));
+    second.args(["supervise", "--state"]).arg(host.folder.join("run/weft/kubelet.pid"));
     second.arg("--log").arg(host.folder.join("other.log")).args(["--", "true"]);
     let refusal = weft_tests::tool::run(&mut second).unwrap_err().to_string();
     assert!(refusal.contains("another weft supervise"), "{refusal}");
