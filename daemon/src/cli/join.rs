@@ -75,5 +75,5 @@ async fn join(flags: &JoinFlags, only: Option<&str>, paths: Paths, tell: &Teller
     }
     let services = bringup::services(&paths, &config.weft).map_err(|error| usage("join", error))?;
     let join = Join::new(&config, &paths, services, tell);
-    join.map_err(|error| ("join".to_owned(), error))?.run(&phases).await
+    join.map_err(|error| bringup::not_begun("join", error))?.run(&phases).await
 }

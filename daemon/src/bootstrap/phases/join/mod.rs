@@ -6,12 +6,13 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
-use super::ground::{Given, Ground, weft_name};
+use super::ground::{Given, Ground, PREFLIGHT, weft_name};
 use super::tell::Teller;
 use crate::balancer::first_reachable;
 use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
 use crate::bootstrap::config::{self, JoinConfig, UploadedConfig};
 use crate::bootstrap::converge;
+use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::{Role, Wanted};
 use crate::bootstrap::images::Names;
 use crate::bootstrap::kubelet::flags;
@@ -45,7 +46,7 @@ impl<'a> Join<'a> {
     /// A run that has not begun. Nobody else may run init, join or reset meanwhile.
     ///
     /// # Errors
-    /// The journal cannot be opened, or patches cannot be read.
+    /// This is not root, the journal cannot be opened, or patches cannot be read.
     pub fn new(
         config: &'a JoinConfig,
         paths: &'a Paths,
@@ -70,6 +71,7 @@ impl<'a> Join<'a> {
             weft: &config.weft,
             patches: config.join.patches.as_ref().and_then(|patches| patches.directory.as_ref()).map(Into::into),
             wanted,
+            ignored: &config.join.node_registration.ignore_preflight_errors,
             hash: hash(config),
         };
         Ok(Self { ground: Ground::new(given, paths, services, tell)?, config, found: None, member: None })
@@ -91,8 +93,14 @@ impl<'a> Join<'a> {
     }
 
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
+        self.ground.tell.begins(phase);
+        // Before the journal knows of it: where nothing was done nothing is to be taken back.
+        let facts = if phase == PREFLIGHT { Some(self.check().await?) } else { None };
         let entry = self.ground.begin(phase)?;
-        self.work(phase).await?;
+        match facts {
+            Some(facts) => self.preflight(&facts).await?,
+            None => self.work(phase).await?,
+        }
         if let Some(entry) = entry {
             self.ground.journal.done(entry)?;
         }
@@ -102,7 +110,6 @@ impl<'a> Join<'a> {
     async fn work(&mut self, phase: &str) -> Result<(), PhaseError> {
         let control_plane = self.config.join.control_plane.is_some();
         match phase {
-            "preflight" => self.preflight().await,
             "control-plane-prepare/download-certs" if control_plane => self.download_certs().await,
             "control-plane-prepare/certs" if control_plane => self.certificates().await,
             "control-plane-prepare/kubeconfig" if control_plane => self.kubeconfigs().await,
@@ -122,24 +129,28 @@ impl<'a> Join<'a> {
     }
 
     /// Nothing is written before it is known that the node may join.
-    async fn preflight(&mut self) -> Result<(), PhaseError> {
-        let registration = &self.config.join.node_registration;
-        let facts = self.ground.check(registration).await?;
+    async fn check(&mut self) -> Result<HostFacts, PhaseError> {
+        let facts = self.ground.check().await?;
         let name = self.config.node.name.clone();
         let has_joined = self.has_joined();
         let found = self.found().await?;
         if !has_joined {
             api::refuse_ready_node(&found.server, &name).await?;
         }
-        let names = Names::of(&found.uploaded.cluster, &weft_name());
-        self.ground.make_ready(&facts)?;
+        Ok(facts)
+    }
+
+    async fn preflight(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
+        let registration = &self.config.join.node_registration;
+        let names = Names::of(&self.found().await?.uploaded.cluster, &weft_name());
+        self.ground.make_ready(facts).await?;
         self.ground.images(&names, self.config.join.control_plane.is_some(), registration).await
     }
 
     /// Whether an earlier run has come so far that kubelet has an identity.
     fn has_joined(&self) -> bool {
-        self.ground.journal.phase("kubelet-start").is_some()
-            && self.ground.paths.kubernetes.join("kubelet.conf").is_file()
+        // It has the file before we come to write down that the phase is done.
+        self.ground.has_begun("kubelet-start") && self.ground.paths.kubernetes.join("kubelet.conf").is_file()
     }
 
     /// The cluster; looked for once. A node that is in it already needs no token any more.
