@@ -72,6 +72,12 @@ pub(super) fn services(paths: &Paths, weft: &WeftOptions) -> std::io::Result<Ser
     Ok(ServiceManager::detect(&std::env::var_os("PATH").unwrap_or_default(), plain))
 }
 
+/// What a run was not even begun for: phase `preflight` has not passed without root, the rest is the command's own.
+pub(super) fn not_begun(verb: &str, error: PhaseError) -> Ended {
+    let phase = if matches!(error, PhaseError::Preflight(_)) { "preflight" } else { verb };
+    (phase.to_owned(), error)
+}
+
 /// A mistake in what was given, before any phase.
 pub(super) fn usage(verb: &str, error: impl std::fmt::Display) -> Ended {
     (verb.to_owned(), PhaseError::Usage(error.to_string()))

@@ -94,5 +94,5 @@ async fn initialise(flags: &InitFlags, only: Option<&str>, mut paths: Paths, tel
         skip_certificate_key_print: flags.skip_certificate_key_print,
     };
     let init = Init::new(&config, options, &paths, services, tell);
-    init.map_err(|error| ("init".to_owned(), error))?.run(&phases).await
+    init.map_err(|error| bringup::not_begun("init", error))?.run(&phases).await
 }

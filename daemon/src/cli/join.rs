@@ -81,5 +81,5 @@ async fn join(flags: &JoinFlags, only: Option<&str>, mut paths: Paths, tell: &Te
         _ => None,
     };
     let join = Join::new(&config, dry_run_on.as_ref(), &paths, services, tell);
-    join.map_err(|error| ("join".to_owned(), error))?.run(&phases).await
+    join.map_err(|error| bringup::not_begun("join", error))?.run(&phases).await
 }

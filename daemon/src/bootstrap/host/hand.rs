@@ -43,7 +43,7 @@ pub enum HostError {
         source: io::Error,
     },
     /// A kernel setting could not be made.
-    #[error("{0}; set it by hand, or go on without with --prepare=false")]
+    #[error("{0}; set it by hand, or go on without with --prepare-host=false")]
     Sysctl(#[from] weft_netlink::Error),
     /// A program has failed.
     #[error("{command}: {reason}; {fix}")]

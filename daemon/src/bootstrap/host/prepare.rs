@@ -33,6 +33,8 @@ pub struct Prepared {
     pub warnings: Vec<String>,
     /// Whether containerd has to be started anew to see its configuration, and nobody could do it.
     pub restart_runtime: bool,
+    /// Whether containerd was started anew: what it said before does not hold any more.
+    pub runtime_restarted: bool,
 }
 
 impl Prepared {
@@ -221,6 +223,7 @@ fn mend_containerd(
                 false
             }
         };
+    prepared.runtime_restarted = restarted;
     prepared.restart_runtime = !restarted;
     Ok(())
 }

@@ -107,6 +107,10 @@ pub async fn provide(
     }
     // What an archive has brought is not made again.
     let mut rest = without(wanted, &provided.imported);
+    if sources.pull.is_none() {
+        // Told before time is spent on the others.
+        nobody_has(cri, &rest, sources).await?;
+    }
     if sources.programs.is_some() || sources.own.is_some() {
         sources.programs.iter().for_each(|folder| tell(&Event::Reading(folder.clone())));
         let (programs, own) = (sources.programs.clone(), sources.own.clone());
@@ -137,6 +141,21 @@ pub async fn provide(
     }
     provided.pulled = missing;
     Ok(provided)
+}
+
+/// Refuses if an image is neither there nor can be made of a program.
+async fn nobody_has(cri: &Cri, wanted: &[Wanted], sources: &Sources) -> Result<(), ImageError> {
+    let mut missing = Vec::new();
+    for image in wanted {
+        let makeable = match image.what.program() {
+            Some(program) => sources.programs.as_ref().is_some_and(|folder| folder.join(program).is_file()),
+            None => sources.own.is_some(),
+        };
+        if !makeable && (sources.always || cri.find_image(&image.name).await?.is_none()) {
+            missing.push(image.name.clone());
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(ImageError::Missing(missing)) }
 }
 
 /// The images that have not been brought in.

@@ -194,6 +194,17 @@ impl ServiceManager {
         }
     }
 
+    /// Whether a service is this manager's to start anew: weft's own supervision knows only what it has started itself.
+    ///
+    /// # Errors
+    /// [`ServiceError`] when nobody can tell.
+    pub fn is_in_charge(&self, service: Service) -> Result<bool, ServiceError> {
+        match self {
+            Self::Systemd(_) | Self::OpenRc(_) => Ok(true),
+            Self::Plain(plain) => plain.running(service).map(|state| state.is_some()),
+        }
+    }
+
     /// Whether a unit of this name runs; never where there are no units.
     #[must_use]
     pub fn is_unit_active(&self, unit: &str) -> bool {

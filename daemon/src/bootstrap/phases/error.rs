@@ -59,6 +59,12 @@ pub enum PhaseError {
     /// Images.
     #[error(transparent)]
     Images(#[from] ImageError),
+    /// containerd runs with an old configuration, and nobody who could be told keeps it running.
+    #[error(
+        "containerd's configuration is mended, and containerd has not read it yet: no service manager keeps it running here. \
+         Start it anew and run the same command again"
+    )]
+    RuntimeToRestart,
     /// A throw-away pod did not start.
     #[error("a first pod does not start: {cause}\n{fix}")]
     Rehearsal {
@@ -134,7 +140,10 @@ impl PhaseError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Preflight(_) | Self::Rehearsal { .. } | Self::Runtime(_) => Exit::Preflight,
+            Self::Host(HostError::Journal(_)) => Exit::Failed,
+            // What it is to be, the machine cannot be made.
+            Self::Host(_) | Self::Preflight(_) => Exit::Preflight,
+            Self::Rehearsal { .. } | Self::Runtime(_) | Self::RuntimeToRestart => Exit::Preflight,
             Self::Usage(_) | Self::Config(_) | Self::Patch(_) | Self::Token(_) | Self::Key(_) | Self::Pin(_) => {
                 Exit::Config
             }

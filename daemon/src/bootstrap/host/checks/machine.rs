@@ -17,8 +17,7 @@ const MEMORY_MB: u64 = 1700;
 const EARLIEST: i64 = 1_767_225_600;
 
 /// Whether this is not root.
-pub(super) fn privileged(facts: &HostFacts) -> Option<Finding> {
-    let uid = facts.uid;
+pub(super) fn privileged(uid: u32) -> Option<Finding> {
     (uid != 0).then(|| Finding::error(PRIVILEGED, format!("this is user {uid}"), "run it as root: sudo weft …"))
 }
 

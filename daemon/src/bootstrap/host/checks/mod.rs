@@ -25,11 +25,10 @@ use crate::bootstrap::cri::CgroupDriver;
 /// Judges the machine. Whoever is not root learns only that, as all else would be guesses.
 #[must_use]
 pub fn judge(facts: &HostFacts, wanted: &Wanted, ignored: &Ignored) -> PreflightReport {
-    let root = machine::privileged(facts);
-    if root.is_some() && !ignored.has(machine::PRIVILEGED) {
-        return PreflightReport::new(root.into_iter().collect(), ignored, KubeletNeeds::default());
+    if let Some(report) = privileged(facts.uid, ignored) {
+        return report;
     }
-    let mut findings: Vec<Finding> = root.into_iter().collect();
+    let mut findings: Vec<Finding> = machine::privileged(facts.uid).into_iter().collect();
     for check in [machine::judge, system::judge, runtime::judge, kubelet::judge] {
         findings.extend(check(facts, wanted));
     }
@@ -37,6 +36,13 @@ pub fn judge(facts: &HostFacts, wanted: &Wanted, ignored: &Ignored) -> Preflight
         findings.extend(check(facts, wanted));
     }
     PreflightReport::new(findings, ignored, needs(facts, wanted))
+}
+
+/// The report of whoever is not root: only that. `None` for root, and for whoever chooses to ignore it.
+#[must_use]
+pub fn privileged(uid: u32, ignored: &Ignored) -> Option<PreflightReport> {
+    let finding = machine::privileged(uid).filter(|_| !ignored.has(machine::PRIVILEGED))?;
+    Some(PreflightReport::new(vec![finding], ignored, KubeletNeeds::default()))
 }
 
 /// What kubelet must be told so that it works on this machine. What a user chooses to ignore must work all the same: swap that
@@ -59,6 +65,9 @@ pub fn needs(facts: &HostFacts, wanted: &Wanted) -> KubeletNeeds {
 fn driver(facts: &HostFacts, wanted: &Wanted) -> Option<CgroupDriver> {
     if wanted.fix && runtime::should_be_systemd(facts) {
         return Some(CgroupDriver::Systemd);
+    }
+    if wanted.fix && runtime::should_be_cgroupfs(facts) {
+        return Some(CgroupDriver::Cgroupfs);
     }
     runtime_driver(facts).or(Some(if facts.systemd { CgroupDriver::Systemd } else { CgroupDriver::Cgroupfs }))
 }

@@ -32,7 +32,7 @@ impl Repair {
         let mut mend = Mend { enable_cri, ..Mend::default() };
         if should_be_systemd(facts) {
             mend.systemd_cgroup = Some((runtime.to_owned(), true));
-        } else if !facts.systemd && super::runtime_driver(facts) == Some(CgroupDriver::Systemd) {
+        } else if should_be_cgroupfs(facts) {
             mend.systemd_cgroup = Some((runtime.to_owned(), false));
         }
         if let (Some(image), Some(found)) = (&wanted.sandbox_image, sandbox_image(facts))
@@ -52,6 +52,11 @@ fn containerd(facts: &HostFacts) -> Option<&Containerd> {
 /// Whether the runtime makes cgroups behind the back of a systemd that owns them.
 pub(super) fn should_be_systemd(facts: &HostFacts) -> bool {
     facts.systemd && super::runtime_driver(facts) == Some(CgroupDriver::Cgroupfs)
+}
+
+/// Whether the runtime asks a systemd for cgroups that does not run.
+pub(super) fn should_be_cgroupfs(facts: &HostFacts) -> bool {
+    !facts.systemd && super::runtime_driver(facts) == Some(CgroupDriver::Systemd)
 }
 
 fn socket(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
@@ -156,7 +161,7 @@ fn configuration(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
             ),
             wanted,
         ));
-    } else if !facts.systemd && super::runtime_driver(facts) == Some(CgroupDriver::Systemd) {
+    } else if should_be_cgroupfs(facts) {
         let setting = containerd(facts).and_then(|found| found.systemd_cgroup.as_ref());
         let place = setting.map_or_else(String::new, |setting| {
             format!(" in {} line {}", setting.place.file.display(), setting.place.line)

@@ -144,6 +144,7 @@ mod tests {
             weft,
             patches: None,
             wanted: Wanted::worker(&node, paths),
+            ignored: &["IsPrivilegedUser".to_owned()],
             hash: String::new(),
         };
         let plain = Plain { weft: "/weft".into(), kubelet: None, containerd: None, paths: paths.clone() };

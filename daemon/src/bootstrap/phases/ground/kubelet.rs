@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::{Ground, seconds};
 use crate::bootstrap::config::Swap;
 use crate::bootstrap::converge::Outcome as FileOutcome;
+use crate::bootstrap::cri::CgroupDriver;
 use crate::bootstrap::journal::Change;
 use crate::bootstrap::kubelet::config::{self as kubelet_config, Host};
 use crate::bootstrap::kubelet::files::{self, Told};
@@ -39,6 +40,15 @@ impl Ground<'_> {
             Swap::Limited => kubelet_config::Swap::Limited,
         };
         let host = Host::detect(&self.paths.root, &self.services, needs.cgroup_driver, swap);
+        let given = cluster_wide.get("cgroupDriver").and_then(Value::as_str);
+        if let (Some(given), Some(driver)) = (given, host.cgroup_driver.map(CgroupDriver::name))
+            && given != driver
+        {
+            let words = format!(
+                "cgroupDriver: \"{given}\" is given, and the runtime of this node has {driver}; so has kubelet here"
+            );
+            self.tell.warning(START, words);
+        }
         // Named even if nobody chose it: kubelet would look its host's name up, for seconds where no resolver answers, and
         // might find another address than the one that certificates and the overlay have.
         let address = Some(self.weft.node_ip.unwrap_or(self.node.address));

@@ -1,6 +1,7 @@
 //! `preflight`: the machine is checked and made ready, and has the images and programs.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use super::{Ground, seconds};
 use crate::bootstrap::config::model::NodeRegistration;
@@ -8,7 +9,7 @@ use crate::bootstrap::cri::{Cri, CriError, Rehearsal};
 use crate::bootstrap::host::containerd::mirrors::Mirror;
 use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::tools::Tools as _;
-use crate::bootstrap::host::{Finding, Hand, Ignored, KubeletNeeds, Severity, checks, gather, prepare};
+use crate::bootstrap::host::{Finding, Hand, KubeletNeeds, Severity, checks, gather, prepare};
 use crate::bootstrap::images::binaries::{self, Installed, Outcome};
 use crate::bootstrap::images::{
     Event, Names, Own, Pulls, Sources, Wanted as WantedImage, name_sandbox_image, provide, weft_image,
@@ -18,10 +19,14 @@ use crate::bootstrap::kubelet::service::Service;
 use crate::bootstrap::phases::error::PhaseError;
 use crate::bootstrap::static_pods::EtcdVersion;
 
-const PHASE: &str = "preflight";
+/// Name of the phase.
+pub(in crate::bootstrap::phases) const PREFLIGHT: &str = "preflight";
 
 /// Where weft's own image is, unless the user has said otherwise.
 const REPOSITORY: &str = "localhost";
+
+/// How long containerd may take to serve again after it was started anew.
+const RUNTIME_START: Duration = Duration::from_secs(30);
 
 /// Where runtimes remember what plugins have answered (`CacheDir` of libcni).
 const CNI_CACHE: &str = "var/lib/cni/results";
@@ -36,8 +41,8 @@ pub(in crate::bootstrap::phases) fn weft_name() -> String {
 
 impl Ground<'_> {
     /// Makes the machine ready, and installs what a node needs.
-    pub(in crate::bootstrap::phases) fn make_ready(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
-        self.prepare(facts)?;
+    pub(in crate::bootstrap::phases) async fn make_ready(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
+        self.prepare(facts).await?;
         self.directories()?;
         self.install()
     }
@@ -57,21 +62,16 @@ impl Ground<'_> {
     }
 
     /// The checks; what is found is told, and errors end the run. The facts are what the machine is made ready by.
-    pub(in crate::bootstrap::phases) async fn check(
-        &mut self,
-        registration: &NodeRegistration,
-    ) -> Result<HostFacts, PhaseError> {
-        let ignored = Ignored::parse(&registration.ignore_preflight_errors)
-            .map_err(|error| PhaseError::Usage(error.to_string()))?;
+    pub(in crate::bootstrap::phases) async fn check(&mut self) -> Result<HostFacts, PhaseError> {
         let facts = self.facts().await;
-        let report = checks::judge(&facts, &self.wanted, &ignored);
+        let report = checks::judge(&facts, &self.wanted, &self.ignored);
         if !report.is_passed() {
             return Err(PhaseError::Preflight(Box::new(report)));
         }
         for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
             let Finding { name, cause, fix, .. } = finding;
             let advice = if fix.is_empty() { String::new() } else { format!("; {fix}") };
-            self.tell.warning(PHASE, format!("{name}: {cause}{advice}"));
+            self.tell.warning(PREFLIGHT, format!("{name}: {cause}{advice}"));
         }
         self.needs = Some(report.kubelet);
         Ok(facts)
@@ -87,17 +87,28 @@ impl Ground<'_> {
         gather::facts(&self.wanted, told, &entries, &self.tools)
     }
 
-    fn prepare(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
+    async fn prepare(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
         let mirrors = self.weft.image_mirrors.iter().map(|text| text.parse::<Mirror>());
         let mirrors = mirrors.collect::<Result<Vec<_>, _>>().map_err(|error| PhaseError::Usage(error.to_string()))?;
         let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
         let prepared = prepare(&mut hand, facts, &self.wanted, &mirrors)?;
-        prepared.changes.iter().for_each(|change| self.tell.step(PHASE, change));
-        prepared.warnings.iter().for_each(|warning| self.tell.warning(PHASE, warning));
+        prepared.changes.iter().for_each(|change| self.tell.step(PREFLIGHT, change));
+        prepared.warnings.iter().for_each(|warning| self.tell.warning(PREFLIGHT, warning));
         if prepared.restart_runtime {
-            self.tell.step(PHASE, "starting containerd anew, so that it reads its configuration");
+            // Another one beside the one that somebody else has started would only be in its way.
+            if !self.services.is_in_charge(Service::Containerd)? {
+                return Err(PhaseError::RuntimeToRestart);
+            }
+            self.tell.step(PREFLIGHT, "starting containerd anew, so that it reads its configuration");
             self.services.restart(Service::Containerd)?;
+        }
+        if prepared.restart_runtime || prepared.runtime_restarted {
             self.runtime = None;
+            let end = Instant::now() + RUNTIME_START;
+            while self.runtime().await.1.is_none() && Instant::now() < end {
+                self.runtime = None;
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
         }
         Ok(())
     }
@@ -133,9 +144,9 @@ impl Ground<'_> {
         for program in installed {
             let path = program.path.display();
             match program.what {
-                Outcome::Made => self.tell.step(PHASE, format!("installed {path}")),
+                Outcome::Made => self.tell.step(PREFLIGHT, format!("installed {path}")),
                 Outcome::Kept => {}
-                Outcome::Foreign => self.tell.step(PHASE, format!("{path} is another one, and stays")),
+                Outcome::Foreign => self.tell.step(PREFLIGHT, format!("{path} is another one, and stays")),
             }
         }
         Ok(())
@@ -167,14 +178,14 @@ impl Ground<'_> {
         let tell = self.tell;
         let socket = self.node.cri_socket.clone();
         // An earlier run of the same, with the same files, has brought images and seen a first pod start.
-        let is_known = self.journal.phase(PHASE) == Some(self.hash.as_str());
+        let is_known = self.journal.phase(PREFLIGHT) == Some(self.hash.as_str());
         let (told, answering) = self.runtime().await;
         let Some((cri, health)) = answering else {
             return Err(PhaseError::Usage(format!("the runtime at {socket} does not answer: {told:?}")));
         };
         let say = |event: &Event| {
             if let Some(words) = words(event) {
-                tell.step(PHASE, words);
+                tell.step(PREFLIGHT, words);
             }
         };
         let mut wanted = names.wanted(control_plane);

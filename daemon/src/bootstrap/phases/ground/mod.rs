@@ -4,7 +4,7 @@ mod helpers;
 mod kubelet;
 mod machine;
 
-pub(super) use machine::weft_name;
+pub(super) use machine::{PREFLIGHT, weft_name};
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,8 +23,8 @@ use crate::bootstrap::config::WeftOptions;
 use crate::bootstrap::cri::{Cri, Health};
 use crate::bootstrap::host::facts::RuntimeTold;
 use crate::bootstrap::host::tools::System;
-use crate::bootstrap::host::{KubeletNeeds, SwapPolicy, Wanted};
-use crate::bootstrap::journal::{Change, Journal, Stage};
+use crate::bootstrap::host::{Ignored, KubeletNeeds, SwapPolicy, Wanted, checks};
+use crate::bootstrap::journal::{Change, EntryId, Journal, Stage};
 use crate::bootstrap::kubelet::service::ServiceManager;
 use crate::bootstrap::patches::Patches;
 use crate::bootstrap::pki::{Outcome, Step};
@@ -47,6 +47,8 @@ pub(super) struct Ground<'a> {
     pub(super) wanted: Wanted,
     /// Whether files go elsewhere, and nothing is started, asked or waited for (`--dry-run`).
     pub(super) dry: bool,
+    /// Checks whose errors only warn.
+    ignored: Ignored,
     began: SystemTime,
     /// What the configuration comes to: a phase that ended well with another has to be written down again.
     hash: String,
@@ -63,19 +65,26 @@ pub(super) struct Given<'a> {
     pub(super) patches: Option<PathBuf>,
     /// What comes onto the machine; swap, preparation and kubelet are filled in.
     pub(super) wanted: Wanted,
+    /// `ignorePreflightErrors`.
+    pub(super) ignored: &'a [String],
     /// Stands for the whole configuration.
     pub(super) hash: String,
 }
 
 impl<'a> Ground<'a> {
-    /// Opens the journal: nobody else may run init, join or reset meanwhile.
+    /// Opens the journal: nobody else may run init, join or reset meanwhile. Whoever is not root is told so instead.
     pub(super) fn new(
         given: Given<'a>,
         paths: &'a Paths,
         services: ServiceManager,
         tell: &'a Teller,
     ) -> Result<Self, PhaseError> {
-        let Given { node, limits, weft, patches, wanted, hash } = given;
+        let Given { node, limits, weft, patches, wanted, ignored, hash } = given;
+        let ignored = Ignored::parse(ignored).map_err(|error| PhaseError::Usage(error.to_string()))?;
+        // Such a user cannot open the journal either, and is to learn why.
+        if let Some(report) = checks::privileged(nix::unistd::geteuid().as_raw(), &ignored) {
+            return Err(PhaseError::Preflight(Box::new(report)));
+        }
         let patches = patches.map(|directory| Patches::load(&directory)).transpose()?.unwrap_or_default();
         let wanted = Wanted {
             swap: match weft.swap {
@@ -103,6 +112,7 @@ impl<'a> Ground<'a> {
             patches,
             dry: wanted.paths != *paths,
             wanted,
+            ignored,
             began,
             hash,
             runtime: None,
@@ -120,8 +130,15 @@ impl<'a> Ground<'a> {
             stage == Some(Stage::Begun)
         };
         let is_done = |phase: &String| self.journal.phase(phase) == Some(self.hash.as_str());
+        // Ended between two phases, or before it could write down that the next one begins.
+        let next = |phases: &[String]| {
+            let is_known = |phase: &String| self.journal.phase(phase).is_some();
+            phases.iter().any(is_known).then(|| phases.iter().find(|phase| !is_known(phase)).cloned())?
+        };
         if let Some(phase) = phases.iter().find(is_begun) {
             self.tell.step(verb, format!("an earlier run was ended in phase {phase}; going on from there"));
+        } else if let Some(phase) = next(phases) {
+            self.tell.step(verb, format!("an earlier run was ended before phase {phase}; going on from there"));
         } else if phases.iter().all(is_done) {
             self.tell.step(verb, "done already by an earlier run; looking whether all is as it should be");
         }
@@ -129,8 +146,7 @@ impl<'a> Ground<'a> {
 
     /// Writes down that a phase begins; `None` if it has ended well with the same before: a run that finds everything done
     /// writes nothing.
-    pub(super) fn begin(&mut self, phase: &str) -> Result<Option<crate::bootstrap::journal::EntryId>, PhaseError> {
-        self.tell.begins(phase);
+    pub(super) fn begin(&mut self, phase: &str) -> Result<Option<EntryId>, PhaseError> {
         if self.journal.phase(phase) == Some(self.hash.as_str()) {
             return Ok(None);
         }
@@ -139,7 +155,7 @@ impl<'a> Ground<'a> {
     }
 
     /// Writes down that what was begun has ended well.
-    pub(super) fn end(&mut self, entry: Option<crate::bootstrap::journal::EntryId>) -> Result<(), PhaseError> {
+    pub(super) fn end(&mut self, entry: Option<EntryId>) -> Result<(), PhaseError> {
         Ok(entry.map_or(Ok(()), |entry| self.journal.done(entry))?)
     }
 
@@ -150,6 +166,12 @@ impl<'a> Ground<'a> {
             Err(error) => Err(error.to_string()),
         };
         Ok(api::apply_coredns(server, dns, &patch).await?)
+    }
+
+    /// Whether this run or an earlier one has begun a phase.
+    pub(super) fn has_begun(&self, phase: &str) -> bool {
+        let mut entries = self.journal.entries().filter(|entry| entry.stage != Stage::Undone);
+        entries.any(|entry| matches!(&entry.change, Change::Phase { name, .. } if name == phase))
     }
 
     /// The runtime, asked once.

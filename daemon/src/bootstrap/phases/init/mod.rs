@@ -8,10 +8,11 @@ mod files;
 use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
-use super::ground::{Given, Ground, weft_name};
+use super::ground::{Given, Ground, PREFLIGHT, weft_name};
 use super::tell::Teller;
 use crate::bootstrap::api::{self, CertificateKey, Server, TokenSpec};
 use crate::bootstrap::config::InitConfig;
+use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::{Role, Wanted};
 use crate::bootstrap::images::Names;
 use crate::bootstrap::kubelet::config::cluster_wide;
@@ -46,7 +47,7 @@ impl<'a> Init<'a> {
     /// A run that has not begun. Nobody else may run init, join or reset meanwhile.
     ///
     /// # Errors
-    /// The journal cannot be opened, or patches cannot be read.
+    /// This is not root, the journal cannot be opened, or patches cannot be read.
     pub fn new(
         config: &'a InitConfig,
         options: InitOptions,
@@ -65,6 +66,7 @@ impl<'a> Init<'a> {
                 &config.node,
                 options.dry_run_on.as_ref().unwrap_or(paths),
             ),
+            ignored: &config.init.node_registration.ignore_preflight_errors,
             hash: hash(config),
         };
         let ground = Ground::new(given, paths, services, tell)?;
@@ -87,15 +89,20 @@ impl<'a> Init<'a> {
     }
 
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
+        self.ground.tell.begins(phase);
+        // Before the journal knows of it: on a machine that does not pass the checks nothing is to be taken back.
+        let facts = if phase == PREFLIGHT { Some(self.ground.check().await?) } else { None };
         let entry = self.ground.begin(phase)?;
-        self.work(phase).await?;
+        match facts {
+            Some(facts) => self.preflight(&facts).await?,
+            None => self.work(phase).await?,
+        }
         self.ground.end(entry)
     }
 
     async fn work(&mut self, phase: &str) -> Result<(), PhaseError> {
         let (room, part) = phase.split_once('/').unwrap_or((phase, ""));
         match room {
-            "preflight" => self.preflight().await,
             "certs" => self.certificate(part),
             "kubeconfig" => self.kubeconfig(part),
             "etcd" | "control-plane" => self.static_pod(part),
@@ -119,13 +126,12 @@ impl<'a> Init<'a> {
         }
     }
 
-    async fn preflight(&mut self) -> Result<(), PhaseError> {
+    async fn preflight(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
         let registration = &self.config.init.node_registration;
-        let facts = self.ground.check(registration).await?;
         if self.ground.dry {
             return Ok(());
         }
-        self.ground.make_ready(&facts)?;
+        self.ground.make_ready(facts).await?;
         let names = Names::of(&self.config.cluster, &weft_name());
         self.ground.images(&names, true, registration).await
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::error::PhaseError;
-use super::ground::{Given, Ground, weft_name};
+use super::ground::{Given, Ground, PREFLIGHT, weft_name};
 use super::tell::Teller;
 use crate::balancer::first_reachable;
 use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
@@ -47,7 +47,7 @@ impl<'a> Join<'a> {
     /// that is looked at, and `paths` are others.
     ///
     /// # Errors
-    /// The journal cannot be opened, or patches cannot be read.
+    /// This is not root, the journal cannot be opened, or patches cannot be read.
     pub fn new(
         config: &'a JoinConfig,
         dry_run_on: Option<&Paths>,
@@ -73,6 +73,7 @@ impl<'a> Join<'a> {
             weft: &config.weft,
             patches: config.join.patches.as_ref().and_then(|patches| patches.directory.as_ref()).map(Into::into),
             wanted,
+            ignored: &config.join.node_registration.ignore_preflight_errors,
             hash: hash(config),
         };
         Ok(Self { ground: Ground::new(given, paths, services, tell)?, config, found: None, member: None })
@@ -97,15 +98,20 @@ impl<'a> Join<'a> {
     }
 
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
+        self.ground.tell.begins(phase);
+        // Before the journal knows of it: where nothing was done nothing is to be taken back.
+        let facts = if phase == PREFLIGHT { Some(self.check().await?) } else { None };
         let entry = self.ground.begin(phase)?;
-        self.work(phase).await?;
+        match facts {
+            Some(facts) => self.preflight(&facts).await?,
+            None => self.work(phase).await?,
+        }
         self.ground.end(entry)
     }
 
     async fn work(&mut self, phase: &str) -> Result<(), PhaseError> {
         let control_plane = self.config.join.control_plane.is_some();
         match phase {
-            "preflight" => self.preflight().await,
             "control-plane-prepare/download-certs" if control_plane => self.download_certs().await,
             "control-plane-prepare/certs" if control_plane => self.certificates().await,
             "control-plane-prepare/kubeconfig" if control_plane => self.kubeconfigs().await,
@@ -126,14 +132,14 @@ impl<'a> Join<'a> {
 
     /// Whether the node may join, and what would be done then.
     async fn rehearse(&mut self, phases: &[String]) -> Result<(), PhaseError> {
-        self.may_join().await?;
+        self.check().await?;
         self.ground.tell.step("dry-run", format!("would go through {}", phases.join(", ")));
         Ok(())
     }
 
-    /// Checks the machine, and that the cluster can be found and has no other node of this name.
-    async fn may_join(&mut self) -> Result<HostFacts, PhaseError> {
-        let facts = self.ground.check(&self.config.join.node_registration).await?;
+    /// Nothing is written before it is known that the node may join.
+    async fn check(&mut self) -> Result<HostFacts, PhaseError> {
+        let facts = self.ground.check().await?;
         let name = self.config.node.name.clone();
         let has_joined = self.has_joined();
         let found = self.found().await?;
@@ -143,20 +149,17 @@ impl<'a> Join<'a> {
         Ok(facts)
     }
 
-    /// Nothing is written before it is known that the node may join.
-    async fn preflight(&mut self) -> Result<(), PhaseError> {
+    async fn preflight(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
         let registration = &self.config.join.node_registration;
-        let facts = self.may_join().await?;
-        let found = self.found().await?;
-        let names = Names::of(&found.uploaded.cluster, &weft_name());
-        self.ground.make_ready(&facts)?;
+        let names = Names::of(&self.found().await?.uploaded.cluster, &weft_name());
+        self.ground.make_ready(facts).await?;
         self.ground.images(&names, self.config.join.control_plane.is_some(), registration).await
     }
 
     /// Whether an earlier run has come so far that kubelet has an identity.
     fn has_joined(&self) -> bool {
-        self.ground.journal.phase("kubelet-start").is_some()
-            && self.ground.paths.kubernetes.join("kubelet.conf").is_file()
+        // It has the file before we come to write down that the phase is done.
+        self.ground.has_begun("kubelet-start") && self.ground.paths.kubernetes.join("kubelet.conf").is_file()
     }
 
     /// The cluster; looked for once. A node that is in it already needs no token any more.

@@ -193,6 +193,7 @@ impl<'a> Upgrade<'a> {
             weft: &config.weft,
             patches: config.patches.clone(),
             wanted,
+            ignored: &[],
             hash: hash(config, options),
         };
         let ground = Ground::new(given, paths, services, tell)?;
