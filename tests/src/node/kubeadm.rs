@@ -180,7 +180,7 @@ pub fn patches(node: &Bare, etcd: Etcd) -> Result<PathBuf> {
              manifest, and its probes ask /health",
             version.0, version.1
         );
-        let last = if etcd == Etcd::First { 18 } else { 19 };
+        let last = if etcd == Etcd::First { 19 } else { 20 };
         let container = "/spec/containers/0";
         let mut operations = Vec::new();
         // From behind, as what follows moves up. kubeadm sorts flags.
