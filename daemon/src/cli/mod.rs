@@ -32,7 +32,7 @@ mod upgrade;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
 
 /// Exit code for what may work later: the store does not answer, or has no subnet to give (`EX_TEMPFAIL` of sysexits.h).
 const TRY_AGAIN: u8 = 75;
@@ -41,6 +41,11 @@ const TRY_AGAIN: u8 = 75;
 #[derive(Debug, Parser)]
 #[command(name = "weft", version, propagate_version = true)]
 struct Cli {
+    /// As upstream's pause program has it, whose place weft's image takes: `kubeadm upgrade` has a Job run the pause image so, and
+    /// goes on once that has ended well.
+    #[arg(short = 'v', action = ArgAction::Version, hide = true)]
+    version_of_pause: Option<bool>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -103,6 +108,14 @@ pub fn run() -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
     use clap::CommandFactory;
+    use clap::error::ErrorKind;
+
+    #[test]
+    fn it_tells_its_version_as_a_pause_program_is_asked_for_it() {
+        for flag in ["-v", "-V", "--version"] {
+            assert_eq!(Cli::try_parse_from(["weft", flag]).unwrap_err().kind(), ErrorKind::DisplayVersion, "{flag}");
+        }
+    }
 
     #[test]
     fn each_command_has_an_example() {

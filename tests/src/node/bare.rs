@@ -27,7 +27,7 @@ pub const RUNTIME: [&str; 3] = ["containerd", "ctr", "runc"];
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// For a machine whose disk is full for other reasons: it shall not lose its pods.
-const ROOMY: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
+pub const ROOMY: &str = "apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 evictionHard: {memory.available: 0%, nodefs.available: 0%, imagefs.available: 0%}
 imageGCHighThresholdPercent: 100
@@ -74,6 +74,12 @@ impl Bare {
         fs::write(&file, kubelet::CONTAINERD.replace("SANDBOX", "registry.k8s.io/pause:3.10.2"))?;
         let containerd = kubelet::containerd_with(&machine, CONFIG)?;
         Ok(Self { machine, containerd, folder: programs.to_owned() })
+    }
+
+    /// What is given to `--kubernetes-bin`.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Runs weft on it.
@@ -161,6 +167,14 @@ impl Bare {
 /// # Errors
 /// When one is missing.
 pub fn programs(scratch: &Path) -> Result<PathBuf> {
+    programs_with(scratch, ROOMY)
+}
+
+/// The same with this configuration.
+///
+/// # Errors
+/// As [`programs`].
+pub fn programs_with(scratch: &Path, config: &str) -> Result<PathBuf> {
     let folder = scratch.join("bin");
     fs::create_dir(&folder)?;
     for program in PROGRAMS {
@@ -169,7 +183,7 @@ pub fn programs(scratch: &Path) -> Result<PathBuf> {
     for program in ["weft", "weft-cni"] {
         std::os::unix::fs::symlink(binaries::find(program)?, folder.join(program))?;
     }
-    fs::write(folder.join("config.yaml"), ROOMY)?;
+    fs::write(folder.join("config.yaml"), config)?;
     Ok(folder)
 }
 

@@ -1,12 +1,13 @@
 //! flannel on a node, as its own manifests put it there: the daemon with the API server as its store, and its chain of plugins.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 
 use super::cluster::{Cluster, LIMIT};
-use super::machine::Service;
+use super::machine::{Machine, Service};
 use super::peers;
 use crate::wait;
 
@@ -21,7 +22,20 @@ pub const CONFLIST: &str = "/etc/cni/net.d/10-flannel.conflist";
 /// # Errors
 /// When a program is missing or does not start.
 pub fn start(cluster: &Cluster, node: &str) -> Result<Service> {
-    let machine = &cluster.node(node).machine;
+    // It ends if there is none yet, and nobody starts it again here.
+    wait::until_ok(LIMIT, &format!("{node} to have a pod network"), || {
+        let found = cluster.get(&["node", node])?;
+        anyhow::ensure!(found["spec"]["podCIDR"].is_string(), "{}", found["spec"]);
+        Ok(())
+    })?;
+    start_on(&cluster.node(node).machine, &cluster.control().kubeconfig("admin")?)
+}
+
+/// Starts flannel on a machine whose Node has a pod network, with these credentials.
+///
+/// # Errors
+/// When a program is missing or does not start.
+pub fn start_on(machine: &Machine, kubeconfig: &Path) -> Result<Service> {
     let folder = machine.inside("/opt/cni/bin")?;
     fs::create_dir_all(&folder)?;
     for plugin in PROGRAMS.iter().skip(1) {
@@ -38,14 +52,7 @@ pub fn start(cluster: &Cluster, node: &str) -> Result<Service> {
     let network = json!({"Network": "10.244.0.0/16", "EnableNFTables": true, "Backend": {"Type": "vxlan"}});
     let file = machine.path("net-conf.json");
     fs::write(&file, network.to_string())?;
-    // It ends if there is none yet, and nobody starts it again here.
-    wait::until_ok(LIMIT, &format!("{node} to have a pod network"), || {
-        let found = cluster.get(&["node", node])?;
-        anyhow::ensure!(found["spec"]["podCIDR"].is_string(), "{}", found["spec"]);
-        Ok(())
-    })?;
-    let kubeconfig = cluster.control().kubeconfig("admin")?;
-    let (name, file) = (format!("NODE_NAME={node}"), format!("--net-config-path={}", file.display()));
+    let (name, file) = (format!("NODE_NAME={}", machine.name()), format!("--net-config-path={}", file.display()));
     let kubeconfig = format!("--kubeconfig-file={}", kubeconfig.display());
     machine.spawn(
         "flanneld",

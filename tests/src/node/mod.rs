@@ -9,7 +9,7 @@
 //! ```
 //!
 //! [`machine`] makes the namespaces, [`kubelet`] is what runs in them, [`control`] the control plane, [`cluster`] puts them
-//! together, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces, [`conformance`] upstream's own tests
+//! together, [`bare`] is a machine with a runtime alone and [`kubeadm`] upstream's tool on it, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces, [`conformance`] upstream's own tests
 //! with [`agnhost`] for their pods. Programs come from [`peers`], images are made by [`image`]; nothing is fetched. All of it ends
 //! with its owner, also when a test panics, and several can be there at once.
 
@@ -21,6 +21,7 @@ pub mod control;
 pub mod dns;
 pub mod flannel;
 pub mod image;
+pub mod kubeadm;
 mod kubelet;
 pub mod machine;
 pub mod peers;

@@ -1,0 +1,294 @@
+//! weft and upstream's kubeadm on one cluster: either joins what the other has made, and kubeadm's commands understand a cluster of
+//! weft's. And how long either takes.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use weft_tests::lab::underlay;
+use weft_tests::netns::OwnedNetns;
+use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line, programs_with};
+use weft_tests::node::{flannel, kubeadm, peers};
+use weft_tests::scratch::{Scratch, unique_name};
+use weft_tests::{skip, wait};
+
+/// How long something may take that follows by itself.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// weft's chain of plugins, which its agent writes once a node has its network.
+const CONFLIST: &str = "/etc/cni/net.d/10-weft.conflist";
+
+/// Why kubeadm and a cluster cannot be had here.
+fn obstacle() -> Option<String> {
+    [&PROGRAMS[..], &RUNTIME, &kubeadm::PROGRAMS].iter().find_map(|programs| peers::check(programs).err())
+}
+
+/// Machines with a runtime, what packages bring along, and the images of a node; switched off with their owner.
+struct Lab {
+    nodes: Vec<Bare>,
+    _underlay: OwnedNetns,
+    _scratch: Scratch,
+}
+
+impl Lab {
+    fn new(count: u8) -> Self {
+        let scratch = Scratch::new();
+        let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
+        underlay::ensure(&underlay).unwrap();
+        let folder = programs_with(scratch.path(), &kubeadm::kubelet_config()).unwrap();
+        let boot = |number: u8| {
+            let node = Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &folder).unwrap();
+            kubeadm::furnish(&node).unwrap();
+            kubeadm::preload(&node).unwrap();
+            node
+        };
+        let nodes = (1..=count).map(boot).collect();
+        Self { nodes, _underlay: underlay, _scratch: scratch }
+    }
+
+    fn pair(&self) -> (&Bare, &Bare) {
+        (&self.nodes[0], &self.nodes[1])
+    }
+}
+
+fn init(node: &Bare, more: &[&str]) -> String {
+    let init = node.init(more).unwrap();
+    assert_eq!(init.exit, Some(0), "{}\n{}", init.stderr, kubeadm::kubelet_log(node));
+    assert!(init.stdout.contains(" is Ready, and CoreDNS serves"), "{}", init.stdout);
+    init.stdout
+}
+
+fn reset(node: &Bare) {
+    let reset = node.weft(&["reset", "--force"]).unwrap();
+    assert_eq!(reset.exit, Some(0), "{}", reset.stderr);
+}
+
+fn object(node: &Bare, args: &[&str]) -> Value {
+    serde_json::from_str(&node.kubectl(&[&["get", "--output=json"], args].concat()).unwrap()).unwrap()
+}
+
+/// A node is Ready by weft's network, and not by another one.
+fn has_wefts_network(first: &Bare, node: &Bare) {
+    kubeadm::await_ready(first, node.machine.name()).unwrap();
+    let conflist = node.machine.inside(CONFLIST).unwrap();
+    assert!(conflist.is_file(), "{}", conflist.display());
+}
+
+/// Every certificate of a control plane, as kubeadm calls them.
+const CERTIFICATES: [&str; 11] = [
+    "admin.conf",
+    "apiserver",
+    "apiserver-etcd-client",
+    "apiserver-kubelet-client",
+    "controller-manager.conf",
+    "etcd-healthcheck-client",
+    "etcd-peer",
+    "etcd-server",
+    "front-proxy-client",
+    "scheduler.conf",
+    "super-admin.conf",
+];
+
+fn certificates_are_known(node: &Bare) {
+    let text = kubeadm::must(node, &["certs", "check-expiration"]).unwrap().stdout;
+    assert!(!text.to_uppercase().contains("MISSING"), "{text}");
+    let json = kubeadm::must(node, &["certs", "check-expiration", "--output=json"]).unwrap().stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    let names = |list: &str| -> Vec<String> {
+        let all = json[list].as_array().unwrap();
+        for certificate in all {
+            assert_ne!(certificate["missing"], json!(true), "{certificate}");
+            assert_ne!(certificate["externallyManaged"], json!(true), "{certificate}");
+        }
+        let mut names: Vec<String> = all.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("certificates"), CERTIFICATES);
+    assert_eq!(names("certificateAuthorities"), ["ca", "etcd-ca", "front-proxy-ca"]);
+}
+
+#[test]
+fn k01_kubeadm_knows_its_way_in_a_cluster_of_wefts() {
+    if let Some(reason) = obstacle() {
+        skip!("{reason}");
+    }
+    let lab = Lab::new(2);
+    let (first, second) = lab.pair();
+    let printed = init(first, &[]);
+
+    certificates_are_known(first);
+
+    let line = join_line(&printed).unwrap();
+    let token = line.split_whitespace().skip_while(|word| *word != "--token").nth(1).unwrap();
+    let tokens = kubeadm::must(first, &["token", "list"]).unwrap().stdout;
+    assert!(tokens.contains(token) && tokens.contains("authentication,signing"), "{tokens}");
+
+    // What is said of newer versions would come from the network; the rest comes from the cluster.
+    let plan = kubeadm::must(first, &["upgrade", "plan", kubeadm::VERSION, kubeadm::LENIENT]).unwrap();
+    let plan = format!("{}{}", plan.stdout, plan.stderr);
+    assert!(plan.contains("Reading configuration from the \"kubeadm-config\" ConfigMap"), "{plan}");
+    assert!(!plan.contains("[ERROR"), "{plan}");
+
+    let line = kubeadm::join_line(first, &[]).unwrap();
+    kubeadm::join(second, &line, &[]).unwrap();
+    has_wefts_network(first, second);
+
+    // kubeadm leaves what it does not know: weft's journal among it.
+    kubeadm::must(second, &["reset", "--force"]).unwrap();
+    kubeadm::must(first, &["reset", "--force"]).unwrap();
+    let printed = init(first, &[]);
+    has_wefts_network(first, first);
+    let join = second.follow(&join_line(&printed).unwrap(), &[LENIENT]).unwrap();
+    assert_eq!(join.exit, Some(0), "{}", join.stderr);
+    has_wefts_network(first, second);
+}
+
+#[test]
+fn k02_weft_joins_a_cluster_of_kubeadms_and_gives_it_a_network() {
+    if let Some(reason) = obstacle() {
+        skip!("{reason}");
+    }
+    let lab = Lab::new(2);
+    let (first, second) = lab.pair();
+    kubeadm::init(first).unwrap();
+    let config = format!("--config={}", first.machine.path("kubeadm.yaml").display());
+    let addon = first.weft(&["init", "phase", "addon", "weft", &config, LENIENT]).unwrap();
+    assert_eq!(addon.exit, Some(0), "{}", addon.stderr);
+    has_wefts_network(first, first);
+
+    let line = kubeadm::join_line(first, &[]).unwrap();
+    let join = second.follow(&line, &[LENIENT]).unwrap();
+    assert_eq!(join.exit, Some(0), "{}", join.stderr);
+    has_wefts_network(first, second);
+    let available = ["wait", "--for=condition=Available", "deployment/coredns", "--namespace=kube-system"];
+    wait::until_ok(LIMIT, "CoreDNS of kubeadm's", || first.kubectl(&available)).unwrap();
+    reset(second);
+}
+
+/// The names of etcd's members, as the one on this machine knows them; all of them vote.
+fn members(node: &Bare) -> Vec<String> {
+    let pki = |file: &str| format!("/etc/kubernetes/pki/etcd/{file}");
+    let (ca, cert, key) = (pki("ca.crt"), pki("healthcheck-client.crt"), pki("healthcheck-client.key"));
+    let url = "https://127.0.0.1:2379/v3/cluster/member/list";
+    let args = ["--silent", "--fail", "--cacert", &ca, "--cert", &cert, "--key", &key, "--data", "{}", url];
+    let list: Value = serde_json::from_str(&node.machine.run("curl", &args).unwrap()).unwrap();
+    let members = list["members"].as_array().unwrap();
+    assert!(members.iter().all(|member| member["isLearner"] != json!(true)), "{list}");
+    let mut names: Vec<String> = members.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The API server on a machine answers, with what is in etcd.
+fn serves(node: &Bare) {
+    let server = format!("--server=https://{}:6443", node.machine.ip());
+    let nodes = wait::until_ok(LIMIT, &server, || node.kubectl(&["get", "nodes", "--output=name", &server])).unwrap();
+    assert!(nodes.contains("node/n1"), "{nodes}");
+}
+
+/// What a control plane of two is.
+fn is_a_pair(first: &Bare, second: &Bare) {
+    assert_eq!(members(first), ["n1", "n2"]);
+    serves(first);
+    serves(second);
+    has_wefts_network(first, second);
+    let labels = object(first, &["node", "n2"])["metadata"]["labels"].clone();
+    assert!(labels.get("node-role.kubernetes.io/control-plane").is_some(), "{labels}");
+}
+
+/// The second has gone, and the first serves on: etcd by itself takes a write.
+fn is_alone(first: &Bare) {
+    assert_eq!(members(first), ["n1"]);
+    serves(first);
+    first.kubectl(&["create", "configmap", "written", "--from-literal=by=one"]).unwrap();
+    first.kubectl(&["delete", "configmap", "written"]).unwrap();
+    first.kubectl(&["delete", "node", "n2", "--ignore-not-found"]).unwrap();
+}
+
+#[test]
+fn k03_a_second_control_plane_comes_by_weft_and_by_kubeadm_and_goes() {
+    if let Some(reason) = obstacle().or_else(|| peers::check(&["curl"]).err()) {
+        skip!("{reason}");
+    }
+    let lab = Lab::new(2);
+    let (first, second) = lab.pair();
+    let endpoint = format!("--control-plane-endpoint={}:6443", first.machine.ip());
+    let printed = init(first, &[&endpoint, "--upload-certs"]);
+    let (_, line) = printed.split_once("A control-plane node joins with:").unwrap();
+    let line = join_line(line).unwrap();
+    let join = second.follow(&line, &[LENIENT]).unwrap();
+    assert_eq!(join.exit, Some(0), "{}\n{}", join.stderr, kubeadm::kubelet_log(second));
+    is_a_pair(first, second);
+    reset(second);
+    is_alone(first);
+
+    // kubeadm fetches the same certificates, and is known to etcd as the same node.
+    let key = line.split_whitespace().skip_while(|word| *word != "--certificate-key").nth(1).unwrap();
+    let line = kubeadm::join_line(first, &["--certificate-key", key]).unwrap();
+    let patches = kubeadm::patches(second, kubeadm::Etcd::Further).unwrap();
+    kubeadm::join(second, &line, &[&format!("--patches={}", patches.display())]).unwrap();
+    is_a_pair(first, second);
+    reset(second);
+    is_alone(first);
+}
+
+/// How long things took, in the order in which they happened.
+#[derive(Default)]
+struct Times(Vec<(&'static str, Duration)>);
+
+impl Times {
+    fn take<T>(&mut self, what: &'static str, work: impl FnOnce() -> T) -> T {
+        let begin = Instant::now();
+        let result = work();
+        self.0.push((what, begin.elapsed()));
+        result
+    }
+
+    fn print(&self) {
+        for (what, took) in &self.0 {
+            eprintln!("| {what:<62} | {:>6.1} s |", took.as_secs_f64());
+        }
+    }
+
+    fn of(&self, what: &str) -> f64 {
+        let all: BTreeMap<&str, Duration> = self.0.iter().copied().collect();
+        all[what].as_secs_f64()
+    }
+}
+
+#[test]
+fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
+    if let Some(reason) = obstacle().or_else(|| peers::check(&flannel::PROGRAMS).err()) {
+        skip!("{reason}");
+    }
+    let mut times = Times::default();
+    {
+        let lab = Lab::new(2);
+        let (first, second) = lab.pair();
+        times.take("kubeadm init and flannel, node Ready", || {
+            kubeadm::init(first).unwrap();
+            flannel::start_on(&first.machine, Path::new("/etc/kubernetes/admin.conf")).unwrap();
+            kubeadm::await_ready(first, "n1").unwrap();
+        });
+        let line = kubeadm::join_line(first, &[]).unwrap();
+        times.take("kubeadm join", || kubeadm::join(second, &line, &[]).unwrap());
+    }
+    let lab = Lab::new(2);
+    let (first, second) = lab.pair();
+    let printed = times.take("weft init, node Ready and CoreDNS Available", || init(first, &[]));
+    times.take("weft init once more", || init(first, &[]));
+    let line = join_line(&printed).unwrap();
+    times.take("weft join, node Ready", || {
+        let join = second.follow(&line, &[LENIENT]).unwrap();
+        assert_eq!(join.exit, Some(0), "{}", join.stderr);
+    });
+    times.print();
+    // With room for a machine that does other things meanwhile.
+    let init = times.of("weft init, node Ready and CoreDNS Available");
+    assert!(init <= 1.5 * times.of("kubeadm init and flannel, node Ready"), "init: {init:.1} s");
+    assert!(times.of("weft init once more") <= 3.0);
+}
