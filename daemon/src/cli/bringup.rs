@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::bootstrap::config::WeftOptions;
 use crate::bootstrap::kubelet::service::{Plain, ServiceManager};
-use crate::bootstrap::phases::{Format, PhaseError, Teller};
+use crate::bootstrap::phases::{Format, PhaseError, Teller, scratch};
 use crate::bootstrap::resolved::Paths;
 
 /// How a run speaks.
@@ -70,6 +70,20 @@ pub(super) fn services(paths: &Paths, weft: &WeftOptions) -> std::io::Result<Ser
         paths: paths.clone(),
     };
     Ok(ServiceManager::detect(&std::env::var_os("PATH").unwrap_or_default(), plain))
+}
+
+/// Says what should be known of the configuration. A dry run keeps no log.
+pub(super) fn begin(tell: &Teller, verb: &str, is_dry: bool, notices: &[impl std::fmt::Display]) {
+    if is_dry {
+        tell.forget_log();
+    }
+    notices.iter().for_each(|notice| tell.warning(verb, notice.to_string()));
+}
+
+/// Has the files of a dry run go to a directory of their own. Returns the paths of the machine.
+pub(super) fn elsewhere(paths: &mut Paths, verb: &str) -> Result<Paths, Ended> {
+    let elsewhere = scratch(paths, verb).map_err(|error| ("dry-run".to_owned(), PhaseError::File(error)))?;
+    Ok(std::mem::replace(paths, elsewhere))
 }
 
 /// What a run was not even begun for: phase `preflight` has not passed without root, the rest is the command's own.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::bringup::{self, Ended, Speech, usage};
 use crate::bootstrap::config::{self, Facts, InitFlags};
 use crate::bootstrap::phases::init::{Init, InitOptions};
-use crate::bootstrap::phases::{INIT, PhaseError, Teller, scratch, select};
+use crate::bootstrap::phases::{INIT, PhaseError, Teller, select};
 use crate::bootstrap::resolved::Paths;
 
 /// Bring up a cluster with this machine as its first node: control plane, pod network, Services and DNS.
@@ -70,23 +70,13 @@ pub(super) fn run(args: &InitArgs) -> anyhow::Result<ExitCode> {
 async fn initialise(flags: &InitFlags, only: Option<&str>, mut paths: Paths, tell: &Teller) -> Result<(), Ended> {
     let facts = Facts::gather(&paths.root).map_err(|error| usage("init", error))?;
     let config = config::init(flags, &facts).map_err(|error| ("init".to_owned(), PhaseError::Config(error)))?;
-    if config.init.dry_run == Some(true) {
-        tell.forget_log();
-    }
-    for notice in &config.notices {
-        tell.warning("init", notice.to_string());
-    }
+    let is_dry = config.init.dry_run == Some(true);
+    bringup::begin(tell, "init", is_dry, &config.notices);
     let phases = select(INIT, &config.init.skip_phases, only).map_err(|error| usage("init", error))?;
     let certificates = &config.cluster.certificates_dir;
     paths.pki = paths.root.join(certificates.strip_prefix("/").unwrap_or(certificates));
     let services = bringup::services(&paths, &config.weft).map_err(|error| usage("init", error))?;
-    let dry_run_on = match config.init.dry_run {
-        Some(true) => {
-            let elsewhere = scratch(&paths, "init").map_err(|error| ("dry-run".to_owned(), PhaseError::File(error)))?;
-            Some(std::mem::replace(&mut paths, elsewhere))
-        }
-        _ => None,
-    };
+    let dry_run_on = if is_dry { Some(bringup::elsewhere(&mut paths, "init")?) } else { None };
     let options = InitOptions {
         dry_run_on,
         upload_certs: flags.upload_certs,

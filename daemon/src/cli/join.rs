@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::bringup::{self, Ended, Speech, usage};
 use crate::bootstrap::config::{self, Facts, JoinFlags};
 use crate::bootstrap::phases::join::Join;
-use crate::bootstrap::phases::{JOIN, PhaseError, Teller, scratch, select};
+use crate::bootstrap::phases::{JOIN, PhaseError, Teller, select};
 use crate::bootstrap::resolved::Paths;
 
 /// Make this machine a further node of a cluster that weft init or kubeadm has made.
@@ -65,21 +65,11 @@ pub(super) fn run(args: &JoinArgs) -> anyhow::Result<ExitCode> {
 async fn join(flags: &JoinFlags, only: Option<&str>, mut paths: Paths, tell: &Teller) -> Result<(), Ended> {
     let facts = Facts::gather(&paths.root).map_err(|error| usage("join", error))?;
     let config = config::join(flags, &facts).map_err(|error| ("join".to_owned(), PhaseError::Config(error)))?;
-    if config.join.dry_run == Some(true) {
-        tell.forget_log();
-    }
-    for notice in &config.notices {
-        tell.warning("join", notice.to_string());
-    }
+    let is_dry = config.join.dry_run == Some(true);
+    bringup::begin(tell, "join", is_dry, &config.notices);
     let phases = select(JOIN, &config.join.skip_phases, only).map_err(|error| usage("join", error))?;
     let services = bringup::services(&paths, &config.weft).map_err(|error| usage("join", error))?;
-    let dry_run_on = match config.join.dry_run {
-        Some(true) => {
-            let elsewhere = scratch(&paths, "join").map_err(|error| ("dry-run".to_owned(), PhaseError::File(error)))?;
-            Some(std::mem::replace(&mut paths, elsewhere))
-        }
-        _ => None,
-    };
+    let dry_run_on = if is_dry { Some(bringup::elsewhere(&mut paths, "join")?) } else { None };
     let join = Join::new(&config, dry_run_on.as_ref(), &paths, services, tell);
     join.map_err(|error| bringup::not_begun("join", error))?.run(&phases).await
 }
