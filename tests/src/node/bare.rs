@@ -101,6 +101,34 @@ impl Bare {
         Ok(output)
     }
 
+    /// Starts weft on it, which says what it says in `NAME.log` in the machine's folder.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, name: &str, args: &[&str]) -> Result<Service> {
+        self.machine.spawn(name, &self.folder.join("weft").display().to_string(), args)
+    }
+
+    /// containerd's configuration, and where it lies as seen from outside.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn configuration(&self) -> Result<(PathBuf, String)> {
+        let file = self.machine.inside(CONFIG)?;
+        let text = fs::read_to_string(&file)?;
+        Ok((file, text))
+    }
+
+    /// Has containerd read its configuration. Pods go on.
+    ///
+    /// # Errors
+    /// When it does not start again.
+    pub fn restart_containerd(&mut self) -> Result<()> {
+        self.containerd.kill();
+        self.containerd = kubelet::containerd_with(&self.machine, CONFIG)?;
+        Ok(())
+    }
+
     /// The words of `weft init` with all that is given on this machine.
     #[must_use]
     pub fn init_args(&self) -> Vec<String> {

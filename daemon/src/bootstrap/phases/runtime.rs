@@ -1,10 +1,11 @@
 //! What the container runtime tells the checks and the waiting.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::bootstrap::cri::{self, Cri, CriError, Health, labels};
 use crate::bootstrap::host::facts::RuntimeTold;
+use crate::bootstrap::static_pods::Part;
 use crate::bootstrap::waiting::evidence::{Container, ContainerState, Evidence};
 
 /// Lines of a container that are looked at.
@@ -36,13 +37,29 @@ pub(super) async fn ask(socket: &str) -> (RuntimeTold, Option<(Cri, Health)>) {
     }
 }
 
-/// Adds the containers of kube-system's pods to what the host has told.
-pub(super) async fn with_containers(cri: &Cri, evidence: Evidence) -> Evidence {
-    with_containers_since(cri, evidence, SystemTime::UNIX_EPOCH).await
+/// Which containers tell of what is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Since {
+    /// Those that were made since then: what kubelet has ended for a new manifest tells nothing of that one.
+    Made(SystemTime),
+    /// All but those that ended before: they tell of a cause that may be gone.
+    NotEnded(SystemTime),
 }
 
-/// The same of those alone that were made since then: what kubelet has ended for a new manifest tells nothing of that one.
-pub(super) async fn with_containers_since(cri: &Cri, mut evidence: Evidence, since: SystemTime) -> Evidence {
+impl Since {
+    fn counts(self, container: &cri::Container, ended: &cri::Ended) -> bool {
+        let nanos = |at: SystemTime| {
+            at.duration_since(UNIX_EPOCH).map_or(0, |at| i64::try_from(at.as_nanos()).unwrap_or(i64::MAX))
+        };
+        match self {
+            Self::Made(at) => container.created >= nanos(at),
+            Self::NotEnded(at) => container.state != cri::ContainerState::Exited || ended.finished >= nanos(at),
+        }
+    }
+}
+
+/// Adds the containers of kube-system's pods to what the host has told.
+pub(super) async fn with_containers(cri: &Cri, mut evidence: Evidence, since: Since) -> Evidence {
     match containers(cri, since).await {
         Ok(containers) => evidence.containers = containers,
         Err(error) => evidence.runtime_error = Some(error.to_string()),
@@ -50,14 +67,30 @@ pub(super) async fn with_containers_since(cri: &Cri, mut evidence: Evidence, sin
     evidence
 }
 
-async fn containers(cri: &Cri, since: SystemTime) -> Result<Vec<Container>, CriError> {
-    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let wanted = BTreeMap::from([(labels::NAMESPACE.to_owned(), "kube-system".to_owned())]);
+/// Whether a static pod of the control plane has ended and does not run again yet: kubelet waits longer each time before it
+/// starts it.
+pub(super) async fn is_resting(cri: &Cri) -> bool {
+    let Ok(containers) = cri.containers(&system()).await else { return false };
+    Part::ALL.iter().any(|part| {
+        let name = |it: &&cri::Container| it.labels.get(CONTAINER).is_some_and(|name| name == part.name());
+        let mut own = containers.iter().filter(name).peekable();
+        own.peek().is_some() && own.all(|it| it.state == cri::ContainerState::Exited)
+    })
+}
+
+/// The label of what is in kube-system.
+fn system() -> BTreeMap<String, String> {
+    BTreeMap::from([(labels::NAMESPACE.to_owned(), "kube-system".to_owned())])
+}
+
+async fn containers(cri: &Cri, since: Since) -> Result<Vec<Container>, CriError> {
     let mut found = Vec::new();
-    let all = cri.containers(&wanted).await?;
-    for container in all.into_iter().filter(|it| u128::try_from(it.created).is_ok_and(|created| created >= since)) {
+    for container in cri.containers(&system()).await? {
         // One that is removed meanwhile has nothing to tell.
         let Ok(ended) = cri.ended(&container.id).await else { continue };
+        if !since.counts(&container, &ended) {
+            continue;
+        }
         let state = match container.state {
             cri::ContainerState::Created => ContainerState::Created,
             cri::ContainerState::Exited => {

@@ -71,7 +71,12 @@ impl Ground<'_> {
             self.services.reload();
         }
         let runs = self.services.is_active(Service::Kubelet)?;
-        if runs && !is_new {
+        // What ended in an earlier run is started again at once by a kubelet that starts itself.
+        let is_resting = match &self.runtime().await.1 {
+            Some((cri, _)) if runs && !is_new => runtime::is_resting(cri).await,
+            _ => false,
+        };
+        if runs && !is_new && !is_resting {
             return Ok(());
         }
         // Of units a reset has to know; what is kept running otherwise it stops anyway.
@@ -131,7 +136,7 @@ impl Ground<'_> {
             Box::pin(async move {
                 let host = Evidence::of_host(services, paths, began);
                 match &cri {
-                    Some(cri) => runtime::with_containers(cri, host).await,
+                    Some(cri) => runtime::with_containers(cri, host, runtime::Since::NotEnded(began)).await,
                     None => host,
                 }
             })

@@ -70,7 +70,7 @@ impl Watch<'_> {
             Box::pin(async move {
                 let host = Evidence::of_host(services, paths, since);
                 match &cri {
-                    Some(cri) => runtime::with_containers_since(cri, host, since).await,
+                    Some(cri) => runtime::with_containers(cri, host, runtime::Since::Made(since)).await,
                     None => host,
                 }
             })
