@@ -314,12 +314,19 @@ async fn post(client: &kube::Client, node: &str) -> Result<(String, KeyPair), u1
 
 /// Who one is after kubelet's first certificate.
 async fn identity(plane: &ControlPlane, found: &Discovered) -> String {
-    let path = plane.root.path().join("bootstrap-kubelet.conf");
-    std::fs::write(&path, found.bootstrap_kubeconfig("kubernetes", None).unwrap()).unwrap();
-    let client = plane.client(&path).await;
-    let (certificate, key) = certify(&client, "n10").await;
+    let (certificate, key) = first(found, "n10").await;
     let conf = kubelet_conf(plane, &plane.root.path().join("n10.conf"), &certificate, &key);
     whoami(&plane.client(&conf).await).await
+}
+
+/// As `weft join` asks for it.
+async fn first(found: &Discovered, node: &str) -> (String, KeyPair) {
+    let limits = ControlPlane::limits();
+    let key = KeyPair::generate().unwrap();
+    let asked = request(&format!("system:node:{node}"), &key);
+    let certificate =
+        first_certificate(&found.server(&limits).await.unwrap(), &asked, &limits, &|words| eprintln!("{words}")).await;
+    (certificate.unwrap(), key)
 }
 
 fn kubelet_conf(plane: &ControlPlane, path: &Path, certificate: &str, key: &KeyPair) -> std::path::PathBuf {
@@ -338,31 +345,24 @@ async fn whoami(client: &kube::Client) -> String {
 
 async fn j11_kubelet_gets_its_certificate_and_no_others(plane: &ControlPlane) {
     let found = find(&by_token(&plane.address.to_string(), TOKEN, &[plane.pin()])).await.unwrap();
-    let bootstrap = plane.paths.kubernetes.join("bootstrap-kubelet.conf");
-    std::fs::write(&bootstrap, found.bootstrap_kubeconfig("kubernetes", None).unwrap()).unwrap();
-    let conf = plane.paths.kubernetes.join("kubelet.conf");
-    let limits = ControlPlane::limits();
-    let short = Limits { tls_bootstrap: Duration::from_millis(100), ..limits };
-    let early = await_kubelet_conf(&plane.paths, &short).await.unwrap_err().to_string();
-    assert!(early.contains("kubelet.conf") && early.contains("kubectl get csr"), "{early}");
-    let client = plane.client(&bootstrap).await;
-    let (waited, (certificate, key)) = tokio::join!(await_kubelet_conf(&plane.paths, &limits), async {
-        let began = Instant::now();
-        let made = certify(&client, "n11").await;
-        eprintln!("kubelet's certificate came after {:.1?}", began.elapsed());
-        kubelet_conf(plane, &conf, &made.0, &made.1);
-        made
-    });
-    waited.unwrap();
-    assert_eq!(remove_bootstrap_conf(&plane.paths).unwrap(), Outcome::Changed);
-    assert_eq!(remove_bootstrap_conf(&plane.paths).unwrap(), Outcome::Kept);
-    assert!(certificate.contains("BEGIN CERTIFICATE") && !key.serialize_pem().is_empty());
+    let began = Instant::now();
+    let (certificate, key) = first(&found, "n11").await;
+    eprintln!("kubelet's certificate came after {:.1?}", began.elapsed());
+    assert!(certificate.contains("BEGIN CERTIFICATE"));
 
     // With what it has now it may renew its own, and no other's.
+    let conf = kubelet_conf(plane, &plane.paths.kubernetes.join("kubelet.conf"), &certificate, &key);
     let kubelet = plane.client(&conf).await;
     assert_eq!(whoami(&kubelet).await, "system:node:n11");
     certify(&kubelet, "n11").await;
     assert_eq!(post(&kubelet, "other").await.err(), Some(403), "another's is not even asked for");
+
+    // What is no node's is approved by nobody, and it is said who has to.
+    let limits = Limits { tls_bootstrap: Duration::from_millis(500), ..ControlPlane::limits() };
+    let server = found.server(&limits).await.unwrap();
+    let stranger = request("somebody", &KeyPair::generate().unwrap());
+    let refused = first_certificate(&server, &stranger, &limits, &|_| ()).await.unwrap_err().to_string();
+    assert!(refused.contains("kubectl certificate approve node-csr-") || refused.contains("Failed"), "{refused}");
 }
 
 async fn j12_a_ready_node_of_the_name_is_in_the_way(plane: &ControlPlane) {

@@ -84,7 +84,7 @@ fn two_commands_make_a_cluster_and_two_take_it_back() {
 
     let init = first.init(&[]).unwrap();
     assert_eq!(init.exit, Some(0), "{}", init.stderr);
-    assert!(init.stdout.contains("node n1 is Ready, and CoreDNS serves"), "{}", init.stdout);
+    assert!(init.stdout.contains("node n1 is Ready\n[init] CoreDNS serves"), "{}", init.stdout);
 
     let again = first.init(&[]).unwrap();
     assert_eq!(again.exit, Some(0), "{}", again.stderr);

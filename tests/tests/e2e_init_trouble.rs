@@ -21,7 +21,7 @@ use weft_tests::{skip, wait};
 /// How long may be waited for what others do, on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 /// What is wrong is told within 10 s on a machine that does nothing else.
-const PROMPT: Duration = Duration::from_secs(30);
+const PROMPT: Duration = Duration::from_secs(10);
 
 /// Exit codes of `weft init --help` and `weft join --help`.
 const PREFLIGHT: i32 = 2;

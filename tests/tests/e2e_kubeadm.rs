@@ -3,14 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::path::Path;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft_tests::lab::underlay;
 use weft_tests::netns::OwnedNetns;
 use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line, programs_with};
-use weft_tests::node::{flannel, kubeadm, peers};
+use weft_tests::node::{flannel_addon, kubeadm, peers};
 use weft_tests::scratch::{Scratch, unique_name};
 use weft_tests::{skip, wait};
 
@@ -56,7 +56,7 @@ impl Lab {
 fn init(node: &Bare, more: &[&str]) -> String {
     let init = node.init(more).unwrap();
     assert_eq!(init.exit, Some(0), "{}\n{}", init.stderr, kubeadm::kubelet_log(node));
-    assert!(init.stdout.contains(" is Ready, and CoreDNS serves"), "{}", init.stdout);
+    assert!(init.stdout.contains("[init] CoreDNS serves"), "{}", init.stdout);
     init.stdout
 }
 
@@ -244,18 +244,29 @@ impl Times {
         let begin = Instant::now();
         let result = work();
         self.0.push((what, begin.elapsed()));
+        eprintln!("{what}: {:.1} s", begin.elapsed().as_secs_f64());
         result
     }
 
-    fn print(&self) {
-        for (what, took) in &self.0 {
-            eprintln!("| {what:<50} | {:>6.1} s |", took.as_secs_f64());
-        }
+    /// In seconds, shortest first.
+    fn all(&self, wanted: &str) -> Vec<f64> {
+        let mut all: Vec<f64> =
+            self.0.iter().filter(|(what, _)| *what == wanted).map(|(_, took)| took.as_secs_f64()).collect();
+        all.sort_by(f64::total_cmp);
+        all
     }
 
-    /// The best, if it was done several times.
-    fn of(&self, wanted: &str) -> f64 {
-        self.0.iter().filter(|(what, _)| *what == wanted).min_by_key(|(_, took)| *took).unwrap().1.as_secs_f64()
+    fn median(&self, wanted: &str) -> f64 {
+        let all = self.all(wanted);
+        all[all.len() / 2]
+    }
+
+    fn print(&self) {
+        for what in
+            [KUBEADM_INIT, WEFT_INIT, WEFT_INIT_DNS, WEFT_AGAIN, KUBEADM_JOIN, WEFT_JOIN, KUBEADM_READY, WEFT_READY]
+        {
+            eprintln!("| {what:<60} | {:>6.2} s | {:.2?}", self.median(what), self.all(what));
+        }
     }
 }
 
@@ -267,49 +278,87 @@ fn weft_with_images(node: &Bare, words: &[&str], etcd: kubeadm::Etcd) -> String 
     output.stdout
 }
 
-#[test]
-fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
-    if let Some(reason) = obstacle().or_else(|| peers::check(&flannel::PROGRAMS).err()) {
-        skip!("{reason}");
+const KUBEADM_INIT: &str = "kubeadm init, flannel, node Ready";
+const WEFT_INIT: &str = "weft init, node Ready";
+const WEFT_INIT_DNS: &str = "weft init, CoreDNS Available";
+const WEFT_AGAIN: &str = "weft init once more, nothing to do";
+const KUBEADM_JOIN: &str = "kubeadm join, node registered";
+const WEFT_JOIN: &str = "weft join --wait=false, node registered";
+const KUBEADM_READY: &str = "kubeadm join, flannel, node Ready";
+const WEFT_READY: &str = "weft join, node Ready";
+
+/// What upstream's words tell an operator to do, one after the other with fast hands. A node with flannel is Ready once flannel's
+/// configuration of the runtime is there, a moment before it can run pods.
+fn time_kubeadm(times: &mut Times) {
+    let lab = Lab::new(3);
+    let [first, second, third] = &lab.nodes[..] else { unreachable!("as many as were asked for") };
+    for node in &lab.nodes {
+        flannel_addon::preload(node).unwrap();
     }
-    let mut times = Times::default();
-    {
-        let lab = Lab::new(2);
-        let (first, second) = lab.pair();
-        times.take(KUBEADM_INIT, || {
-            kubeadm::init(first).unwrap();
-            flannel::start_on(&first.machine, Path::new("/etc/kubernetes/admin.conf")).unwrap();
-            kubeadm::await_ready(first, "n1").unwrap();
-        });
-        let line = kubeadm::join_line(first, &[]).unwrap();
-        times.take(KUBEADM_JOIN, || kubeadm::join(second, &line, &[]).unwrap());
-    }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    times.take(KUBEADM_INIT, || {
+        kubeadm::init(first).unwrap();
+        flannel_addon::apply(first).unwrap();
+        kubeadm::await_ready(first, "n1").unwrap();
+    });
+    let line = kubeadm::join_line(first, &[]).unwrap();
+    // kubeadm waits five seconds if the cluster's public information is not signed yet; an operator is not that fast.
+    wait::until(LIMIT, "cluster-info to be signed", || {
+        let signed = first.kubectl(&["-n", "kube-public", "get", "configmap", "cluster-info", "--output=json"]);
+        signed.is_ok_and(|text| text.matches("jws-kubeconfig-").count() >= 2)
+    })
+    .unwrap();
+    times.take(KUBEADM_JOIN, || kubeadm::join(second, &line, &[]).unwrap());
+    times.take(KUBEADM_READY, || {
+        kubeadm::join(third, &line, &[]).unwrap();
+        kubeadm::await_ready(first, "n3").unwrap();
+    });
+}
+
+fn time_weft(times: &mut Times) {
+    let lab = Lab::new(3);
+    let [first, second, third] = &lab.nodes[..] else { unreachable!("as many as were asked for") };
     let config = format!("--config={}", first.folder().join("config.yaml").display());
     let address = format!("--apiserver-advertise-address={}", first.machine.ip());
     let words = ["init", &config, &address];
-    let printed = times.take(WEFT_INIT, || weft_with_images(first, &words, kubeadm::Etcd::First));
+    let printed = times.take(WEFT_INIT_DNS, || weft_with_images(first, &words, kubeadm::Etcd::First));
+    times.0.push((WEFT_INIT, until_ready(first)));
     for _ in 0..3 {
         times.take(WEFT_AGAIN, || weft_with_images(first, &words, kubeadm::Etcd::First));
     }
     let line = join_line(&printed).unwrap().replace("\\\n", " ");
     let line: Vec<&str> = line.split_whitespace().skip(1).collect();
-    times.take(WEFT_JOIN, || weft_with_images(second, &line, kubeadm::Etcd::Further));
-    for (node, log) in [(first, "init.log"), (second, "join.log")] {
+    let no_wait = [&line[..], &["--wait=false"]].concat();
+    times.take(WEFT_JOIN, || weft_with_images(second, &no_wait, kubeadm::Etcd::Further));
+    times.take(WEFT_READY, || weft_with_images(third, &line, kubeadm::Etcd::Further));
+    for (node, log) in [(second, "join.log"), (third, "join.log")] {
         eprintln!("{}", std::fs::read_to_string(node.machine.path("log/weft").join(log)).unwrap());
     }
-    times.print();
-    // weft does more in that time: it waits for CoreDNS, and its join for a node that is Ready. And a machine that does other
-    // things meanwhile shall not decide.
-    assert!(times.of(WEFT_INIT) <= 2.0 * times.of(KUBEADM_INIT));
-    assert!(times.of(WEFT_JOIN) <= 2.0 * times.of(KUBEADM_JOIN) + 5.0);
-    // At most 1 s on a machine that does nothing else.
-    assert!(times.of(WEFT_AGAIN) <= 3_f64.max(times.of(WEFT_INIT) / 4.0));
 }
 
-const KUBEADM_INIT: &str = "kubeadm init and flannel, node Ready";
-const KUBEADM_JOIN: &str = "kubeadm join, node registered";
-const WEFT_INIT: &str = "weft init, node Ready and CoreDNS Available";
-const WEFT_AGAIN: &str = "weft init once more, nothing to do";
-const WEFT_JOIN: &str = "weft join, node Ready";
+/// From the first line of init's log to the one that says that the node is Ready.
+fn until_ready(node: &Bare) -> Duration {
+    let log = std::fs::read_to_string(node.machine.path("log/weft/init.log")).unwrap();
+    eprintln!("{log}");
+    let time = |line: &str| jiff::Timestamp::from_str(line.split_whitespace().next().unwrap()).unwrap();
+    let ready = log.lines().find(|line| line.ends_with("node n1 is Ready")).unwrap();
+    time(ready).duration_since(time(log.lines().next().unwrap())).unsigned_abs()
+}
+
+/// By turns, so that what else the machine does meanwhile meets both. `WEFT_E2E_ROUNDS` says how often.
+#[test]
+fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
+    if let Some(reason) = obstacle().or_else(|| peers::check(&flannel_addon::PROGRAMS).err()) {
+        skip!("{reason}");
+    }
+    let rounds = std::env::var("WEFT_E2E_ROUNDS").map_or(3, |text| text.parse().unwrap());
+    let mut times = Times::default();
+    for _ in 0..rounds {
+        time_kubeadm(&mut times);
+        time_weft(&mut times);
+    }
+    times.print();
+    assert!(times.median(WEFT_INIT) < times.median(KUBEADM_INIT));
+    assert!(times.median(WEFT_AGAIN) <= 1.0);
+    assert!(times.median(WEFT_JOIN) <= times.median(KUBEADM_JOIN));
+    assert!(times.median(WEFT_READY) <= times.median(KUBEADM_READY));
+}

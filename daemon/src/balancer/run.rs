@@ -80,6 +80,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    pub(super) fn new(known: &[Place], start: &[Place]) -> Arc<Self> {
+        let shared = Self { pool: Mutex::default(), changed: Notify::new() };
+        shared.pool().set(known, start);
+        Arc::new(shared)
+    }
+
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -125,8 +131,7 @@ pub async fn run(options: Options) -> Result<std::convert::Infallible, BalancerE
     }
     let looker = Looker::new(options.authority.as_deref())
         .map_err(|source| BalancerError::Authority { path: options.authority.clone().unwrap_or_default(), source })?;
-    let shared = Arc::new(Shared { pool: Mutex::default(), changed: Notify::new() });
-    shared.pool().set(&known, &start);
+    let shared = Shared::new(&known, &start);
     let listeners = options.listen.iter().map(|address| listen(*address, shared.clone()));
     let identity = options.authority.clone().zip(options.certificate.clone());
     let identity = identity.map(|(authority, certificate)| Identity { authority, certificate });
@@ -158,10 +163,12 @@ async fn listen(address: SocketAddr, shared: Arc<Shared>) {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // One that starts again does not wait for the connections of the last one to be forgotten.
     socket.set_reuse_address(true)?;
+    // It takes over from a stand-in without a gap.
+    socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! [`machine`] makes the namespaces, [`kubelet`] is what runs in them, [`control`] the control plane, [`cluster`] puts them
-//! together, [`bare`] is a machine with a runtime alone and [`kubeadm`] upstream's tool on it, [`workload`] is what tests run on it, [`flannel`] the agent that weft replaces, [`conformance`] upstream's own tests
-//! with [`agnhost`] for their pods. Programs come from [`peers`], images are made by [`image`]; nothing is fetched. All of it ends
-//! with its owner, also when a test panics, and several can be there at once.
+//! together, [`bare`] is a machine with a runtime alone and [`kubeadm`] upstream's tool on it, [`workload`] is what tests run on it,
+//! [`flannel`] the agent that weft replaces and [`flannel_addon`] its manifests, [`conformance`] upstream's own tests with
+//! [`agnhost`] for their pods. Programs come from [`peers`], images are made by [`image`]; nothing is fetched. All of it ends with
+//! its owner, also when a test panics, and several can be there at once.
 
 pub mod agnhost;
 pub mod bare;
@@ -20,6 +21,7 @@ pub mod conformance;
 pub mod control;
 pub mod dns;
 pub mod flannel;
+pub mod flannel_addon;
 pub mod image;
 pub mod kubeadm;
 mod kubelet;

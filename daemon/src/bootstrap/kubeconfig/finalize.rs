@@ -44,6 +44,6 @@ pub fn finalize(paths: &Paths) -> Result<Step, PkiError> {
 }
 
 /// A path without the directory that a test or `--rootfs` puts everything under.
-fn as_kubelet_sees(path: &Path, paths: &Paths) -> PathBuf {
+pub(super) fn as_kubelet_sees(path: &Path, paths: &Paths) -> PathBuf {
     path.strip_prefix(&paths.root).map_or_else(|_| path.to_owned(), |inner| Path::new("/").join(inner))
 }

@@ -81,7 +81,7 @@ fn kubeconfig(
 }
 
 /// A request (RFC 2986) as PEM: subject and names, as kubeadm's have them; usages are the authority's to set.
-fn request(profile: &Profile, key: &Key) -> Result<String, PkiError> {
+pub(in crate::bootstrap) fn request(profile: &Profile, key: &Key) -> Result<String, PkiError> {
     let fail = |error: String| PkiError::Issue { subject: profile.who.clone(), reason: error };
     let body = body(profile, key).map_err(|error| fail(error.to_string()))?;
     let signature = key.sign(&body)?;

@@ -17,12 +17,12 @@ use super::server::Server;
 use super::token::Token;
 use crate::bootstrap::config::model::Discovery;
 use crate::bootstrap::resolved::Limits;
-use crate::bootstrap::yaml;
 
 pub use error::DiscoveryError;
 
-/// Name of the user in the kubeconfig that kubelet begins with.
+/// Names of kubeadm's for a newcomer.
 const USER: &str = "tls-bootstrap-token-user";
+const CLUSTER: &str = "kubernetes";
 
 /// By what a newcomer is known. Not shown by `Debug`.
 #[derive(Clone, PartialEq, Eq)]
@@ -105,31 +105,22 @@ fn plan(by: &crate::bootstrap::config::model::BootstrapTokenDiscovery) -> Result
 }
 
 impl Discovered {
-    /// The kubeconfig that kubelet asks for its certificate with (`bootstrap-kubelet.conf`, mode 0600). `server` takes the
-    /// place of the cluster's: a control-plane node asks itself.
-    ///
-    /// # Errors
-    /// [`ApiError::Content`], never for what was discovered.
-    pub fn bootstrap_kubeconfig(&self, cluster_name: &str, server: Option<&str>) -> Result<String, ApiError> {
-        Ok(yaml::to_string(&self.kubeconfig(cluster_name, server)))
-    }
-
-    fn kubeconfig(&self, cluster: &str, server: Option<&str>) -> Value {
+    /// Only ever in memory, so that its names are of no importance.
+    fn kubeconfig(&self) -> Value {
         use base64::Engine as _;
         let user = match &self.credentials {
             Credentials::Token(token) => json!({"token": token.reveal()}),
             Credentials::User(user) => user.clone(),
         };
-        let context = format!("{USER}@{cluster}");
         json!({
             "apiVersion": "v1", "kind": "Config", "preferences": {},
-            "clusters": [{"name": cluster, "cluster": {
+            "clusters": [{"name": CLUSTER, "cluster": {
                 "certificate-authority-data": base64::engine::general_purpose::STANDARD.encode(&self.info.ca),
-                "server": server.unwrap_or(&self.info.server),
+                "server": self.info.server,
             }}],
             "users": [{"name": USER, "user": user}],
-            "contexts": [{"name": context, "context": {"cluster": cluster, "user": USER}}],
-            "current-context": context,
+            "contexts": [{"name": USER, "context": {"cluster": CLUSTER, "user": USER}}],
+            "current-context": USER,
         })
     }
 
@@ -138,7 +129,7 @@ impl Discovered {
     /// # Errors
     /// Credentials that cannot be used.
     pub async fn server(&self, limits: &Limits) -> Result<Server, ApiError> {
-        let kubeconfig: Kubeconfig = serde_json::from_value(self.kubeconfig("kubernetes", None))
+        let kubeconfig: Kubeconfig = serde_json::from_value(self.kubeconfig())
             .map_err(|error| ApiError::content("the kubeconfig of the cluster", error.to_string()))?;
         Server::connect_as(kubeconfig, limits).await
     }
@@ -181,15 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn the_kubeconfig_has_kubeadms_names_and_debug_no_secret() {
+    fn debug_tells_no_secret() {
         let token: Token = "abcdef.0123456789abcdef".parse().unwrap();
         let info = ClusterInfo { server: "https://192.0.2.1:6443".to_owned(), ca: "PEM".to_owned() };
         let found = Discovered { info, credentials: Credentials::Token(token), reached: "192.0.2.1:6443".to_owned() };
-        let written = yaml::read(&found.bootstrap_kubeconfig("kubernetes", None).unwrap()).unwrap();
-        assert_eq!(written["users"][0], json!({"name": USER, "user": {"token": "abcdef.0123456789abcdef"}}));
-        assert_eq!(written["current-context"], "tls-bootstrap-token-user@kubernetes");
-        let local = found.kubeconfig("k", Some("https://192.0.2.9:6443"));
-        assert_eq!(local["clusters"][0]["cluster"]["server"], "https://192.0.2.9:6443");
+        assert_eq!(found.kubeconfig()["users"][0]["user"], json!({"token": "abcdef.0123456789abcdef"}));
         assert!(!format!("{found:?}").contains("0123456789"));
     }
 }

@@ -8,6 +8,7 @@ use kube::config::Kubeconfig as Credentials;
 use super::Ground;
 use super::machine::weft_name;
 use crate::balancer::lists::{KNOWN, MODE, START};
+use crate::balancer::{SERVER_NAME, StandIn};
 use crate::bootstrap::api::{self, Server};
 use crate::bootstrap::converge::Outcome;
 use crate::bootstrap::host::{self, Hand};
@@ -84,37 +85,74 @@ impl Ground<'_> {
         Ok(self.journal.done(id)?)
     }
 
-    /// Has kubelet reach the API through the balancer, once that is seen to work; else it stays with the address that it joined
-    /// by, and the next run tries again.
+    /// Where kubelet of a joining node finds the API: the balancer, for which this process stands in until the node's own has
+    /// started; `None` if there is to be none, or its port is somebody else's.
+    pub(in crate::bootstrap::phases) fn way_by_balancer(&mut self, cluster: &Cluster) -> Option<String> {
+        if !self.has_balancer(cluster) {
+            return None;
+        }
+        let listen = stable_name::listen(self.node, self.weft.api_balancer_port);
+        match StandIn::begin(&listen, &stable_name::directory(self.paths)) {
+            Ok(stand_in) => {
+                self.stand_in = Some(stand_in);
+                Some(stable_name::server(self.node, self.weft.api_balancer_port))
+            }
+            Err(error) => {
+                let [first, _] = listen;
+                self.tell.warning(PHASE, format!("the balancer of the API cannot listen on {first} yet: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Sees to it that kubelet reaches the API through the balancer of the node, once that is seen to work; else by `direct`, and
+    /// the next run tries again.
     pub(in crate::bootstrap::phases) async fn kubelet_through_balancer(
         &mut self,
         cluster: &Cluster,
+        direct: Option<&str>,
     ) -> Result<(), PhaseError> {
         let path = self.paths.kubernetes.join("kubelet.conf");
         let url = stable_name::server(self.node, self.weft.api_balancer_port);
         let Some(mut config) = Kubeconfig::load(&path)?.filter(|_| self.has_balancer(cluster)) else { return Ok(()) };
-        if config.server() == Some(url.as_str()) {
+        let goes_by_it = config.server() == Some(url.as_str());
+        let stood_in = self.stand_in.take().is_some();
+        if goes_by_it && !stood_in {
             return Ok(());
         }
         config.set_server(&url, stable_name::NAME);
-        let text = config.render();
-        let asked = async {
-            let yaml = std::str::from_utf8(text.expose()).map_err(|error| error.to_string())?;
-            let credentials = Credentials::from_yaml(yaml).map_err(|error| error.to_string())?;
-            let server = Server::connect_as(credentials, &self.limits).await.map_err(|error| error.to_string())?;
-            api::read_kubelet_config(&server.within(BALANCER_START)).await.map_err(|error| error.to_string())
-        };
-        if let Err(error) = asked.await {
-            let words =
-                format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
-            self.tell.warning(FINALIZE, words);
-            return Ok(());
+        let answered = self.answers(&config).await;
+        match (&answered, goes_by_it, direct) {
+            (Ok(()), true, _) => {}
+            (Ok(()), false, _) => write_private(&path, config.render().expose())?,
+            (Err(error), ..) => {
+                let words =
+                    format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
+                self.tell.warning(FINALIZE, words);
+                let (true, Some(direct)) = (goes_by_it, direct) else { return Ok(()) };
+                config.set_server(direct, SERVER_NAME);
+                write_private(&path, config.render().expose())?;
+            }
         }
-        write_private(&path, text.expose())?;
-        self.tell
-            .step(FINALIZE, format!("kubelet reaches the API through {url}, behind which all of its servers stand"));
+        if answered.is_ok() {
+            let words = format!("kubelet reaches the API through {url}, behind which all of its servers stand");
+            self.tell.step(FINALIZE, words);
+            if goes_by_it {
+                return Ok(());
+            }
+        }
         self.services.restart(Service::Kubelet)?;
         self.wait(false).await
+    }
+
+    /// Whether the API answers a kubelet with this kubeconfig.
+    async fn answers(&self, config: &Kubeconfig) -> Result<(), String> {
+        let text = config.render();
+        let yaml = std::str::from_utf8(text.expose()).map_err(|error| error.to_string())?;
+        let credentials = Credentials::from_yaml(yaml).map_err(|error| error.to_string())?;
+        let server = Server::connect_as(credentials, &self.limits).await.map_err(|error| error.to_string())?;
+        let asked = api::read_kubelet_config(&server.within(BALANCER_START)).await;
+        asked.map(drop).map_err(|error| error.to_string())
     }
 }
 

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::error::PhaseError;
 use super::runtime;
 use super::tell::Teller;
+use crate::balancer::StandIn;
 use crate::bootstrap::api::{self, CoreDns, Server};
 use crate::bootstrap::config;
 use crate::bootstrap::config::WeftOptions;
@@ -54,6 +55,8 @@ pub(super) struct Ground<'a> {
     hash: String,
     runtime: Option<(RuntimeTold, Option<(Cri, Health)>)>,
     needs: Option<KubeletNeeds>,
+    /// The balancer of this process, until the node's own takes over.
+    stand_in: Option<StandIn>,
 }
 
 /// What a run is given.
@@ -117,6 +120,7 @@ impl<'a> Ground<'a> {
             hash,
             runtime: None,
             needs: None,
+            stand_in: None,
         })
     }
 

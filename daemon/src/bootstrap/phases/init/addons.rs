@@ -61,18 +61,16 @@ impl Init<'_> {
             return Ok(());
         }
         let (node, limit) = (self.config.node.name.clone(), self.config.limits.component);
-        let has_dns = self.config.cluster.dns.is_some();
         let server = self.server().await?.within(limit);
         let tell = self.ground.tell;
         api::await_node(&server, &node, &|words| tell.step("init", format!("waiting for node {node}: {words}")))
             .await?;
-        if has_dns {
+        tell.step("init", format!("node {node} is Ready"));
+        if self.config.cluster.dns.is_some() {
             let hear = |words: &str| tell.step("init", format!("waiting for CoreDNS: {words}"));
             api::await_available(&server, "kube-system", "coredns", &hear).await?;
+            tell.step("init", "CoreDNS serves");
         }
-        self.ground
-            .tell
-            .step("init", format!("node {node} is Ready{}", if has_dns { ", and CoreDNS serves" } else { "" }));
         Ok(())
     }
 }

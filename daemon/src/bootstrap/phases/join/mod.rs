@@ -10,18 +10,18 @@ use super::ground::{Given, Ground, PREFLIGHT, weft_name};
 use super::tell::Teller;
 use crate::balancer::first_reachable;
 use crate::bootstrap::api::{self, Discovered, EtcdEntry, Server};
+use crate::bootstrap::config::model::EncryptionAlgorithm;
 use crate::bootstrap::config::{self, JoinConfig, UploadedConfig};
 use crate::bootstrap::converge;
 use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::{Role, Wanted};
 use crate::bootstrap::images::Names;
+use crate::bootstrap::kubeconfig::joined;
 use crate::bootstrap::kubelet::flags;
 use crate::bootstrap::kubelet::service::ServiceManager;
+use crate::bootstrap::pki::{Key, PkiError};
 use crate::bootstrap::resolved::Paths;
 use crate::bootstrap::stable_name;
-
-/// Nobody else reads what a token or a key is in.
-const SECRET: u32 = 0o600;
 
 /// The cluster, once it is found.
 struct Found {
@@ -119,7 +119,7 @@ impl<'a> Join<'a> {
             "weft-helpers" => self.helpers().await,
             "kubelet-start" => self.kubelet_start().await,
             "etcd-join" if control_plane => self.etcd_join().await,
-            "kubelet-wait-bootstrap" => self.kubelet_wait_bootstrap().await,
+            "kubelet-wait-bootstrap" => self.ground.wait(false).await,
             // A control-plane node asks its own API server.
             "kubelet-finalize" if !control_plane => self.kubelet_finalize().await,
             "control-plane-join/mark-control-plane" if control_plane => self.mark_control_plane().await,
@@ -206,39 +206,43 @@ impl<'a> Join<'a> {
     }
 
     async fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {
-        let cluster = self.found().await?.uploaded.cluster.clone();
-        self.ground.kubelet_through_balancer(&cluster).await
+        let found = self.found().await?;
+        let cluster = found.uploaded.cluster.clone();
+        let direct = found.discovered.as_ref().map(|discovered| discovered.info.server.clone());
+        self.ground.kubelet_through_balancer(&cluster, direct.as_deref()).await
     }
 
     async fn kubelet_start(&mut self) -> Result<(), PhaseError> {
-        let (paths, control_plane) = (self.ground.paths, self.config.join.control_plane.is_some());
-        // A control-plane node asks its own API server.
-        let own = control_plane.then(|| self.config.node.local_endpoint());
-        let found = self.found().await?;
-        let wide = found.kubelet.clone();
-        if let Some(discovered) = found.discovered.clone() {
-            let name = found.uploaded.cluster.name.clone();
-            let bootstrap = discovered.bootstrap_kubeconfig(&name, own.as_deref())?;
-            if !paths.kubernetes.is_dir() {
-                converge::directory(&paths.kubernetes, 0o755)?;
-            }
-            converge::put(&paths.kubernetes.join("bootstrap-kubelet.conf"), bootstrap.as_bytes(), SECRET)?;
-            let authority = paths.pki.join("ca.crt");
-            if !authority.exists() {
-                converge::directory(&paths.pki, 0o700)?;
-                converge::put(&authority, discovered.info.ca.as_bytes(), 0o644)?;
-            }
+        let control_plane = self.config.join.control_plane.is_some();
+        if let Some(discovered) = self.found().await?.discovered.clone() {
+            self.identity(&discovered).await?;
         }
+        let wide = self.found().await?.kubelet.clone();
         let role = if control_plane { flags::Role::ControlPlane } else { flags::Role::Worker };
         self.ground.kubelet_start(role, &wide).await
     }
 
-    async fn kubelet_wait_bootstrap(&mut self) -> Result<(), PhaseError> {
-        self.ground.wait(false).await?;
-        api::await_kubelet_conf(self.ground.paths, &self.config.limits).await?;
-        // kubelet needs it no more, and it holds the token.
-        api::remove_bootstrap_conf(self.ground.paths)?;
-        Ok(())
+    /// kubelet's credentials and its way to the API, before it starts for the first time.
+    async fn identity(&mut self, discovered: &Discovered) -> Result<(), PhaseError> {
+        let (node, paths, tell) = (&self.config.node, self.ground.paths, self.ground.tell);
+        let found = self.found().await?;
+        let (server, cluster) = (found.server.clone(), found.uploaded.cluster.clone());
+        let authority = paths.pki.join("ca.crt");
+        if !authority.exists() {
+            converge::directory(&paths.pki, 0o700)?;
+            converge::put(&authority, discovered.info.ca.as_bytes(), 0o644)?;
+        }
+        let key = Key::generate(EncryptionAlgorithm::EcdsaP256).map_err(PkiError::from)?;
+        let hear = |words: &str| tell.step("kubelet-start", words);
+        let request = joined::request(node, &key)?;
+        let certificate = api::first_certificate(&server, &request, &self.config.limits, &hear).await?;
+        // A control-plane node asks its own API server.
+        let own = self.config.join.control_plane.is_some().then(|| node.local_endpoint());
+        let balancer = if own.is_none() { self.ground.way_by_balancer(&cluster) } else { None };
+        let name = balancer.is_some().then_some(stable_name::NAME);
+        let server = own.or(balancer).unwrap_or_else(|| discovered.info.server.clone());
+        let way = joined::Way { cluster: &cluster.name, server: &server, name, authority: &discovered.info.ca };
+        Ok(joined::write(paths, node, &way, &certificate, &key)?)
     }
 
     async fn await_ready(&mut self) -> Result<(), PhaseError> {
