@@ -28,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client};
-use weft::balancer::{Options, run};
+use weft::balancer::{Options, StandIn, run};
 use weft::bootstrap::kubeconfig::Kubeconfig;
 use weft::bootstrap::resolved::Paths;
 use weft::bootstrap::stable_name;
@@ -311,6 +311,30 @@ fn p0_18_the_list_follows_the_cluster_and_open_connections_stay() {
         *b.slice.lock().unwrap() = json!({"endpoints": [], "ports": []});
         bench.settles(&["b"]).await;
         assert_eq!(known(&list), format!("{}\n", b.address));
+    });
+}
+
+#[test]
+fn p0_18_a_stand_in_hands_over_without_a_gap() {
+    control_plane::runtime().block_on(async {
+        let mut bench = Bench::new();
+        let a = bench.server("a").await;
+        bench.lists("start", &[a.address]);
+        let stand_in = StandIn::begin(&[bench.listen], bench.directory.path()).unwrap();
+        let mut held = bench.connect().await.unwrap();
+        assert_eq!(id(&mut held).await.unwrap(), "a");
+        // The node's own, on the same port; `run` comes back as soon as anybody accepts.
+        bench.run(false).await;
+        bench.settles(&["a"]).await;
+        stand_in.end().await;
+        for _ in 0..50 {
+            assert_eq!(bench.ask().await, "a");
+        }
+        assert_eq!(id(&mut held).await.unwrap(), "a", "a connection that was open stays");
+
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let refused = StandIn::begin(&[taken.local_addr().unwrap()], bench.directory.path()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::AddrInUse, "{refused}");
     });
 }
 

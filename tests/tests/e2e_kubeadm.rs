@@ -282,8 +282,8 @@ const KUBEADM_INIT: &str = "kubeadm init, flannel, node Ready";
 const WEFT_INIT: &str = "weft init, node Ready";
 const WEFT_INIT_DNS: &str = "weft init, CoreDNS Available";
 const WEFT_AGAIN: &str = "weft init once more, nothing to do";
-const KUBEADM_JOIN: &str = "kubeadm join, node registered";
-const WEFT_JOIN: &str = "weft join --wait=false, node registered";
+const KUBEADM_JOIN: &str = "kubeadm join: kubelet runs and has its certificate";
+const WEFT_JOIN: &str = "weft join, until kubelet runs and has its certificate";
 const KUBEADM_READY: &str = "kubeadm join, flannel, node Ready";
 const WEFT_READY: &str = "weft join, node Ready";
 
@@ -307,11 +307,12 @@ fn time_kubeadm(times: &mut Times) {
         signed.is_ok_and(|text| text.matches("jws-kubeconfig-").count() >= 2)
     })
     .unwrap();
-    times.take(KUBEADM_JOIN, || kubeadm::join(second, &line, &[]).unwrap());
-    times.take(KUBEADM_READY, || {
-        kubeadm::join(third, &line, &[]).unwrap();
-        kubeadm::await_ready(first, "n3").unwrap();
-    });
+    for (node, name) in [(second, "n2"), (third, "n3")] {
+        let begin = Instant::now();
+        times.take(KUBEADM_JOIN, || kubeadm::join(node, &line, &[]).unwrap());
+        kubeadm::await_ready(first, name).unwrap();
+        times.0.push((KUBEADM_READY, begin.elapsed()));
+    }
 }
 
 fn time_weft(times: &mut Times) {
@@ -321,27 +322,25 @@ fn time_weft(times: &mut Times) {
     let address = format!("--apiserver-advertise-address={}", first.machine.ip());
     let words = ["init", &config, &address];
     let printed = times.take(WEFT_INIT_DNS, || weft_with_images(first, &words, kubeadm::Etcd::First));
-    times.0.push((WEFT_INIT, until_ready(first)));
+    times.0.push((WEFT_INIT, logged(first, "init.log", "node n1 is Ready")));
     for _ in 0..3 {
         times.take(WEFT_AGAIN, || weft_with_images(first, &words, kubeadm::Etcd::First));
     }
     let line = join_line(&printed).unwrap().replace("\\\n", " ");
     let line: Vec<&str> = line.split_whitespace().skip(1).collect();
-    let no_wait = [&line[..], &["--wait=false"]].concat();
-    times.take(WEFT_JOIN, || weft_with_images(second, &no_wait, kubeadm::Etcd::Further));
-    times.take(WEFT_READY, || weft_with_images(third, &line, kubeadm::Etcd::Further));
-    for (node, log) in [(second, "join.log"), (third, "join.log")] {
-        eprintln!("{}", std::fs::read_to_string(node.machine.path("log/weft").join(log)).unwrap());
+    for node in [second, third] {
+        times.take(WEFT_READY, || weft_with_images(node, &line, kubeadm::Etcd::Further));
+        times.0.push((WEFT_JOIN, logged(node, "join.log", "phase [kubelet-finalize] begins")));
     }
 }
 
-/// From the first line of init's log to the one that says that the node is Ready.
-fn until_ready(node: &Bare) -> Duration {
-    let log = std::fs::read_to_string(node.machine.path("log/weft/init.log")).unwrap();
+/// From the first line of a run's log to the one that ends like this.
+fn logged(node: &Bare, log: &str, end: &str) -> Duration {
+    let log = std::fs::read_to_string(node.machine.path("log/weft").join(log)).unwrap();
     eprintln!("{log}");
     let time = |line: &str| jiff::Timestamp::from_str(line.split_whitespace().next().unwrap()).unwrap();
-    let ready = log.lines().find(|line| line.ends_with("node n1 is Ready")).unwrap();
-    time(ready).duration_since(time(log.lines().next().unwrap())).unsigned_abs()
+    let found = log.lines().find(|line| line.ends_with(end)).unwrap();
+    time(found).duration_since(time(log.lines().next().unwrap())).unsigned_abs()
 }
 
 /// By turns, so that what else the machine does meanwhile meets both. `WEFT_E2E_ROUNDS` says how often.

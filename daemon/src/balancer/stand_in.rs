@@ -5,15 +5,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 use super::forward::serve;
 use super::lists::{self, KNOWN, START};
 use super::run::{Shared, bind};
 
-/// Takes connections until it is dropped; those that it has taken go on.
+/// Takes connections until it is ended; those that it has taken go on as long as the process.
 #[derive(Debug)]
-pub struct StandIn(Vec<AbortHandle>);
+pub struct StandIn(Vec<JoinHandle<()>>);
 
 impl StandIn {
     /// Begins to forward to the servers of the lists in `state`. The port may be shared with a balancer of this user.
@@ -25,17 +25,20 @@ impl StandIn {
         let mut tasks = Vec::new();
         for (at, address) in listen.iter().enumerate() {
             match bind(*address) {
-                Ok(listener) => tasks.push(tokio::spawn(serve(listener, shared.clone())).abort_handle()),
+                Ok(listener) => tasks.push(tokio::spawn(serve(listener, shared.clone()))),
                 Err(error) if at == 0 => return Err(error),
                 Err(error) => tracing::debug!(%address, "not listened on: {error}"),
             }
         }
         Ok(Self(tasks))
     }
-}
 
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        self.0.iter().for_each(AbortHandle::abort);
+    /// Takes no more: whoever connects from now on comes to the other balancer, if there is one.
+    pub async fn end(self) {
+        for task in self.0 {
+            task.abort();
+            // Its socket is closed only then.
+            let _ = task.await;
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::bootstrap::resolved::Limits;
 use crate::cluster::kube::api::{Refusal, Write};
 use crate::cluster::kube::{Api, KubeOptions, connect, connect_as};
 
-/// Between two attempts.
+/// Between two attempts, as kubeadm has it.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Longest time that one request may take.
@@ -47,6 +47,7 @@ pub type Witness = Arc<dyn Fn(&str, &Value) + Send + Sync>;
 pub struct Server {
     way: Way,
     limit: Duration,
+    pause: Duration,
 }
 
 #[derive(Clone)]
@@ -77,7 +78,7 @@ impl Server {
     pub async fn connect(kubeconfig: &Path, endpoint: Option<&str>, limits: &Limits) -> Result<Self, ApiError> {
         let options =
             KubeOptions { kubeconfig: Some(kubeconfig.to_owned()), kube_api_server: endpoint.map(str::to_owned) };
-        Ok(Self { way: Way::Api(Api::new(connect(&options).await?)), limit: limits.api_call })
+        Ok(Self { way: Way::Api(Api::new(connect(&options).await?)), limit: limits.api_call, pause: PAUSE })
     }
 
     /// The same with a kubeconfig that is in no file.
@@ -85,13 +86,13 @@ impl Server {
     /// # Errors
     /// One that cannot be used.
     pub async fn connect_as(kubeconfig: Kubeconfig, limits: &Limits) -> Result<Self, ApiError> {
-        Ok(Self { way: Way::Api(Api::new(connect_as(kubeconfig).await?)), limit: limits.api_call })
+        Ok(Self { way: Way::Api(Api::new(connect_as(kubeconfig).await?)), limit: limits.api_call, pause: PAUSE })
     }
 
     /// One that is not there, for `--dry-run`: it has the node of this name and nothing else, and shows what would be written.
     #[must_use]
     pub fn dry(node: &str, witness: Witness) -> Self {
-        Self { way: Way::Dry { node: node.to_owned(), witness }, limit: Duration::ZERO }
+        Self { way: Way::Dry { node: node.to_owned(), witness }, limit: Duration::ZERO, pause: PAUSE }
     }
 
     /// Whether it is one that is not there.
@@ -103,7 +104,13 @@ impl Server {
     /// The same server, waited for so long.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
-        Self { way: self.way.clone(), limit }
+        Self { limit, ..self.clone() }
+    }
+
+    /// The same server, asked again so long after an answer that is not the wanted one.
+    #[must_use]
+    pub fn every(&self, pause: Duration) -> Self {
+        Self { pause, ..self.clone() }
     }
 
     /// How long is waited for a step.
@@ -271,7 +278,7 @@ impl Server {
                 }
                 Err(refusal) => tracing::debug!(what, "{}", refusal.words),
             }
-            sleep(PAUSE).await;
+            sleep(self.pause).await;
         }
     }
 }

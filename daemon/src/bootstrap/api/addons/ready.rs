@@ -12,6 +12,8 @@ use crate::bootstrap::api::object::Place;
 use crate::bootstrap::api::server::Server;
 use crate::cluster::kube::api::Refusal;
 
+/// Between two looks: somebody stands there and waits.
+const LOOK: Duration = Duration::from_millis(100);
 /// What lasts as long as this is worth a line; most passes before.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
@@ -23,7 +25,7 @@ pub type Hear<'a> = dyn Fn(&str) + 'a;
 /// # Errors
 /// [`ApiError::Refused`] with the reason that its condition gives.
 pub async fn await_node(server: &Server, name: &str, hear: &Hear<'_>) -> Result<(), ApiError> {
-    let place = Place::new("v1", "Node", "", name);
+    let (server, place) = (server.every(LOOK), Place::new("v1", "Node", "", name));
     let patience = Patience::new(hear);
     server
         .persist("wait for", &place.words, || async {
@@ -38,7 +40,7 @@ pub async fn await_node(server: &Server, name: &str, hear: &Hear<'_>) -> Result<
 /// # Errors
 /// [`ApiError::Refused`] with the reason that its condition gives.
 pub async fn await_available(server: &Server, namespace: &str, name: &str, hear: &Hear<'_>) -> Result<(), ApiError> {
-    let place = Place::new("apps/v1", "Deployment", namespace, name);
+    let (server, place) = (server.every(LOOK), Place::new("apps/v1", "Deployment", namespace, name));
     let patience = Patience::new(hear);
     server
         .persist("wait for", &place.words, || async {

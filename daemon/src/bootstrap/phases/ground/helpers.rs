@@ -23,6 +23,8 @@ use crate::bootstrap::static_pods::{Helper, HelperFacts, helper_pod, write_helpe
 
 const PHASE: &str = "weft-helpers";
 const FINALIZE: &str = "kubelet-finalize";
+/// Between two looks whether it has.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long the balancer may take to start before kubelet is left with the address that it has.
 const BALANCER_START: Duration = Duration::from_secs(30);
 
@@ -116,9 +118,10 @@ impl Ground<'_> {
         let url = stable_name::server(self.node, self.weft.api_balancer_port);
         let Some(mut config) = Kubeconfig::load(&path)?.filter(|_| self.has_balancer(cluster)) else { return Ok(()) };
         let goes_by_it = config.server() == Some(url.as_str());
-        let stood_in = self.stand_in.take().is_some();
-        if goes_by_it && !stood_in {
-            return Ok(());
+        match self.stand_in.take() {
+            Some(stand_in) => stand_in.end().await,
+            None if goes_by_it => return Ok(()),
+            None => {}
         }
         config.set_server(&url, stable_name::NAME);
         let answered = self.answers(&config).await;
@@ -151,7 +154,7 @@ impl Ground<'_> {
         let yaml = std::str::from_utf8(text.expose()).map_err(|error| error.to_string())?;
         let credentials = Credentials::from_yaml(yaml).map_err(|error| error.to_string())?;
         let server = Server::connect_as(credentials, &self.limits).await.map_err(|error| error.to_string())?;
-        let asked = api::read_kubelet_config(&server.within(BALANCER_START)).await;
+        let asked = api::read_kubelet_config(&server.within(BALANCER_START).every(LOOK)).await;
         asked.map(drop).map_err(|error| error.to_string())
     }
 }

@@ -121,7 +121,8 @@ impl<'a> Join<'a> {
             "etcd-join" if control_plane => self.etcd_join().await,
             "kubelet-wait-bootstrap" => self.ground.wait(false).await,
             // A control-plane node asks its own API server.
-            "kubelet-finalize" if !control_plane => self.kubelet_finalize().await,
+            // While it is waited for the node, its balancer has the time to start.
+            "kubelet-finalize" if !control_plane && !self.config.weft.wait => self.kubelet_finalize().await,
             "control-plane-join/mark-control-plane" if control_plane => self.mark_control_plane().await,
             "wait-control-plane" if control_plane => self.ground.wait(true).await,
             "await-ready" => self.await_ready().await,
@@ -254,8 +255,8 @@ impl<'a> Join<'a> {
         let tell = self.ground.tell;
         let hear = |words: &str| tell.step("join", format!("waiting for node {name}: {words}"));
         api::await_node(&server.within(limits.component), name, &hear).await?;
-        self.ground.tell.step("join", format!("node {name} is Ready"));
-        Ok(())
+        tell.step("join", format!("node {name} is Ready"));
+        if self.config.join.control_plane.is_some() { Ok(()) } else { self.kubelet_finalize().await }
     }
 }
 
