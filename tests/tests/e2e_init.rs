@@ -69,6 +69,19 @@ fn serve(nodes: [&Bare; 2]) {
     }
 }
 
+/// The balancers have learnt from the cluster who its API servers are, and no helper lacks a right.
+fn helpers_work(nodes: [&Bare; 2]) {
+    for node in nodes {
+        let known = node.machine.inside("/var/lib/weft/balancer/known").unwrap();
+        wait::until(LIMIT, "the balancer to know the API servers", || {
+            std::fs::read_to_string(&known).is_ok_and(|list| list.trim() == format!("{}:6443", nodes[0].machine.ip()))
+        })
+        .unwrap();
+        let logs = node.machine.run("sh", &["-c", "cat /var/log/pods/kube-system_weft-*-n*/*/*.log"]).unwrap();
+        assert!(!logs.contains("denied"), "{logs}");
+    }
+}
+
 #[test]
 fn two_commands_make_a_cluster_and_two_take_it_back() {
     if let Err(reason) = peers::check(&PROGRAMS).and_then(|()| peers::check(&RUNTIME)) {
@@ -98,6 +111,7 @@ fn two_commands_make_a_cluster_and_two_take_it_back() {
     let join = second.follow(&line, &[LENIENT]).unwrap();
     assert_eq!(join.exit, Some(0), "{}", join.stderr);
     assert!(join.stdout.contains("node n2 is Ready"), "{}", join.stdout);
+    helpers_work([&first, &second]);
 
     serve([&first, &second]);
 

@@ -45,6 +45,8 @@ impl Lab {
             node
         };
         let nodes = (1..=count).map(boot).collect();
+        // Else the first who has a file synced waits until the images are on the disk, too.
+        nix::unistd::sync();
         Self { nodes, _underlay: underlay, _scratch: scratch }
     }
 

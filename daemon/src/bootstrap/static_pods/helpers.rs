@@ -97,9 +97,10 @@ pub fn helper_pod(helper: Helper, facts: &HelperFacts<'_>) -> Value {
     let own = json!({
         "name": name, "image": facts.image, "imagePullPolicy": "IfNotPresent", "command": command,
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},
-        // Root, as the files are root's; of root's powers none is needed.
+        // Root, as the files are root's, where the image says nobody; of root's powers none is needed.
         "securityContext": {
             "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsUser": 0, "runAsGroup": 0,
         },
         "volumeMounts": volumes.mounts(),
     });
@@ -187,6 +188,7 @@ mod tests {
         assert_eq!(authority["hostPath"]["type"], "File");
         let container = &pod["spec"]["containers"][0];
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(container["securityContext"]["runAsUser"], 0, "whatever the image says");
         assert!(pod["spec"]["hostNetwork"] == true && container.get("readinessProbe").is_none());
     }
 
