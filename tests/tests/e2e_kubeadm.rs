@@ -7,11 +7,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft_tests::lab::underlay;
-use weft_tests::netns::OwnedNetns;
-use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line, programs_with};
+use weft_tests::lab::underlay::Families;
+use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line};
+use weft_tests::node::machines::Machines;
 use weft_tests::node::{flannel, kubeadm, peers};
-use weft_tests::scratch::{Scratch, unique_name};
 use weft_tests::{skip, wait};
 
 /// How long something may take that follows by itself.
@@ -25,32 +24,14 @@ fn obstacle() -> Option<String> {
     [&PROGRAMS[..], &RUNTIME, &kubeadm::PROGRAMS].iter().find_map(|programs| peers::check(programs).err())
 }
 
-/// Machines with a runtime, what packages bring along, and the images of a node; switched off with their owner.
-struct Lab {
-    nodes: Vec<Bare>,
-    _underlay: OwnedNetns,
-    _scratch: Scratch,
-}
-
-impl Lab {
-    fn new(count: u8) -> Self {
-        let scratch = Scratch::new();
-        let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
-        underlay::ensure(&underlay).unwrap();
-        let folder = programs_with(scratch.path(), &kubeadm::kubelet_config()).unwrap();
-        let boot = |number: u8| {
-            let node = Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &folder).unwrap();
-            kubeadm::furnish(&node).unwrap();
-            kubeadm::preload(&node).unwrap();
-            node
-        };
-        let nodes = (1..=count).map(boot).collect();
-        Self { nodes, _underlay: underlay, _scratch: scratch }
+/// Machines with a runtime, what packages bring along, and the images of a node.
+fn lab(count: u8) -> Machines {
+    let machines = Machines::boot(count, Families::Both, &kubeadm::kubelet_config()).unwrap();
+    for node in &machines.nodes {
+        kubeadm::furnish(node).unwrap();
+        kubeadm::preload(node).unwrap();
     }
-
-    fn pair(&self) -> (&Bare, &Bare) {
-        (&self.nodes[0], &self.nodes[1])
-    }
+    machines
 }
 
 fn init(node: &Bare, more: &[&str]) -> String {
@@ -63,10 +44,6 @@ fn init(node: &Bare, more: &[&str]) -> String {
 fn reset(node: &Bare) {
     let reset = node.weft(&["reset", "--force"]).unwrap();
     assert_eq!(reset.exit, Some(0), "{}", reset.stderr);
-}
-
-fn object(node: &Bare, args: &[&str]) -> Value {
-    serde_json::from_str(&node.kubectl(&[&["get", "--output=json"], args].concat()).unwrap()).unwrap()
 }
 
 /// A node is Ready by weft's network, and not by another one.
@@ -115,8 +92,8 @@ fn k01_kubeadm_knows_its_way_in_a_cluster_of_wefts() {
     if let Some(reason) = obstacle() {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     let printed = init(first, &[]);
 
     certificates_are_known(first);
@@ -151,8 +128,8 @@ fn k02_weft_joins_a_cluster_of_kubeadms_and_gives_it_a_network() {
     if let Some(reason) = obstacle() {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     kubeadm::init(first).unwrap();
     let config = format!("--config={}", first.machine.path("kubeadm.yaml").display());
     let addon = first.weft(&["init", "phase", "addon", "weft", &config, LENIENT]).unwrap();
@@ -195,7 +172,7 @@ fn is_a_pair(first: &Bare, second: &Bare) {
     serves(first);
     serves(second);
     has_wefts_network(first, second);
-    let labels = object(first, &["node", "n2"])["metadata"]["labels"].clone();
+    let labels = first.get(&["node", "n2"]).unwrap()["metadata"]["labels"].clone();
     assert!(labels.get("node-role.kubernetes.io/control-plane").is_some(), "{labels}");
 }
 
@@ -213,8 +190,8 @@ fn k03_a_second_control_plane_comes_by_weft_and_by_kubeadm_and_goes() {
     if let Some(reason) = obstacle().or_else(|| peers::check(&["curl"]).err()) {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     let endpoint = format!("--control-plane-endpoint={}:6443", first.machine.ip());
     let printed = init(first, &[&endpoint, "--upload-certs"]);
     let (_, line) = printed.split_once("A control-plane node joins with:").unwrap();
@@ -274,8 +251,8 @@ fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
     }
     let mut times = Times::default();
     {
-        let lab = Lab::new(2);
-        let (first, second) = lab.pair();
+        let machines = lab(2);
+        let (first, second) = machines.pair();
         times.take(KUBEADM_INIT, || {
             kubeadm::init(first).unwrap();
             flannel::start_on(&first.machine, Path::new("/etc/kubernetes/admin.conf")).unwrap();
@@ -284,8 +261,8 @@ fn k04_weft_takes_no_longer_than_kubeadm_with_flannel() {
         let line = kubeadm::join_line(first, &[]).unwrap();
         times.take(KUBEADM_JOIN, || kubeadm::join(second, &line, &[]).unwrap());
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     let config = format!("--config={}", first.folder().join("config.yaml").display());
     let address = format!("--apiserver-advertise-address={}", first.machine.ip());
     let words = ["init", &config, &address];
