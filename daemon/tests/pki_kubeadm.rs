@@ -382,6 +382,7 @@ mod common {
             name: "n1".to_owned(),
             hostname: "n1".to_owned(),
             address: "192.0.2.10".parse().unwrap(),
+            second_address: None,
             bind_port: 6443,
             taints: Vec::new(),
             registration: NodeRegistration::default(),

@@ -7,11 +7,10 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use weft_tests::lab::underlay;
-use weft_tests::netns::OwnedNetns;
-use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line, programs_with};
+use weft_tests::lab::underlay::Families;
+use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line};
+use weft_tests::node::machines::Machines;
 use weft_tests::node::{flannel_addon, kubeadm, peers};
-use weft_tests::scratch::{Scratch, unique_name};
 use weft_tests::{skip, wait};
 
 /// How long something may take that follows by itself.
@@ -25,34 +24,16 @@ fn obstacle() -> Option<String> {
     [&PROGRAMS[..], &RUNTIME, &kubeadm::PROGRAMS].iter().find_map(|programs| peers::check(programs).err())
 }
 
-/// Machines with a runtime, what packages bring along, and the images of a node; switched off with their owner.
-struct Lab {
-    nodes: Vec<Bare>,
-    _underlay: OwnedNetns,
-    _scratch: Scratch,
-}
-
-impl Lab {
-    fn new(count: u8) -> Self {
-        let scratch = Scratch::new();
-        let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
-        underlay::ensure(&underlay).unwrap();
-        let folder = programs_with(scratch.path(), &kubeadm::kubelet_config()).unwrap();
-        let boot = |number: u8| {
-            let node = Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &folder).unwrap();
-            kubeadm::furnish(&node).unwrap();
-            kubeadm::preload(&node).unwrap();
-            node
-        };
-        let nodes = (1..=count).map(boot).collect();
-        // Else the first who has a file synced waits until the images are on the disk, too.
-        nix::unistd::sync();
-        Self { nodes, _underlay: underlay, _scratch: scratch }
+/// Machines with a runtime, what packages bring along, and the images of a node.
+fn lab(count: u8) -> Machines {
+    let machines = Machines::boot(count, Families::Both, &kubeadm::kubelet_config()).unwrap();
+    for node in &machines.nodes {
+        kubeadm::furnish(node).unwrap();
+        kubeadm::preload(node).unwrap();
     }
-
-    fn pair(&self) -> (&Bare, &Bare) {
-        (&self.nodes[0], &self.nodes[1])
-    }
+    // Else the first who has a file synced waits until the images are on the disk, too.
+    nix::unistd::sync();
+    machines
 }
 
 fn init(node: &Bare, more: &[&str]) -> String {
@@ -65,10 +46,6 @@ fn init(node: &Bare, more: &[&str]) -> String {
 fn reset(node: &Bare) {
     let reset = node.weft(&["reset", "--force"]).unwrap();
     assert_eq!(reset.exit, Some(0), "{}", reset.stderr);
-}
-
-fn object(node: &Bare, args: &[&str]) -> Value {
-    serde_json::from_str(&node.kubectl(&[&["get", "--output=json"], args].concat()).unwrap()).unwrap()
 }
 
 /// A node is Ready by weft's network, and not by another one.
@@ -117,8 +94,8 @@ fn k01_kubeadm_knows_its_way_in_a_cluster_of_wefts() {
     if let Some(reason) = obstacle() {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     let printed = init(first, &[]);
 
     certificates_are_known(first);
@@ -153,8 +130,8 @@ fn k02_weft_joins_a_cluster_of_kubeadms_and_gives_it_a_network() {
     if let Some(reason) = obstacle() {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     kubeadm::init(first).unwrap();
     let config = format!("--config={}", first.machine.path("kubeadm.yaml").display());
     let addon = first.weft(&["init", "phase", "addon", "weft", &config, LENIENT]).unwrap();
@@ -197,7 +174,7 @@ fn is_a_pair(first: &Bare, second: &Bare) {
     serves(first);
     serves(second);
     has_wefts_network(first, second);
-    let labels = object(first, &["node", "n2"])["metadata"]["labels"].clone();
+    let labels = first.get(&["node", "n2"]).unwrap()["metadata"]["labels"].clone();
     assert!(labels.get("node-role.kubernetes.io/control-plane").is_some(), "{labels}");
 }
 
@@ -215,8 +192,8 @@ fn k03_a_second_control_plane_comes_by_weft_and_by_kubeadm_and_goes() {
     if let Some(reason) = obstacle().or_else(|| peers::check(&["curl"]).err()) {
         skip!("{reason}");
     }
-    let lab = Lab::new(2);
-    let (first, second) = lab.pair();
+    let machines = lab(2);
+    let (first, second) = machines.pair();
     let endpoint = format!("--control-plane-endpoint={}:6443", first.machine.ip());
     let printed = init(first, &[&endpoint, "--upload-certs"]);
     let (_, line) = printed.split_once("A control-plane node joins with:").unwrap();
@@ -292,7 +269,7 @@ const WEFT_READY: &str = "weft join, node Ready";
 /// What upstream's words tell an operator to do, one after the other with fast hands. A node with flannel is Ready once flannel's
 /// configuration of the runtime is there, a moment before it can run pods.
 fn time_kubeadm(times: &mut Times) {
-    let lab = Lab::new(3);
+    let lab = lab(3);
     let [first, second, third] = &lab.nodes[..] else { unreachable!("as many as were asked for") };
     for node in &lab.nodes {
         flannel_addon::preload(node).unwrap();
@@ -318,7 +295,7 @@ fn time_kubeadm(times: &mut Times) {
 }
 
 fn time_weft(times: &mut Times) {
-    let lab = Lab::new(3);
+    let lab = lab(3);
     let [first, second, third] = &lab.nodes[..] else { unreachable!("as many as were asked for") };
     let config = format!("--config={}", first.folder().join("config.yaml").display());
     let address = format!("--apiserver-advertise-address={}", first.machine.ip());

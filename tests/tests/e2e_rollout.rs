@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use weft_tests::netns::Netns;
 use weft_tests::node::cluster::{Cluster, LIMIT, obstacle};
-use weft_tests::node::dns;
+use weft_tests::node::dns::{self, Record};
 use weft_tests::node::peers;
 use weft_tests::node::workload::{Pod, container, deployment, pod_on, service};
 use weft_tests::probe::{Asker, Outcome, Question, ask};
@@ -103,7 +103,8 @@ fn names_resolve(cluster: &Cluster, pods: &[Pod]) {
     let address = cluster.cluster_ip("web").unwrap();
     for from in pods {
         let inside = cluster.inside(from).unwrap();
-        assert_eq!(dns::lookup(&inside, "web.default.svc.cluster.local").unwrap(), address, "{from:?}");
+        let found = dns::lookup(&inside, dns::ADDRESS.into(), "web.default.svc.cluster.local", Record::A).unwrap();
+        assert_eq!(found, address, "{from:?}");
     }
 }
 

@@ -124,6 +124,8 @@ pub struct Node {
     pub hostname: String,
     /// The address by which the others reach it.
     pub address: IpAddr,
+    /// Its address of the other family, if it has one: of use where the cluster has both families.
+    pub second_address: Option<IpAddr>,
     /// Port of its API server, 6443.
     pub bind_port: u16,
     /// Its taints.

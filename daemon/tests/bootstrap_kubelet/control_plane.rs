@@ -55,6 +55,7 @@ fn node() -> Node {
         name: "n1".into(),
         hostname: "n1".into(),
         address: ADDRESS.parse().unwrap(),
+        second_address: None,
         bind_port: 6443,
         taints: Vec::new(),
         registration: NodeRegistration::default(),

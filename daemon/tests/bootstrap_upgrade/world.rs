@@ -67,6 +67,7 @@ impl World {
             name: "n1".into(),
             hostname: "n1".into(),
             address: ADDRESS.parse().unwrap(),
+            second_address: None,
             bind_port: 6443,
             taints: Vec::new(),
             registration: config::model::NodeRegistration::default(),

@@ -21,7 +21,7 @@ impl Lab {
     /// When `ip` refuses.
     pub fn outside(&self) -> Result<Netns> {
         let netns = Netns::ensure_machine(format!("{}-ext", self.spec().name))?;
-        underlay::plug_in(&self.underlay_netns(), &netns, PORT, MAC, OUTSIDE)?;
+        underlay::plug_in(&self.underlay_netns(), &netns, PORT, MAC, &OUTSIDE)?;
         Ok(netns)
     }
 }

@@ -13,6 +13,34 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
 /// etcd's client port.
 pub(super) const ETCD_PORT: u16 = 2379;
 
+/// The same of IPv6.
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x100, 0, 0, 0, 0, 0, 1);
+
+/// Which addresses a machine has, the one that stands for it first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4, and IPv6 besides.
+    Both,
+    /// IPv6, and no IPv4 at all.
+    V6,
+}
+
+impl Families {
+    /// The address of a node by which others know it.
+    pub(crate) fn first(self, number: u8) -> IpAddr {
+        match self {
+            Self::Both => node_v4(number).into(),
+            Self::V6 => node_v6(number).into(),
+        }
+    }
+
+    /// All addresses of a node, that one first.
+    pub(crate) fn all(self, number: u8) -> Vec<IpAddr> {
+        let further = (self == Self::Both).then(|| node_v6(number).into());
+        [self.first(number)].into_iter().chain(further).collect()
+    }
+}
+
 /// Node 1 has .11.
 pub(crate) fn node_v4(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(192, 168, 100, number.saturating_add(10))
@@ -33,7 +61,7 @@ pub fn ensure(underlay: &Netns) -> Result<()> {
     // No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery.
     underlay.tool("ip", &["link", "add", "br0", "type", "bridge", "stp_state", "0", "mcast_snooping", "0"])?;
     underlay.tool("ip", &["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
-    underlay.tool("ip", &["addr", "add", "fd00:100::1/64", "dev", "br0", "nodad"])?;
+    underlay.tool("ip", &["addr", "add", &format!("{GATEWAY_V6}/64"), "dev", "br0", "nodad"])?;
     underlay.tool("ip", &["link", "set", "br0", "up"])?;
     Ok(())
 }
@@ -48,7 +76,7 @@ const CROWD: u16 = 20;
 pub(super) fn attach(underlay: &Netns, node: &Node, nodes: u16) -> Result<()> {
     std::fs::create_dir_all(&node.folder)?;
     let netns = Netns::ensure_machine(node.netns.name())?;
-    plug_in(underlay, &netns, &port(node), &mac(node.number), [node.v4().into(), node.v6().into()])?;
+    plug_in(underlay, &netns, &port(node), &mac(node.number), &[node.v4().into(), node.v6().into()])?;
     if nodes > CROWD {
         introduce(&netns, node, nodes)?;
     }
@@ -56,9 +84,10 @@ pub(super) fn attach(underlay: &Netns, node: &Node, nodes: u16) -> Result<()> {
 }
 
 /// Gives a machine its `eth0` on the segment, unless it has it.
-pub(crate) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ips: [IpAddr; 2]) -> Result<()> {
+pub(crate) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ips: &[IpAddr]) -> Result<()> {
+    let Some(last) = ips.last() else { return Ok(()) };
     // The last thing that is done below.
-    if netns.tool("ip", &["-6", "route", "show", "default"])?.contains("eth0") {
+    if netns.tool("ip", &[family(*last), "route", "show", "default"])?.contains("eth0") {
         return Ok(());
     }
     // What a kill in the middle may have left; the pair goes with either end.
@@ -67,11 +96,20 @@ pub(crate) fn plug_in(underlay: &Netns, netns: &Netns, port: &str, mac: &str, ip
     underlay.tool("ip", &add)?;
     underlay.tool("ip", &["link", "set", port, "master", "br0", "up"])?;
     netns.tool("ip", &["link", "set", "eth0", "up"])?;
-    netns.tool("ip", &["addr", "add", &format!("{}/24", ips[0]), "dev", "eth0"])?;
-    netns.tool("ip", &["route", "add", "default", "via", &GATEWAY.to_string()])?;
-    netns.tool("ip", &["addr", "add", &format!("{}/64", ips[1]), "dev", "eth0", "nodad"])?;
-    netns.tool("ip", &["-6", "route", "add", "default", "via", "fd00:100::1", "dev", "eth0"])?;
+    for ip in ips {
+        let (length, gateway): (u8, IpAddr) = if ip.is_ipv4() { (24, GATEWAY.into()) } else { (64, GATEWAY_V6.into()) };
+        let address = format!("{ip}/{length}");
+        let add = ["addr", "add", &address, "dev", "eth0", "nodad"];
+        // The last word is one for IPv6 only.
+        netns.tool("ip", if ip.is_ipv4() { &add[..5] } else { &add })?;
+        netns.tool("ip", &[family(*ip), "route", "add", "default", "via", &gateway.to_string(), "dev", "eth0"])?;
+    }
     Ok(())
+}
+
+/// The option of `ip` for an address's family.
+fn family(ip: IpAddr) -> &'static str {
+    if ip.is_ipv4() { "-4" } else { "-6" }
 }
 
 /// Gives a node the others' addresses, those too that are still to come.

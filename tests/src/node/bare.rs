@@ -1,15 +1,18 @@
 //! A machine as an administrator finds it: a runtime with its own configuration, and nothing of Kubernetes.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use super::kubelet;
 use super::machine::{Machine, Service};
 use super::peers;
 use crate::binaries;
+use crate::lab::underlay::Families;
 use crate::netns::Netns;
 use crate::tool::Output;
 
@@ -68,7 +71,15 @@ impl Bare {
     /// # Errors
     /// When it does not start.
     pub fn boot(underlay: &Netns, number: u8, folder: &Path, programs: &Path) -> Result<Self> {
-        let machine = Machine::boot(underlay, number, folder)?;
+        Self::boot_with(underlay, number, folder, programs, Families::Both)
+    }
+
+    /// The same with addresses of these families.
+    ///
+    /// # Errors
+    /// As [`Bare::boot`].
+    pub fn boot_with(underlay: &Netns, number: u8, folder: &Path, programs: &Path, families: Families) -> Result<Self> {
+        let machine = Machine::boot_with(underlay, number, folder, families)?;
         let file = machine.inside(CONFIG)?;
         fs::create_dir_all(file.parent().context("a file is in a folder")?)?;
         fs::write(&file, kubelet::CONTAINERD.replace("SANDBOX", "registry.k8s.io/pause:3.10.2"))?;
@@ -171,6 +182,24 @@ impl Bare {
         self.machine.run("kubectl", &[&["--kubeconfig=/etc/kubernetes/admin.conf"], args].concat())
     }
 
+    /// What `kubectl get` says.
+    ///
+    /// # Errors
+    /// As [`Bare::kubectl`].
+    pub fn get(&self, args: &[&str]) -> Result<Value> {
+        Ok(serde_json::from_str(&self.kubectl(&[&["get", "--output=json"], args].concat())?)?)
+    }
+
+    /// Creates objects or brings them to this state.
+    ///
+    /// # Errors
+    /// When the API server refuses them.
+    pub fn apply(&self, objects: &[Value]) -> Result<()> {
+        let file = self.machine.path("objects.json");
+        fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+        self.kubectl(&["apply", "--filename", &file.display().to_string()]).map(drop)
+    }
+
     /// Puts an image of one static program on it.
     ///
     /// # Errors
@@ -188,6 +217,40 @@ impl Bare {
     pub fn snapshot(&self) -> Result<String> {
         self.machine.run("sh", &["-c", SNAPSHOT])
     }
+
+    /// `weft init` once more where all is done: it finds nothing to do, and soon. `more` is what the first run was given.
+    ///
+    /// # Errors
+    /// When it has something to do, or does not end well.
+    pub fn init_again(&self, more: &[&str]) -> Result<()> {
+        let again = self.init(more)?;
+        ensure!(again.exit == Some(0), "a second run: {}", again.stderr);
+        for word in ["Generating", "Created", "Creating", "Updated", "Applied", "Starting", "Changing"] {
+            ensure!(!again.stdout.contains(word), "a second run has something to do:\n{}", again.stdout);
+        }
+        // At most 1 s on a machine that does nothing else.
+        ensure!(again.took < Duration::from_secs(3), "a second run took {:?}", again.took);
+        Ok(())
+    }
+
+    /// `weft reset`, which leaves the machine as it was when this snapshot was taken.
+    ///
+    /// # Errors
+    /// When it fails, or something is left or gone: the error has each line of it.
+    pub fn reset_to(&self, before: &str) -> Result<()> {
+        let reset = self.weft(&["reset", "--force"])?;
+        ensure!(reset.exit == Some(0), "reset: {}", reset.stderr);
+        let after = self.snapshot()?;
+        let (before, after) = (lines(before), lines(&after));
+        let gone: Vec<_> = before.difference(&after).collect();
+        let left: Vec<_> = after.difference(&before).collect();
+        ensure!(gone.is_empty() && left.is_empty(), "{}: gone {gone:#?}, left {left:#?}", self.machine.name());
+        Ok(())
+    }
+}
+
+fn lines(text: &str) -> BTreeSet<&str> {
+    text.lines().collect()
 }
 
 /// A folder for `--kubernetes-bin` below `scratch`: the programs linked to where they are, weft's own, and a configuration.

@@ -1,6 +1,6 @@
 //! The cluster's DNS: CoreDNS as clusters have it, and as much of RFC 1035 as a question for an address needs.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
 
@@ -67,42 +67,72 @@ pub fn install(cluster: &Cluster, program: &Path) -> Result<()> {
     cluster.pods_in("kube-system", "coredns", 2).map(drop)
 }
 
-/// Asks the cluster's DNS for the IPv4 address of a name.
-///
-/// # Errors
-/// When there is no answer, or none with an address.
-pub fn lookup(from: &Netns, name: &str) -> Result<IpAddr> {
-    let answer = from.run(|| exchange(&question(name)?))??;
-    address(&answer).with_context(|| format!("no address for {name} in {answer:?}"))
+/// What is asked for: an address of either family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Record {
+    /// IPv4.
+    A,
+    /// IPv6.
+    Aaaa,
 }
 
-fn exchange(question: &[u8]) -> Result<Vec<u8>> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+impl Record {
+    /// The one that holds such an address.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::A } else { Self::Aaaa }
+    }
+
+    /// Its number in messages (RFC 1035, 3.2.2; RFC 3596, 2.1).
+    fn number(self) -> u8 {
+        match self {
+            Self::A => 1,
+            Self::Aaaa => 28,
+        }
+    }
+}
+
+/// Asks a DNS server for the address of a name.
+///
+/// # Errors
+/// When there is no answer, or none with one address.
+pub fn lookup(from: &Netns, server: IpAddr, name: &str, record: Record) -> Result<IpAddr> {
+    let answer = from.run(|| exchange(server, &question(name, record)?))??;
+    address(&answer, record).with_context(|| format!("no {record:?} for {name} in {answer:?}"))
+}
+
+fn exchange(server: IpAddr, question: &[u8]) -> Result<Vec<u8>> {
+    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(Duration::from_secs(5)))?;
-    socket.send_to(question, (ADDRESS, 53))?;
+    socket.send_to(question, (server, 53))?;
     let mut answer = vec![0; 512];
     let length = wait::uninterrupted(|| socket.recv(&mut answer))?;
     answer.truncate(length);
     Ok(answer)
 }
 
-/// One question (type A, class IN), with the wish that the server asks on.
-fn question(name: &str) -> Result<Vec<u8>> {
+/// One question of class IN, with the wish that the server asks on.
+fn question(name: &str, record: Record) -> Result<Vec<u8>> {
     let mut message = vec![0x77, 0x65, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {
         message.push(u8::try_from(label.len())?);
         message.extend_from_slice(label.as_bytes());
     }
-    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message.extend_from_slice(&[0, 0, record.number(), 0, 1]);
     Ok(message)
 }
 
-/// The address of an answer with one record, which ends the message: its length (4) and the address.
-fn address(answer: &[u8]) -> Option<IpAddr> {
+/// The address of an answer with one record, which ends the message: its length and the address.
+fn address(answer: &[u8], record: Record) -> Option<IpAddr> {
     let records = answer.get(6..12)?;
-    let (length, address) = answer.split_at_checked(answer.len().checked_sub(4)?)?;
-    let octets = <[u8; 4]>::try_from(address).ok()?;
-    (records == [0, 1, 0, 0, 0, 0] && length.ends_with(&[0, 4])).then(|| octets.into())
+    let length: u8 = if record == Record::A { 4 } else { 16 };
+    let (before, address) = answer.split_at_checked(answer.len().checked_sub(length.into())?)?;
+    let address = match record {
+        Record::A => <[u8; 4]>::try_from(address).ok()?.into(),
+        Record::Aaaa => <[u8; 16]>::try_from(address).ok()?.into(),
+    };
+    (records == [0, 1, 0, 0, 0, 0] && before.ends_with(&[0, length])).then_some(address)
 }
 
 #[cfg(test)]
@@ -111,12 +141,24 @@ mod tests {
 
     #[test]
     fn an_answer_with_one_address_and_others() {
-        let mut answer = question("a.b").unwrap();
+        let mut answer = question("a.b", Record::A).unwrap();
         assert_eq!(answer.get(12..), Some(&[1, b'a', 1, b'b', 0, 0, 1, 0, 1][..]));
-        assert_eq!(address(&answer), None);
+        assert_eq!(address(&answer, Record::A), None);
         answer[7] = 1;
         answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 10, 96, 0, 1]);
-        assert_eq!(address(&answer), Some("10.96.0.1".parse().unwrap()));
-        assert_eq!(address(&[0; 3]), None);
+        assert_eq!(address(&answer, Record::A), Some("10.96.0.1".parse().unwrap()));
+        assert_eq!(address(&answer, Record::Aaaa), None);
+        assert_eq!(address(&[0; 3], Record::A), None);
+    }
+
+    #[test]
+    fn an_address_of_ipv6() {
+        let mut answer = question("a", Record::of("::".parse().unwrap())).unwrap();
+        assert!(answer.ends_with(&[0, 28, 0, 1]), "{answer:?}");
+        answer[7] = 1;
+        answer.extend_from_slice(&[0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 5, 0, 16]);
+        let one: Ipv6Addr = "fd00:10:96::1".parse().unwrap();
+        answer.extend_from_slice(&one.octets());
+        assert_eq!(address(&answer, Record::Aaaa), Some(one.into()));
     }
 }

@@ -1,6 +1,7 @@
 //! A machine for a Kubernetes node: namespaces of every kind, and a folder for what outlives a reboot.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::peers;
-use crate::lab::underlay;
+use crate::lab::underlay::{self, Families};
 use crate::netns::Netns;
 use crate::process::{self, ProcessId};
 use crate::{tool, wait};
@@ -28,6 +29,7 @@ exec nsenter --target "$pid" --mount --pid --uts --ipc --cgroup --net -- "$@"
 pub struct Machine {
     name: String,
     number: u8,
+    families: Families,
     netns: Netns,
     underlay: Netns,
     folder: PathBuf,
@@ -41,11 +43,19 @@ impl Machine {
     /// # Errors
     /// When the kernel refuses a namespace or a mount.
     pub fn boot(underlay: &Netns, number: u8, folder: &Path) -> Result<Self> {
+        Self::boot_with(underlay, number, folder, Families::Both)
+    }
+
+    /// The same with addresses of these families.
+    ///
+    /// # Errors
+    /// As [`Machine::boot`].
+    pub fn boot_with(underlay: &Netns, number: u8, folder: &Path, families: Families) -> Result<Self> {
         let name = format!("n{number}");
         let lab = underlay.name().trim_end_matches("-underlay").to_owned();
         let netns = Netns::named(format!("{lab}-{name}"));
         let mut this =
-            Self { name, number, netns, underlay: underlay.clone(), folder: folder.to_owned(), holder: None };
+            Self { name, number, families, netns, underlay: underlay.clone(), folder: folder.to_owned(), holder: None };
         this.power_on()?;
         Ok(this)
     }
@@ -58,8 +68,7 @@ impl Machine {
         fs::create_dir_all(&self.folder)?;
         let port = format!("p{}", self.number);
         Netns::ensure_machine(self.netns.name())?;
-        let ips = [underlay::node_v4(self.number).into(), underlay::node_v6(self.number).into()];
-        underlay::plug_in(&self.underlay, &self.netns, &port, &underlay::mac(self.number), ips)?;
+        underlay::plug_in(&self.underlay, &self.netns, &port, &underlay::mac(self.number), &self.ips())?;
         let (script, up) = (self.path("init.sh"), self.path("up"));
         fs::write(&script, INIT)?;
         fs::write(self.path("hostname"), &self.name)?;
@@ -109,10 +118,16 @@ impl Machine {
         &self.netns
     }
 
-    /// Its address on the underlay.
+    /// The address on the underlay by which others know it.
     #[must_use]
-    pub fn ip(&self) -> std::net::IpAddr {
-        underlay::node_v4(self.number).into()
+    pub fn ip(&self) -> IpAddr {
+        self.families.first(self.number)
+    }
+
+    /// All its addresses on the underlay, that one first.
+    #[must_use]
+    pub fn ips(&self) -> Vec<IpAddr> {
+        self.families.all(self.number)
     }
 
     /// A path in its folder.

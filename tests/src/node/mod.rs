@@ -9,10 +9,11 @@
 //! ```
 //!
 //! [`machine`] makes the namespaces, [`kubelet`] is what runs in them, [`control`] the control plane, [`cluster`] puts them
-//! together, [`bare`] is a machine with a runtime alone and [`kubeadm`] upstream's tool on it, [`workload`] is what tests run on it,
-//! [`flannel`] the agent that weft replaces and [`flannel_addon`] its manifests, [`conformance`] upstream's own tests with
-//! [`agnhost`] for their pods. Programs come from [`peers`], images are made by [`image`]; nothing is fetched. All of it ends with
-//! its owner, also when a test panics, and several can be there at once.
+//! together, [`bare`] is a machine with a runtime alone, [`machines`] are several, [`kubeadm`] is upstream's tool on one and
+//! [`served`] what a cluster of them is for, [`workload`] is what tests run on a cluster, [`flannel`] the agent that weft replaces and
+//! [`flannel_addon`] its manifests, [`conformance`] upstream's own tests with [`agnhost`] for their pods. Programs come from
+//! [`peers`], images are made by [`image`]; nothing is fetched. All of it ends with its owner, also when a test panics, and several
+//! can be there at once.
 
 pub mod agnhost;
 pub mod bare;
@@ -26,7 +27,9 @@ pub mod image;
 pub mod kubeadm;
 mod kubelet;
 pub mod machine;
+pub mod machines;
 pub mod peers;
+pub mod served;
 pub mod workload;
 
 use std::path::Path;

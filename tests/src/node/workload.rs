@@ -211,11 +211,19 @@ impl Cluster {
     /// # Errors
     /// When it has no process any more.
     pub fn inside(&self, pod: &Pod) -> Result<Inside> {
-        let process = processes_of(&pod.uid).next().with_context(|| format!("{} has no process", pod.name))?;
-        let name = unique_name();
-        tool::call("ip", &["netns", "attach", &name, &process.pid.to_string()])?;
-        Ok(Inside(Netns::named(name)))
+        inside(&pod.uid).with_context(|| pod.name.clone())
     }
+}
+
+/// Enters the network of the pod that has this UID.
+///
+/// # Errors
+/// When it has no process.
+pub fn inside(uid: &str) -> Result<Inside> {
+    let process = processes_of(uid).next().with_context(|| format!("pod {uid} has no process"))?;
+    let name = unique_name();
+    tool::call("ip", &["netns", "attach", &name, &process.pid.to_string()])?;
+    Ok(Inside(Netns::named(name)))
 }
 
 /// The processes of a pod: kubelet's groups have the pod's UID in their names.

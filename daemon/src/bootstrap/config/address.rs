@@ -56,6 +56,19 @@ pub(super) fn choose(machine: &Machine, wish: Wish<'_>) -> Result<Chosen, String
     Ok(Chosen { address, because, others })
 }
 
+/// The address of the other family that goes with a node's address: that of the same interface, else that of the interface with
+/// the best default route; `None` if there is none.
+pub(super) fn beside(machine: &Machine, address: IpAddr) -> Option<IpAddr> {
+    let other = match Family::of(address) {
+        Family::V4 => Family::V6,
+        Family::V6 => Family::V4,
+    };
+    let known = machine.addresses.iter().find(|known| known.network.ip() == address);
+    let link = known.and_then(|known| machine.links.iter().find(|link| link.index == known.link));
+    let here = link.and_then(|link| address_of(machine, link, other));
+    here.or_else(|| by_default_route(machine, other).map(|(address, _)| address))
+}
+
 /// The address that a machine has on its loopback interface for others, as kubeadm takes it when it is given a loopback one.
 pub(super) fn of_loopback(machine: &Machine, family: Family) -> Option<IpAddr> {
     let loopback = machine.links.iter().find(|link| link.loopback)?;
@@ -183,6 +196,21 @@ pub(super) mod tests {
         let machine = machine(&[("cni0", "10.244.0.1/24"), ("eth0", "169.254.3.4/16")], &[]);
         let error = choose(&machine, Wish::default()).unwrap_err();
         assert!(error.contains("this machine has none"), "{error}");
+    }
+
+    #[test]
+    fn the_other_familys_address_is_that_of_the_same_interface_if_it_has_one() {
+        let mut machine = machine(
+            &[("eth0", "192.0.2.7/24"), ("eth1", "2001:db8::7/64"), ("eth2", "2001:db8:1::7/64")],
+            &[(2, 1024)],
+        );
+        let beside = |machine: &Machine, address: &str| beside(machine, address.parse().unwrap());
+        let text = |machine: &Machine| beside(machine, "192.0.2.7").map(|it| it.to_string());
+        assert_eq!(text(&machine).as_deref(), Some("2001:db8::7"), "by the default route");
+        machine.addresses[2].link = 1;
+        assert_eq!(text(&machine).as_deref(), Some("2001:db8:1::7"));
+        assert_eq!(beside(&machine, "2001:db8:1::7"), "192.0.2.7".parse().ok());
+        assert_eq!(beside(&Machine::default(), "192.0.2.7"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::layers::Layers;
 use super::model::{ClusterConfiguration, InitConfiguration, JoinConfiguration, ResetConfiguration};
 use super::secret::Secret;
 use super::weft::WeftOptions;
-use super::{defaults, detect, render, resolve};
+use super::{defaults, render, resolve};
 use crate::bootstrap::resolved::{Cluster, Limits, Node};
 
 /// All that `weft init` goes by.
@@ -99,7 +99,7 @@ pub fn init(flags: &InitFlags, facts: &Facts) -> Result<InitConfig, ConfigError>
     let cluster_configuration: ClusterConfiguration = layers.document(Kind::Cluster)?;
     Ok(InitConfig {
         cluster: resolve::cluster(&cluster_configuration)?,
-        node: resolve::node(&init.node_registration, detect::hostname(facts), address, port),
+        node: resolve::node(&init.node_registration, facts, address, port),
         limits: resolve::limits(init.timeouts.as_ref()),
         weft: layers.document(Kind::Weft)?,
         kubelet: foreign(&documents, Kind::Kubelet),
@@ -124,7 +124,7 @@ pub fn join(flags: &JoinFlags, facts: &Facts) -> Result<JoinConfig, ConfigError>
     let port = join.control_plane.as_ref().and_then(|part| part.local_api_endpoint.bind_port);
     let port = port.unwrap_or(defaults::API_PORT);
     Ok(JoinConfig {
-        node: resolve::node(&join.node_registration, detect::hostname(facts), address, port),
+        node: resolve::node(&join.node_registration, facts, address, port),
         limits: resolve::limits(join.timeouts.as_ref()),
         weft: layers.document(Kind::Weft)?,
         join,

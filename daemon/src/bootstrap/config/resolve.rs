@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::facts::Facts;
 use super::finding::ConfigError;
 use super::model::{ClusterConfiguration, EncryptionAlgorithm, Etcd, LocalEtcd, NodeRegistration, Timeouts};
-use super::{defaults, rules, versions};
+use super::{address, defaults, detect, rules, versions};
 use crate::bootstrap::duration;
 use crate::bootstrap::resolved::{Cluster, EtcdPlace, Limits, Node};
 
@@ -84,11 +85,12 @@ fn dns(config: &ClusterConfiguration, repository: &str) -> Option<(String, Strin
 }
 
 /// The node, from a registration whose defaults are filled in.
-pub(super) fn node(registration: &NodeRegistration, hostname: String, address: IpAddr, bind_port: u16) -> Node {
+pub(super) fn node(registration: &NodeRegistration, facts: &Facts, address: IpAddr, bind_port: u16) -> Node {
     Node {
         name: registration.name.clone().unwrap_or_default(),
-        hostname,
+        hostname: detect::hostname(facts),
         address,
+        second_address: address::beside(&facts.machine, address),
         bind_port,
         taints: registration.taints.clone().unwrap_or_default(),
         cri_socket: registration.cri_socket.clone().unwrap_or_default(),

@@ -80,18 +80,20 @@ impl Wanted {
     /// The first node of a cluster, or a further control-plane node if `role` says so.
     #[must_use]
     pub fn control_plane(role: Role, cluster: &Cluster, node: &Node, paths: &Paths) -> Self {
-        let etcd_data = match &cluster.etcd {
-            EtcdPlace::Local { data_dir, .. } => Some(under(paths, data_dir)),
-            EtcdPlace::External(_) => None,
+        let mut this = Self { role, ..Self::worker(node, paths) };
+        this.learn(cluster);
+        this
+    }
+
+    /// Takes over what a cluster says of itself: its ranges and its version, and where a control plane of it has its state.
+    pub fn learn(&mut self, cluster: &Cluster) {
+        self.pod_subnets.clone_from(&cluster.pod_subnets);
+        self.service_subnets.clone_from(&cluster.service_subnets);
+        self.kubernetes_version = Some(cluster.kubernetes_version.clone());
+        self.etcd_data = match &cluster.etcd {
+            EtcdPlace::Local { data_dir, .. } if self.role.has_control_plane() => Some(under(&self.paths, data_dir)),
+            EtcdPlace::Local { .. } | EtcdPlace::External(_) => None,
         };
-        Self {
-            pod_subnets: cluster.pod_subnets.clone(),
-            service_subnets: cluster.service_subnets.clone(),
-            kubernetes_version: Some(cluster.kubernetes_version.clone()),
-            etcd_data,
-            role,
-            ..Self::worker(node, paths)
-        }
     }
 
     /// A further node without a control plane.

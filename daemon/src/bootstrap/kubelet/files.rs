@@ -54,8 +54,8 @@ impl Written {
 pub struct Told<'a> {
     /// What the node is to the cluster.
     pub role: Role,
-    /// The node's address; `None` leaves the choice to kubelet.
-    pub address: Option<IpAddr>,
+    /// The node's addresses, at most one of each family; none leaves the choice to kubelet.
+    pub addresses: &'a [IpAddr],
     /// The cluster's configuration: as made by [`config::cluster_wide`], or as found in the cluster.
     pub cluster_wide: &'a Value,
     /// This host.
@@ -70,7 +70,7 @@ pub struct Told<'a> {
 /// [`KubeletFilesError`]; files that were right are as they were.
 pub fn write(paths: &Paths, node: &Node, told: &Told<'_>) -> Result<Written, KubeletFilesError> {
     // All is made before anything is written.
-    let flags = flags::environment_file(node, told.role, told.address)?;
+    let flags = flags::environment_file(node, told.role, told.addresses)?;
     let config = yaml::to_string(&config::for_node(told.cluster_wide, told.host, node, told.patches)?);
     let instance = yaml::to_string(&config::instance(node));
     converge::directory(&paths.kubelet, DIRECTORY_MODE)?;
@@ -99,7 +99,7 @@ mod tests {
         let wide = config::cluster_wide(&cluster(), None).value;
         let patches = Patches::load(&patches).unwrap();
         let told =
-            Told { role: Role::ControlPlane, address: None, cluster_wide: &wide, host: &host, patches: &patches };
+            Told { role: Role::ControlPlane, addresses: &[], cluster_wide: &wide, host: &host, patches: &patches };
         let first = write(&paths, &node, &told).unwrap();
         assert_eq!(first, Written { flags: Outcome::Made, instance: Outcome::Made, config: Outcome::Made });
         assert!(!write(&paths, &node, &told).unwrap().is_new());

@@ -29,12 +29,12 @@ pub struct FlagError {
     pub flag: String,
 }
 
-/// The flags of this node's kubelet: its name if that is not the host's, a worker's taints, its address if it was chosen,
-/// then the configuration's own.
+/// The flags of this node's kubelet: its name if that is not the host's, a worker's taints, its addresses,
+/// then the configuration's own. Without `addresses` kubelet finds its own; a second one is of the other family.
 ///
 /// # Errors
 /// [`FlagError`] for a value that a line of words cannot hold.
-pub fn flags(node: &Node, role: Role, address: Option<IpAddr>) -> Result<Vec<String>, FlagError> {
+pub fn flags(node: &Node, role: Role, addresses: &[IpAddr]) -> Result<Vec<String>, FlagError> {
     let mut defaults = Vec::new();
     if node.name != node.hostname {
         defaults.push(("hostname-override", node.name.clone()));
@@ -42,8 +42,8 @@ pub fn flags(node: &Node, role: Role, address: Option<IpAddr>) -> Result<Vec<Str
     if role == Role::Worker && !node.taints.is_empty() {
         defaults.push(("register-with-taints", node.taints.iter().map(taint).collect::<Vec<_>>().join(",")));
     }
-    if let Some(address) = address {
-        defaults.push(("node-ip", address.to_string()));
+    if !addresses.is_empty() {
+        defaults.push(("node-ip", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")));
     }
     let flags = command_line(defaults, &node.registration.kubelet_extra_args);
     match flags
@@ -59,8 +59,8 @@ pub fn flags(node: &Node, role: Role, address: Option<IpAddr>) -> Result<Vec<Str
 ///
 /// # Errors
 /// As [`flags`].
-pub fn environment_file(node: &Node, role: Role, address: Option<IpAddr>) -> Result<String, FlagError> {
-    Ok(format!("{VARIABLE}=\"{}\"\n", flags(node, role, address)?.join(" ")))
+pub fn environment_file(node: &Node, role: Role, addresses: &[IpAddr]) -> Result<String, FlagError> {
+    Ok(format!("{VARIABLE}=\"{}\"\n", flags(node, role, addresses)?.join(" ")))
 }
 
 /// The words of such a variable in such a file, whoever wrote it; none if it is not there.
@@ -94,12 +94,12 @@ mod tests {
 
     #[test]
     fn i11_the_name_is_given_only_if_it_is_not_the_hosts() {
-        let file = environment_file(&named("n1"), Role::ControlPlane, None).unwrap();
+        let file = environment_file(&named("n1"), Role::ControlPlane, &[]).unwrap();
         assert_eq!(file, "KUBELET_KUBEADM_ARGS=\"--hostname-override=n1\"\n");
-        assert_eq!(environment_file(&named("host"), Role::ControlPlane, None).unwrap(), "KUBELET_KUBEADM_ARGS=\"\"\n");
+        assert_eq!(environment_file(&named("host"), Role::ControlPlane, &[]).unwrap(), "KUBELET_KUBEADM_ARGS=\"\"\n");
         let mut node = named("n1");
         node.registration.kubelet_extra_args = vec![Arg { name: "hostname-override".into(), value: "other".into() }];
-        assert_eq!(flags(&node, Role::Worker, None).unwrap(), ["--hostname-override=other"]);
+        assert_eq!(flags(&node, Role::Worker, &[]).unwrap(), ["--hostname-override=other"]);
     }
 
     #[test]
@@ -109,10 +109,10 @@ mod tests {
             Taint { key: "a".into(), value: "b".into(), effect: "NoSchedule".into() },
             Taint { key: "c".into(), value: String::new(), effect: "NoExecute".into() },
         ];
-        let address = Some("2001:db8::1".parse().unwrap());
-        let worker = flags(&node, Role::Worker, address).unwrap();
-        assert_eq!(worker, ["--node-ip=2001:db8::1", "--register-with-taints=a=b:NoSchedule,c=:NoExecute"]);
-        assert!(flags(&node, Role::ControlPlane, None).unwrap().is_empty());
+        let addresses = ["2001:db8::1", "192.0.2.1"].map(|text| text.parse().unwrap());
+        let worker = flags(&node, Role::Worker, &addresses).unwrap();
+        assert_eq!(worker, ["--node-ip=2001:db8::1,192.0.2.1", "--register-with-taints=a=b:NoSchedule,c=:NoExecute"]);
+        assert!(flags(&node, Role::ControlPlane, &[]).unwrap().is_empty());
     }
 
     #[test]
@@ -120,14 +120,14 @@ mod tests {
         for value in ["a b", "a\nb", "a\"b", "$HOME"] {
             let mut node = named("host");
             node.registration.kubelet_extra_args = vec![Arg { name: "x".into(), value: value.into() }];
-            let error = flags(&node, Role::Worker, None).unwrap_err().to_string();
+            let error = flags(&node, Role::Worker, &[]).unwrap_err().to_string();
             assert!(error.contains("kubeletExtraArgs") && error.contains("--x="), "{error}");
         }
     }
 
     #[test]
     fn what_is_written_is_read_back() {
-        let file = environment_file(&named("n1"), Role::Worker, Some("192.0.2.1".parse().unwrap())).unwrap();
+        let file = environment_file(&named("n1"), Role::Worker, &["192.0.2.1".parse().unwrap()]).unwrap();
         assert_eq!(kubeadm_words(&file), ["--hostname-override=n1", "--node-ip=192.0.2.1"]);
         assert_eq!(words("# x\nKUBELET_EXTRA_ARGS='--v=2'\n", "KUBELET_EXTRA_ARGS"), ["--v=2"]);
         assert!(kubeadm_words("").is_empty());

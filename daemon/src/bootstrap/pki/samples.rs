@@ -39,6 +39,7 @@ pub(crate) fn node() -> Node {
         name: "n1".to_owned(),
         hostname: "n1".to_owned(),
         address: "192.0.2.10".parse().unwrap(),
+        second_address: None,
         bind_port: 6443,
         taints: Vec::new(),
         registration: NodeRegistration::default(),

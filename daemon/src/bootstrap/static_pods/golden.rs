@@ -45,6 +45,7 @@ pub(crate) fn node() -> Node {
         name: "n1".into(),
         hostname: "host".into(),
         address: "192.0.2.10".parse().unwrap(),
+        second_address: None,
         bind_port: 6443,
         taints: Vec::new(),
         registration: NodeRegistration::default(),
@@ -100,7 +101,7 @@ fn compare(configuration: &str, cluster: &Cluster, node: &Node, start_limit: Dur
         }
     }
     let theirs = fs::read_to_string(out.join("kubeadm-flags.env")).unwrap();
-    assert_eq!(flags::environment_file(node, Role::ControlPlane, None).unwrap(), theirs);
+    assert_eq!(flags::environment_file(node, Role::ControlPlane, &[]).unwrap(), theirs);
     let instance: Value = read(&out, "instance-config.yaml");
     assert_eq!(instance["containerRuntimeEndpoint"], node.cri_socket);
 }

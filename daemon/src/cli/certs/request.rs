@@ -77,6 +77,7 @@ fn node(args: &RequestArgs) -> anyhow::Result<Node> {
         name: args.node_name.clone().unwrap_or_else(|| hostname.clone()),
         hostname,
         address: args.apiserver_advertise_address,
+        second_address: None,
         bind_port: args.apiserver_bind_port,
         taints: Vec::new(),
         registration: NodeRegistration::default(),

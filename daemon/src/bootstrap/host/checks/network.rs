@@ -6,7 +6,7 @@ use ipnetwork::IpNetwork;
 
 use crate::bootstrap::host::facts::HostFacts;
 use crate::bootstrap::host::report::Finding;
-use crate::bootstrap::host::wanted::Wanted;
+use crate::bootstrap::host::wanted::{Role, Wanted};
 
 pub(super) fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -16,7 +16,12 @@ pub(super) fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
         ("PodSubnet", "--pod-network-cidr", &wanted.pod_subnets),
         ("ServiceSubnet", "--service-cidr", &wanted.service_subnets),
     ] {
-        findings.extend(subnets.iter().filter_map(|subnet| on_host(facts, name, flag, *subnet)));
+        // Whoever joins has no choice of ranges.
+        let fix = match wanted.role {
+            Role::Init => format!("choose another range with {flag}"),
+            Role::Join { .. } => "the cluster has this range: give the machine other addresses or routes".to_owned(),
+        };
+        findings.extend(subnets.iter().filter_map(|subnet| on_host(facts, name, &fix, *subnet)));
     }
     findings.extend(proxies(facts, wanted));
     findings
@@ -58,27 +63,27 @@ fn between(wanted: &Wanted) -> Vec<Finding> {
     findings.collect()
 }
 
-fn on_host(facts: &HostFacts, name: &'static str, flag: &'static str, subnet: IpNetwork) -> Option<Finding> {
+fn on_host(facts: &HostFacts, name: &'static str, fix: &str, subnet: IpNetwork) -> Option<Finding> {
     let addresses = facts.addresses.as_deref().unwrap_or_default();
     if let Some((link, address)) = addresses.iter().find(|(_, address)| subnet.contains(address.ip())) {
         return Some(Finding::error(
             name,
             format!("this machine's own address {} on {link} lies in {subnet}", address.ip()),
-            format!("choose another range with {flag}"),
+            fix.to_owned(),
         ));
     }
     let routes = facts.routes.as_deref().unwrap_or_default();
     let (link, route) = routes.iter().find(|(_, route)| overlap(*route, subnet))?;
     // A route to more than the range yields to the cluster's own, but whatever is really there cannot be reached any more.
     let hidden = route.prefix() < subnet.prefix();
-    let make = if hidden { Finding::warning } else { Finding::error } as fn(_, _, _) -> Finding;
+    let make = if hidden { Finding::warning } else { Finding::error } as fn(_, _, String) -> Finding;
     Some(make(
         name,
         format!(
             "this machine has a route to {route} through {link}, which {} {subnet}",
             if hidden { "takes in" } else { "lies in" }
         ),
-        format!("choose another range with {flag}"),
+        fix.to_owned(),
     ))
 }
 
@@ -138,7 +143,7 @@ pub fn open_ports(wanted: &Wanted) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, init, names, report};
+    use super::super::testing::{WORKER, facts, init, names, report};
     use super::*;
 
     fn routed(route: &str) -> HostFacts {
@@ -151,6 +156,8 @@ mod tests {
         let found = report(&own, &Wanted { address: None, ..init() });
         assert_eq!(names(&found), ["PodSubnet"]);
         assert!(found.get("PodSubnet").unwrap().cause.contains("10.244.3.7 on eth0"));
+        let joins = Wanted { role: WORKER, etcd_data: None, address: None, ..init() };
+        assert!(report(&own, &joins).get("PodSubnet").unwrap().fix.contains("the cluster has this range"));
         assert_eq!(names(&report(&routed("10.100.0.0/16"), &init())), ["ServiceSubnet"]);
         let wide = report(&routed("10.0.0.0/8"), &init());
         assert!(wide.is_passed() && wide.warnings == 2, "{wide}");
@@ -163,7 +170,7 @@ mod tests {
         let found = report(&facts(), &wanted);
         assert_eq!(names(&found), ["AdvertiseAddress"]);
         assert!(found.get("AdvertiseAddress").unwrap().fix.ends_with("one of: 192.0.2.10 on eth0"), "{found}");
-        let worker = Wanted { role: super::super::testing::WORKER, etcd_data: None, ..wanted };
+        let worker = Wanted { role: WORKER, etcd_data: None, ..wanted };
         assert!(report(&facts(), &worker).is_passed());
     }
 

@@ -1,6 +1,7 @@
 //! `kubelet-start`, `wait-control-plane` and `kubelet-finalize`.
 
 use std::fs;
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -51,8 +52,8 @@ impl Ground<'_> {
         }
         // Named even if nobody chose it: kubelet would look its host's name up, for seconds where no resolver answers, and
         // might find another address than the one that certificates and the overlay have.
-        let address = Some(self.weft.node_ip.unwrap_or(self.node.address));
-        let told = Told { role, address, cluster_wide, host: &host, patches: &self.patches };
+        let addresses = self.node_addresses();
+        let told = Told { role, addresses: &addresses, cluster_wide, host: &host, patches: &self.patches };
         let written = files::write(self.paths, self.node, &told)?;
         for (name, outcome) in [
             ("kubeadm-flags.env", &written.flags),
@@ -99,6 +100,15 @@ impl Ground<'_> {
             self.journal.done(id)?;
         }
         Ok(())
+    }
+
+    /// By what the node is known: its address, and in a cluster of both families the other family's as well, which pods in the
+    /// node's network and NodePorts are reached at.
+    fn node_addresses(&self) -> Vec<IpAddr> {
+        let first = self.weft.node_ip.unwrap_or(self.node.address);
+        let second = self.node.second_address.filter(|_| self.wanted.families() == (true, true));
+        let second = second.filter(|second| second.is_ipv4() != first.is_ipv4());
+        [first].into_iter().chain(second).collect()
     }
 
     /// kubelet's unit and drop-in, where systemd reads them. Says whether one is new.

@@ -71,7 +71,11 @@ impl Ground<'_> {
         for finding in report.findings.iter().filter(|finding| finding.severity == Severity::Warning) {
             let Finding { name, cause, fix, .. } = finding;
             let advice = if fix.is_empty() { String::new() } else { format!("; {fix}") };
-            self.tell.warning(PREFLIGHT, format!("{name}: {cause}{advice}"));
+            let words = format!("{name}: {cause}{advice}");
+            // A machine that is looked at again, as more is known of the cluster, has the same warnings.
+            if self.warned.insert(words.clone()) {
+                self.tell.warning(PREFLIGHT, words);
+            }
         }
         self.needs = Some(report.kubelet);
         Ok(facts)

@@ -6,6 +6,7 @@ mod machine;
 
 pub(super) use machine::{PREFLIGHT, weft_name};
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ use crate::bootstrap::journal::{Change, EntryId, Journal, Stage};
 use crate::bootstrap::kubelet::service::ServiceManager;
 use crate::bootstrap::patches::Patches;
 use crate::bootstrap::pki::{Outcome, Step};
-use crate::bootstrap::resolved::{Limits, Node, Paths};
+use crate::bootstrap::resolved::{Cluster, Limits, Node, Paths};
 
 /// What `--patches` calls CoreDNS's Deployment.
 const COREDNS_PATCHES: &str = "corednsdeployment";
@@ -50,6 +51,8 @@ pub(super) struct Ground<'a> {
     pub(super) dry: bool,
     /// Checks whose errors only warn.
     ignored: Ignored,
+    /// Warnings of the checks that were told.
+    warned: BTreeSet<String>,
     began: SystemTime,
     /// What the configuration comes to: a phase that ended well with another has to be written down again.
     hash: String,
@@ -116,12 +119,18 @@ impl<'a> Ground<'a> {
             dry: wanted.paths != *paths,
             wanted,
             ignored,
+            warned: BTreeSet::new(),
             began,
             hash,
             runtime: None,
             needs: None,
             stand_in: None,
         })
+    }
+
+    /// Takes note of the cluster that is joined, of which nothing was known before it was found.
+    pub(super) fn learn(&mut self, cluster: &Cluster) {
+        self.wanted.learn(cluster);
     }
 
     /// Says where a run that was ended goes on.

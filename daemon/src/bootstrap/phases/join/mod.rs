@@ -140,14 +140,16 @@ impl<'a> Join<'a> {
 
     /// Nothing is written before it is known that the node may join.
     async fn check(&mut self) -> Result<HostFacts, PhaseError> {
-        let facts = self.ground.check().await?;
+        // First what needs no cluster: it is told at once.
+        self.ground.check().await?;
         let name = self.config.node.name.clone();
         let has_joined = self.has_joined();
         let found = self.found().await?;
         if !has_joined {
             api::refuse_ready_node(&found.server, &name).await?;
         }
-        Ok(facts)
+        // And once more against the cluster's ranges, families and version.
+        self.ground.check().await
     }
 
     async fn preflight(&mut self, facts: &HostFacts) -> Result<(), PhaseError> {
@@ -169,6 +171,7 @@ impl<'a> Join<'a> {
             Some(found) => found,
             None => self.find().await?,
         };
+        self.ground.learn(&found.uploaded.cluster);
         Ok(self.found.insert(found))
     }
 

@@ -42,6 +42,8 @@ pub(super) fn node(paths: &Paths, hostname: &str, socket: Option<&str>) -> Resul
         hostname: hostname.to_owned(),
         // Only a control plane has one that matters here.
         address: of("advertise-address").and_then(|text| text.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        // Of use for kubelet's flags alone, which an upgrade leaves.
+        second_address: None,
         bind_port: of("secure-port").and_then(|text| text.parse().ok()).unwrap_or(API_PORT),
         taints: Vec::new(),
         registration: crate::bootstrap::config::model::NodeRegistration::default(),
