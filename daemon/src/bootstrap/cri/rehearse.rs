@@ -1,4 +1,4 @@
-//! A sandbox that comes and goes before the first pod does: it finds a pause image that is not there, a wrong driver of
+//! A sandbox that comes before the first pod does: it finds a pause image that is not there, a wrong driver of
 //! control groups, a runtime that may not do what runc wants, while kubelet would only repeat itself for minutes.
 
 use std::time::Duration;
@@ -22,8 +22,11 @@ const NAMESPACE: &str = "weft-preflight";
 /// How it went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rehearsal {
-    /// It came and went.
-    Passed,
+    /// It came; whoever asked for it ends it ([`Cri::end_sandbox`]).
+    Passed {
+        /// Its name in the runtime.
+        sandbox: String,
+    },
     /// It did not come.
     Failed {
         /// The runtime's words.
@@ -34,11 +37,11 @@ pub enum Rehearsal {
 }
 
 impl Cri {
-    /// Runs a sandbox in the host's network, so that it needs no plugin, and removes it. `cgroup_parent` is where its control
+    /// Runs a sandbox in the host's network, so that it needs no plugin. `cgroup_parent` is where its control
     /// group goes; `None` for the place that is right for the driver.
     ///
     /// # Errors
-    /// When the runtime does not answer, or cannot remove what it has made.
+    /// When the runtime does not answer.
     pub async fn rehearse(
         &self,
         driver: Option<CgroupDriver>,
@@ -49,21 +52,22 @@ impl Cri {
         let config = config(cgroup_parent.unwrap_or(usual));
         let request = RunPodSandboxRequest { config: Some(config), runtime_handler: String::new() };
         let mut runtime = self.runtime();
-        let id = match self.answer("RunPodSandbox", "", RUN_LIMIT, runtime.run_pod_sandbox(request)).await {
-            Ok(answer) => answer.pod_sandbox_id,
+        match self.answer("RunPodSandbox", "", RUN_LIMIT, runtime.run_pod_sandbox(request)).await {
+            Ok(answer) => Ok(Rehearsal::Passed { sandbox: answer.pod_sandbox_id }),
             Err(CriError::Refused { status, .. }) => {
                 let cause = status.message().to_owned();
                 let fix = fix(&cause);
-                return Ok(Rehearsal::Failed { cause, fix });
+                Ok(Rehearsal::Failed { cause, fix })
             }
-            Err(error) => return Err(error),
-        };
-        self.end_sandbox(&id).await?;
-        Ok(Rehearsal::Passed)
+            Err(error) => Err(error),
+        }
     }
 
     /// Stops a sandbox with all that is in it, and removes it. One that is not there is no error.
-    pub(super) async fn end_sandbox(&self, id: &str) -> Result<(), CriError> {
+    ///
+    /// # Errors
+    /// When the runtime does not answer, or cannot remove it.
+    pub async fn end_sandbox(&self, id: &str) -> Result<(), CriError> {
         let stop = StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
         self.answer("StopPodSandbox", id, END_LIMIT, self.runtime().stop_pod_sandbox(stop)).await?;
         let remove = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };

@@ -201,10 +201,22 @@ impl Ground<'_> {
         }
         provide(cri, &wanted, &sources, &say).await?;
         name_sandbox_image(cri, health, &names.pause()).await?;
-        match cri.rehearse(health.cgroup_driver, None).await? {
-            Rehearsal::Passed => Ok(()),
-            Rehearsal::Failed { cause, fix } => Err(PhaseError::Rehearsal { cause, fix }),
-        }
+        let sandbox = match cri.rehearse(health.cgroup_driver, None).await? {
+            Rehearsal::Passed { sandbox } => sandbox,
+            Rehearsal::Failed { cause, fix } => return Err(PhaseError::Rehearsal { cause, fix }),
+        };
+        let cri = cri.clone();
+        self.rehearsal = Some(tokio::spawn(async move { cri.end_sandbox(&sandbox).await }));
+        Ok(())
+    }
+
+    /// Waits until the sandbox of the rehearsal is gone, which it goes while other things are done.
+    pub(in crate::bootstrap::phases) async fn rehearsal_is_over(&mut self) -> Result<(), PhaseError> {
+        // A task that was cut off has said so itself.
+        Ok(match self.rehearsal.take() {
+            Some(end) => end.await.unwrap_or(Ok(()))?,
+            None => (),
+        })
     }
 
     /// The version of the etcd that runs here: one that the folder of programs brings says it itself.

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use tokio::task::JoinHandle;
 
 use super::error::PhaseError;
 use super::runtime;
@@ -22,7 +23,7 @@ use crate::balancer::StandIn;
 use crate::bootstrap::api::{self, CoreDns, Server};
 use crate::bootstrap::config;
 use crate::bootstrap::config::WeftOptions;
-use crate::bootstrap::cri::{Cri, Health};
+use crate::bootstrap::cri::{Cri, CriError, Health};
 use crate::bootstrap::host::facts::RuntimeTold;
 use crate::bootstrap::host::tools::System;
 use crate::bootstrap::host::{Ignored, KubeletNeeds, SwapPolicy, Wanted, checks};
@@ -58,6 +59,8 @@ pub(super) struct Ground<'a> {
     hash: String,
     runtime: Option<(RuntimeTold, Option<(Cri, Health)>)>,
     needs: Option<KubeletNeeds>,
+    /// The end of the first sandbox.
+    rehearsal: Option<JoinHandle<Result<(), CriError>>>,
     /// The balancer of this process, until the node's own takes over.
     stand_in: Option<StandIn>,
 }
@@ -124,6 +127,7 @@ impl<'a> Ground<'a> {
             hash,
             runtime: None,
             needs: None,
+            rehearsal: None,
             stand_in: None,
         })
     }

@@ -79,9 +79,15 @@ impl<'a> Init<'a> {
     /// The first phase that does not come to its end, by its name, and why.
     pub async fn run(&mut self, phases: &[String]) -> Result<(), (String, PhaseError)> {
         self.ground.tell_of_earlier_run("init", phases);
+        let mut outcome = Ok(());
         for phase in phases {
-            self.phase(phase).await.map_err(|error| (phase.clone(), error))?;
+            outcome = self.phase(phase).await.map_err(|error| (phase.clone(), error));
+            if outcome.is_err() {
+                break;
+            }
         }
+        let is_over = self.ground.rehearsal_is_over().await;
+        outcome.and(is_over.map_err(|error| (PREFLIGHT.to_owned(), error)))?;
         if self.ground.dry {
             self.show_files().map_err(|error| ("dry-run".to_owned(), error))?;
         }

@@ -88,13 +88,16 @@ impl<'a> Join<'a> {
             return self.rehearse(phases).await.map_err(|error| ("preflight".to_owned(), error));
         }
         self.ground.tell_of_earlier_run("join", phases);
+        let mut outcome = Ok(());
         for phase in phases {
             if let Err(error) = self.phase(phase).await {
                 self.take_member_back().await;
-                return Err((phase.clone(), error));
+                outcome = Err((phase.clone(), error));
+                break;
             }
         }
-        Ok(())
+        let is_over = self.ground.rehearsal_is_over().await;
+        outcome.and(is_over.map_err(|error| (PREFLIGHT.to_owned(), error)))
     }
 
     async fn phase(&mut self, phase: &str) -> Result<(), PhaseError> {
