@@ -18,8 +18,9 @@ use crate::bootstrap::yaml;
 const PROGRAM: &str = "/weft";
 /// How often the certificates are looked at.
 const RENEWAL_EVERY: &str = "1h";
-/// Seconds between two looks whether a renewal has failed: nothing else is told by it, and each starts a process.
-const RENEWAL_PROBE: u64 = 600;
+/// Seconds between two looks whether a renewal has failed. Each starts a process, and nothing else is told by it; but whenever
+/// kubelet starts it waits up to this time before the first, and the pod is not Ready so long.
+const RENEWAL_PROBE: u64 = 60;
 
 /// A helper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,9 +98,10 @@ pub fn helper_pod(helper: Helper, facts: &HelperFacts<'_>) -> Value {
     let own = json!({
         "name": name, "image": facts.image, "imagePullPolicy": "IfNotPresent", "command": command,
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},
-        // Root, as the files are root's; of root's powers none is needed.
+        // Root, as the files are root's, and not the image's own user; of root's powers none is needed.
         "securityContext": {
             "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": true,
+            "runAsUser": 0, "runAsGroup": 0,
         },
         "volumeMounts": volumes.mounts(),
     });
@@ -187,6 +189,7 @@ mod tests {
         assert_eq!(authority["hostPath"]["type"], "File");
         let container = &pod["spec"]["containers"][0];
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(container["securityContext"]["runAsUser"], 0, "the image has another user");
         assert!(pod["spec"]["hostNetwork"] == true && container.get("readinessProbe").is_none());
     }
 
