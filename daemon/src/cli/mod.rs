@@ -30,12 +30,17 @@ mod supervise;
 mod token;
 mod upgrade;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+use crate::bootstrap::phases::Exit;
+
 /// Exit code for what may work later: the store does not answer, or has no subnet to give (`EX_TEMPFAIL` of sysexits.h).
 const TRY_AGAIN: u8 = 75;
+/// Exit code for wrong arguments, as clap and most programs have it.
+const WRONG_WORDS: u8 = 2;
 
 /// A Kubernetes cluster's pod network and Services.
 #[derive(Debug, Parser)]
@@ -80,7 +85,11 @@ enum Command {
 /// # Errors
 /// What the command could not do, in words for a person.
 pub fn run() -> anyhow::Result<ExitCode> {
-    match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return Ok(answered(&error, std::env::args_os().nth(1).as_deref())),
+    };
+    match cli.command {
         Command::Init(args) => init::run(&args),
         Command::Join(args) => join::run(&args),
         Command::Reset(args) => reset::run(&args),
@@ -101,6 +110,21 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Kubeconfig(args) => kubeconfig::run(&args),
         Command::Supervise(args) => supervise::run(args),
         Command::Token(args) => token::run(&args),
+    }
+}
+
+/// Prints what clap answers in the place of a command: help, the version, or what is wrong with the words. Where a command tells
+/// exit codes apart, wrong words have that of a wrong flag, and not clap's, which means another thing there.
+fn answered(answer: &clap::Error, command: Option<&OsStr>) -> ExitCode {
+    const TELLING: [&str; 3] = ["init", "join", "upgrade"];
+    // Whoever has closed the pipe does not want to read it.
+    let _ = answer.print();
+    match answer.exit_code() {
+        0 => ExitCode::SUCCESS,
+        _ if command.is_some_and(|name| TELLING.iter().any(|telling| name == *telling)) => {
+            ExitCode::from(Exit::Config as u8)
+        }
+        _ => ExitCode::from(WRONG_WORDS),
     }
 }
 

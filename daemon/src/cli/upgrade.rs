@@ -71,8 +71,8 @@ enum Output {
 /// old manifests back; these, and a snapshot of etcd, are in /etc/kubernetes/tmp/weft-backup-manifests-*. Run again, it goes on
 /// where it was ended, and changes nothing if all is as it should be.
 ///
-/// Exit codes: 0 done; 1 something failed; 2 the cluster is not well; 3 it may not go to that version; 4 images could not be had;
-/// 5 the control plane did not get well, and is as it was.
+/// Exit codes: 0 done; 1 something failed; 2 the cluster is not well, or this is no node for it; 3 a flag is wrong, or the cluster
+/// may not go to that version; 4 images could not be had; 5 the control plane did not get well, and is as it was.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  weft upgrade apply v1.36.2 --dry-run\n  weft upgrade apply v1.36.2 --kubernetes-bin /opt/kubernetes/bin -y"

@@ -18,8 +18,9 @@ use crate::bootstrap::yaml;
 const PROGRAM: &str = "/weft";
 /// How often the certificates are looked at.
 const RENEWAL_EVERY: &str = "1h";
-/// Seconds between two looks whether a renewal has failed: nothing else is told by it, and each starts a process.
-const RENEWAL_PROBE: u64 = 600;
+/// Seconds between two looks whether a renewal has failed. Each starts a process, and nothing else is told by it; but whenever
+/// kubelet starts it waits up to this time before the first, and the pod is not Ready so long.
+const RENEWAL_PROBE: u64 = 60;
 
 /// A helper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
