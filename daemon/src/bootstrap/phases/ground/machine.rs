@@ -212,11 +212,11 @@ impl Ground<'_> {
 
     /// Waits until the sandbox of the rehearsal is gone, which it goes while other things are done.
     pub(in crate::bootstrap::phases) async fn rehearsal_is_over(&mut self) -> Result<(), PhaseError> {
-        // A task that was cut off has said so itself.
-        Ok(match self.rehearsal.take() {
-            Some(end) => end.await.unwrap_or(Ok(()))?,
-            None => (),
-        })
+        if let Some(end) = self.rehearsal.take() {
+            // A task that was cut off has said so itself.
+            end.await.unwrap_or(Ok(()))?;
+        }
+        Ok(())
     }
 
     /// The version of the etcd that runs here: one that the folder of programs brings says it itself.
