@@ -138,7 +138,8 @@ fn asked_meanwhile<T>(node: &Bare, work: impl FnOnce() -> T) -> (T, u32, u32) {
                     eprintln!("{server}: {error:#}");
                     lost.fetch_add(1, Ordering::Relaxed);
                 }
-                std::thread::sleep(Duration::from_millis(500));
+                // It may go on for a while.
+                let _ = wait::until(Duration::from_millis(500), "the end", || is_over.load(Ordering::Relaxed));
             }
         });
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
