@@ -7,6 +7,7 @@ use k8s_cri::v1::{
     LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
     PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest, StopPodSandboxRequest,
 };
+use tonic::Code;
 
 use super::connect::Cri;
 use super::error::CriError;
@@ -69,10 +70,17 @@ impl Cri {
     /// When the runtime does not answer, or cannot remove it.
     pub async fn end_sandbox(&self, id: &str) -> Result<(), CriError> {
         let stop = StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.answer("StopPodSandbox", id, END_LIMIT, self.runtime().stop_pod_sandbox(stop)).await?;
+        gone_is_well(self.answer("StopPodSandbox", id, END_LIMIT, self.runtime().stop_pod_sandbox(stop)).await)?;
         let remove = RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
-        self.answer("RemovePodSandbox", id, END_LIMIT, self.runtime().remove_pod_sandbox(remove)).await?;
-        Ok(())
+        gone_is_well(self.answer("RemovePodSandbox", id, END_LIMIT, self.runtime().remove_pod_sandbox(remove)).await)
+    }
+}
+
+/// containerd before 2.0 refuses to stop what is not there, against the CRI's promise (`api.proto`, `StopPodSandbox`).
+fn gone_is_well<T>(answer: Result<T, CriError>) -> Result<(), CriError> {
+    match answer {
+        Err(error) if error.code() == Some(Code::NotFound) => Ok(()),
+        other => other.map(drop),
     }
 }
 
