@@ -27,7 +27,7 @@ fn two_commands_make_a_cluster_and_two_take_it_back() {
     let join = second.follow(&line, &[LENIENT]).unwrap();
     assert_eq!(join.exit, Some(0), "{}", join.stderr);
     assert!(join.stdout.contains("node n2 is Ready"), "{}", join.stdout);
-    served::helpers(&[first, second]).unwrap();
+    served::helpers(&[first, second], &[first]).unwrap();
 
     served::check(&[first, second], &["10.244."]).unwrap();
     second.reset_to(&before[1]).unwrap();

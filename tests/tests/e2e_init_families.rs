@@ -61,7 +61,7 @@ fn comes_and_goes(case: &Case) {
     assert_eq!(again.exit, Some(0), "{}", again.stderr);
 
     nodes_have_their_addresses([first, second]);
-    served::helpers(&[first, second]).unwrap();
+    served::helpers(&[first, second], &[first]).unwrap();
     served::check(&[first, second], case.pods).unwrap();
     second.reset_to(&before[1]).unwrap();
     first.reset_to(&before[0]).unwrap();

@@ -8,11 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use weft_tests::lab::underlay;
-use weft_tests::netns::OwnedNetns;
-use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line, programs};
+use weft_tests::lab::underlay::Families;
+use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, ROOMY, RUNTIME, join_line};
+use weft_tests::node::machines::Machines;
 use weft_tests::node::peers;
-use weft_tests::scratch::{Scratch, unique_name};
 use weft_tests::{skip, wait};
 
 /// How long a phase may take to come on a busy machine.
@@ -125,38 +124,34 @@ fn i07_killed_in_any_phase_the_next_run_goes_on_and_no_secret_is_left_behind() {
     if let Err(reason) = peers::check(&PROGRAMS).and_then(|()| peers::check(&RUNTIME)) {
         skip!("{reason}");
     }
-    let scratch = Scratch::new();
-    let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
-    underlay::ensure(&underlay).unwrap();
-    let folder = programs(scratch.path()).unwrap();
-    let boot = |number: u8| Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &folder).unwrap();
-    let (first, second) = (boot(1), boot(2));
+    let machines = Machines::boot(2, Families::Both, ROOMY).unwrap();
+    let (first, second) = machines.pair();
 
     let endpoint = format!("--control-plane-endpoint={}:6443", first.machine.ip());
     let more = ["--upload-certs", &endpoint];
     let args = first.init_args();
     let args: Vec<&str> = args.iter().map(String::as_str).chain(more).collect();
-    kill_in(&first, "init", &args, &INIT);
+    kill_in(first, "init", &args, &INIT);
     let init = first.init(&more).unwrap();
     assert_eq!(init.exit, Some(0), "{}", init.stderr);
     assert!(init.stdout.contains(GOES_ON) && init.stdout.contains("node n1 is Ready"), "{}", init.stdout);
 
     let line = join_line(&init.stdout).unwrap().replace("\\\n", " ");
     let words: Vec<&str> = line.split_whitespace().skip(1).chain([LENIENT]).collect();
-    kill_in(&second, "join", &words, &JOIN);
+    kill_in(second, "join", &words, &JOIN);
     let join = second.weft(&words).unwrap();
     assert_eq!(join.exit, Some(0), "{}", join.stderr);
     assert!(join.stdout.contains(GOES_ON) && join.stdout.contains("node n2 is Ready"), "{}", join.stdout);
     let ready = ["wait", "--for=condition=Ready", "node", "--all", "--timeout=50s"];
     assert_eq!(first.kubectl(&ready).unwrap().matches("condition met").count(), 2);
 
-    let mut secrets = keys(&first);
+    let mut secrets = keys(first);
     assert!(secrets.len() > 8, "{} keys", secrets.len());
     let certificate_keys = values(&init.stdout, "--certificate-key ");
     assert_eq!(certificate_keys.len(), 1, "{}", init.stdout);
     let tokens = values(&init.stdout, "--token ");
     secrets.extend(certificate_keys.into_iter().chain(tokens).map(str::to_owned));
-    for node in [&first, &second] {
+    for node in [first, second] {
         no_secret_is_told(node, &secrets);
         modes(node);
     }

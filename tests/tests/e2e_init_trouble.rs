@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_tests::lab::underlay;
-use weft_tests::netns::OwnedNetns;
-use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, ROOMY, RUNTIME, join_line, programs};
+use weft_tests::lab::underlay::Families;
+use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, ROOMY, RUNTIME, join_line};
+use weft_tests::node::machines::Machines;
 use weft_tests::node::peers;
-use weft_tests::scratch::{Scratch, unique_name};
+use weft_tests::scratch::Scratch;
 use weft_tests::tool::{self, Output};
 use weft_tests::{skip, wait};
 
@@ -184,12 +184,12 @@ fn cgroup_driver(node: &mut Bare) {
     );
 }
 
-fn image_missing(node: &Bare, programs: &Path, scratch: &Path) {
+fn image_missing(node: &Bare) {
+    let scratch = Scratch::new();
     let folder = scratch.join("without");
     fs::create_dir(&folder).unwrap();
-    for entry in
-        fs::read_dir(programs).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "kube-scheduler")
-    {
+    let programs = fs::read_dir(node.folder()).unwrap().map(Result::unwrap);
+    for entry in programs.filter(|entry| entry.file_name() != "kube-scheduler") {
         let target = entry.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(target, folder.join(entry.file_name())).unwrap();
     }
@@ -299,21 +299,16 @@ fn what_stands_in_the_way_is_told_in_time_and_gone_it_is_forgotten() {
     if let Err(reason) = peers::check(&PROGRAMS).and_then(|()| peers::check(&RUNTIME)) {
         skip!("{reason}");
     }
-    let scratch = Scratch::new();
-    let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
-    underlay::ensure(&underlay).unwrap();
-    let folder = programs(scratch.path()).unwrap();
-    let boot = |number: u8| Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &folder).unwrap();
-    let mut first = boot(1);
-    p08_only_root_may(&first);
-    p01_all_is_told_at_once(&first);
-    wrong_socket(&first);
-    full_disk(&first);
-    cri_disabled(&mut first);
-    cgroup_driver(&mut first);
-    image_missing(&first, &folder, scratch.path());
-    i08_bad_flag(&first);
-    let line = join_line(&succeeds(&first).stdout).unwrap();
-    let second = boot(2);
-    join_troubles(&first, &second, &line.replace("\\\n", " "));
+    let mut machines = Machines::boot(2, Families::Both, ROOMY).unwrap();
+    let [first, second] = &mut machines.nodes[..] else { unreachable!("as many as were asked for") };
+    p08_only_root_may(first);
+    p01_all_is_told_at_once(first);
+    wrong_socket(first);
+    full_disk(first);
+    cri_disabled(first);
+    cgroup_driver(first);
+    image_missing(first);
+    i08_bad_flag(first);
+    let line = join_line(&succeeds(first).stdout).unwrap();
+    join_troubles(first, second, &line.replace("\\\n", " "));
 }

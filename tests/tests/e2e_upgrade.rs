@@ -13,7 +13,7 @@ use weft_tests::lab::underlay::Families;
 use weft_tests::node::bare::{Bare, LENIENT, PROGRAMS, RUNTIME, join_line};
 use weft_tests::node::cluster::items;
 use weft_tests::node::machines::Machines;
-use weft_tests::node::{kubeadm, peers};
+use weft_tests::node::{kubeadm, peers, served};
 use weft_tests::tool::Output;
 use weft_tests::{skip, wait};
 
@@ -111,19 +111,6 @@ fn is_well(first: &Bare, nodes: usize) {
     .unwrap();
 }
 
-/// The balancer of a node has learnt from the cluster that there are these API servers.
-fn balancer_knows(node: &Bare, servers: &[&Bare]) {
-    let list = node.machine.path("lib/weft/balancer/known");
-    let name = node.machine.name();
-    wait::until_ok(LIMIT, &format!("the balancer of {name} to know the API servers"), || {
-        let known = fs::read_to_string(&list)?;
-        let is_there = |server: &Bare| known.contains(&format!("{}:6443", server.machine.ip()));
-        anyhow::ensure!(servers.iter().all(|server| is_there(server)), "{known}");
-        Ok::<_, anyhow::Error>(())
-    })
-    .unwrap();
-}
-
 /// Asks the API server of a node again and again while something is done, and counts the answers that do not come.
 fn asked_meanwhile<T>(node: &Bare, work: impl FnOnce() -> T) -> (T, u32, u32) {
     let (is_over, asked, lost) = (AtomicBool::new(false), AtomicU32::new(0), AtomicU32::new(0));
@@ -207,7 +194,7 @@ fn u03_weft_upgrades_one_node_after_the_other() {
         assert_eq!(join.exit, Some(0), "{}", join.stderr);
     }
     is_well(first, 3);
-    [first, second, worker].iter().for_each(|node| balancer_knows(node, &[first, second]));
+    served::helpers(&[first, second, worker], &[first, second]).unwrap();
 
     plans(first, worker);
     refusals(first, worker);

@@ -66,19 +66,12 @@ pub struct Bare {
 }
 
 impl Bare {
-    /// Switches a machine on and starts containerd, configured in the usual place. `programs` is made by [`programs`].
+    /// Switches a machine with addresses of these families on and starts containerd, configured in the usual place. `programs` is
+    /// made by [`programs_with`].
     ///
     /// # Errors
     /// When it does not start.
-    pub fn boot(underlay: &Netns, number: u8, folder: &Path, programs: &Path) -> Result<Self> {
-        Self::boot_with(underlay, number, folder, programs, Families::Both)
-    }
-
-    /// The same with addresses of these families.
-    ///
-    /// # Errors
-    /// As [`Bare::boot`].
-    pub fn boot_with(underlay: &Netns, number: u8, folder: &Path, programs: &Path, families: Families) -> Result<Self> {
+    pub fn boot(underlay: &Netns, number: u8, folder: &Path, programs: &Path, families: Families) -> Result<Self> {
         let machine = Machine::boot_with(underlay, number, folder, families)?;
         let file = machine.inside(CONFIG)?;
         fs::create_dir_all(file.parent().context("a file is in a folder")?)?;
@@ -253,18 +246,10 @@ fn lines(text: &str) -> BTreeSet<&str> {
     text.lines().collect()
 }
 
-/// A folder for `--kubernetes-bin` below `scratch`: the programs linked to where they are, weft's own, and a configuration.
+/// A folder for `--kubernetes-bin` below `scratch`: the programs linked to where they are, weft's own, and this configuration.
 ///
 /// # Errors
 /// When one is missing.
-pub fn programs(scratch: &Path) -> Result<PathBuf> {
-    programs_with(scratch, ROOMY)
-}
-
-/// The same with this configuration.
-///
-/// # Errors
-/// As [`programs`].
 pub fn programs_with(scratch: &Path, config: &str) -> Result<PathBuf> {
     let folder = scratch.join("bin");
     fs::create_dir(&folder)?;

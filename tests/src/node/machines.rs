@@ -25,8 +25,7 @@ impl Machines {
         let underlay = OwnedNetns::new(format!("{}-underlay", unique_name()));
         underlay::ensure(&underlay)?;
         let programs = programs_with(scratch.path(), config)?;
-        let boot =
-            |number: u8| Bare::boot_with(&underlay, number, &scratch.join(format!("n{number}")), &programs, families);
+        let boot = |number: u8| Bare::boot(&underlay, number, &scratch.join(format!("n{number}")), &programs, families);
         let nodes = (1..=count).map(boot).collect::<Result<_>>()?;
         Ok(Self { nodes, _underlay: underlay, _scratch: scratch })
     }

@@ -1,5 +1,6 @@
 //! What a cluster of [`Bare`] machines is for: pods on every node that reach each other, a Service and its name, in each family.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,19 +21,20 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// The Service, and the label of its pods.
 const NAME: &str = "probe";
 
-/// Waits until the balancer of each node has learnt from the cluster that the first one has its API server; no helper may lack a
-/// right.
+/// Waits until the balancer of each node has learnt from the cluster where its API servers are: on these nodes, and nowhere else. No
+/// helper may lack a right.
 ///
 /// # Errors
 /// When one does not learn it in time, or was denied something.
-pub fn helpers(nodes: &[&Bare]) -> Result<()> {
-    let first = nodes.first().context("a cluster has a node")?;
-    let server = SocketAddr::new(first.machine.ip(), 6443).to_string();
+pub fn helpers(nodes: &[&Bare], servers: &[&Bare]) -> Result<()> {
+    let servers: BTreeSet<String> =
+        servers.iter().map(|node| SocketAddr::new(node.machine.ip(), 6443).to_string()).collect();
     for node in nodes {
         let known = node.machine.inside("/var/lib/weft/balancer/known")?;
-        wait::until_ok(LIMIT, "the balancer to know the API server", || {
+        wait::until_ok(LIMIT, "the balancer to know the API servers", || {
             let list = fs::read_to_string(&known).unwrap_or_default();
-            ensure!(list.trim() == server, "{}: {list:?}", node.machine.name());
+            let known: BTreeSet<String> = list.lines().map(str::to_owned).collect();
+            ensure!(known == servers, "{}: {list:?}", node.machine.name());
             Ok(())
         })?;
         let logs = node.machine.run("sh", &["-c", "cat /var/log/pods/kube-system_weft-*-n*/*/*.log"])?;

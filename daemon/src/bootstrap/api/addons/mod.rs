@@ -7,6 +7,7 @@ mod weft;
 
 pub use coredns::{CoreDns, apply_coredns, coredns_image, coredns_objects};
 pub use ready::{Hear, await_available, await_node};
+pub(super) use ready::{LOOK, Patience};
 pub use weft::{WeftAddon, apply_weft, read_weft_settings, weft_objects};
 
 use ipnetwork::IpNetwork;

@@ -13,7 +13,7 @@ use crate::bootstrap::api::server::Server;
 use crate::cluster::kube::api::Refusal;
 
 /// Between two looks: somebody stands there and waits.
-const LOOK: Duration = Duration::from_millis(100);
+pub(in crate::bootstrap::api) const LOOK: Duration = Duration::from_millis(100);
 /// What lasts as long as this is worth a line; most passes before.
 const WORTH_A_LINE: Duration = Duration::from_secs(5);
 
@@ -56,19 +56,22 @@ pub async fn await_available(server: &Server, namespace: &str, name: &str, hear:
 }
 
 /// Tells a reason that has lasted for a while.
-struct Patience<'a> {
+pub(in crate::bootstrap::api) struct Patience<'a> {
     hear: &'a Hear<'a>,
     /// The reason, since when it is there, and whether it has been told.
     last: RefCell<(String, Instant, bool)>,
 }
 
 impl<'a> Patience<'a> {
-    fn new(hear: &'a Hear<'a>) -> Self {
+    pub(in crate::bootstrap::api) fn new(hear: &'a Hear<'a>) -> Self {
         Self { hear, last: RefCell::new((String::new(), Instant::now(), false)) }
     }
 
-    fn judge(&self, state: Result<(), String>) -> Result<(), Refusal> {
-        let Err(words) = state else { return Ok(()) };
+    pub(in crate::bootstrap::api) fn judge<T>(&self, state: Result<T, String>) -> Result<T, Refusal> {
+        let words = match state {
+            Ok(value) => return Ok(value),
+            Err(words) => words,
+        };
         let mut last = self.last.borrow_mut();
         // Numbers of ports and times are no other reason.
         let reason: String = words.chars().filter(|c| !c.is_ascii_digit()).collect();

@@ -107,6 +107,11 @@ impl Ground<'_> {
         }
     }
 
+    /// Whether this process stands in for the balancer.
+    pub(in crate::bootstrap::phases) fn stands_in(&self) -> bool {
+        self.stand_in.is_some()
+    }
+
     /// Sees to it that kubelet reaches the API through the balancer of the node, once that is seen to work; else by `direct`, and
     /// the next run tries again.
     pub(in crate::bootstrap::phases) async fn kubelet_through_balancer(
@@ -124,26 +129,20 @@ impl Ground<'_> {
             None => {}
         }
         config.set_server(&url, stable_name::NAME);
-        let answered = self.answers(&config).await;
-        match (&answered, goes_by_it, direct) {
-            (Ok(()), true, _) => {}
-            (Ok(()), false, _) => write_private(&path, config.render().expose())?,
-            (Err(error), ..) => {
-                let words =
-                    format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
-                self.tell.warning(FINALIZE, words);
-                let (true, Some(direct)) = (goes_by_it, direct) else { return Ok(()) };
-                config.set_server(direct, SERVER_NAME);
-                write_private(&path, config.render().expose())?;
-            }
-        }
-        if answered.is_ok() {
+        if let Err(error) = self.answers(&config).await {
+            let words =
+                format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
+            self.tell.warning(FINALIZE, words);
+            let (true, Some(direct)) = (goes_by_it, direct) else { return Ok(()) };
+            config.set_server(direct, SERVER_NAME);
+        } else {
             let words = format!("kubelet reaches the API through {url}, behind which all of its servers stand");
             self.tell.step(FINALIZE, words);
             if goes_by_it {
                 return Ok(());
             }
         }
+        write_private(&path, config.render().expose())?;
         self.services.restart(Service::Kubelet)?;
         self.wait(false).await
     }

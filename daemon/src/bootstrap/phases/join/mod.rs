@@ -125,7 +125,8 @@ impl<'a> Join<'a> {
             "kubelet-wait-bootstrap" => self.ground.wait(false).await,
             // A control-plane node asks its own API server.
             // While it is waited for the node, its balancer has the time to start.
-            "kubelet-finalize" if !control_plane && !self.config.weft.wait => self.kubelet_finalize().await,
+            "kubelet-finalize" if self.config.weft.wait && self.ground.stands_in() => Ok(()),
+            "kubelet-finalize" if !control_plane => self.kubelet_finalize().await,
             "control-plane-join/mark-control-plane" if control_plane => self.mark_control_plane().await,
             "wait-control-plane" if control_plane => self.ground.wait(true).await,
             "await-ready" => self.await_ready().await,
@@ -262,7 +263,7 @@ impl<'a> Join<'a> {
         let hear = |words: &str| tell.step("join", format!("waiting for node {name}: {words}"));
         api::await_node(&server.within(limits.component), name, &hear).await?;
         tell.step("join", format!("node {name} is Ready"));
-        if self.config.join.control_plane.is_some() { Ok(()) } else { self.kubelet_finalize().await }
+        if self.ground.stands_in() { self.kubelet_finalize().await } else { Ok(()) }
     }
 }
 
