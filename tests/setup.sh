@@ -65,6 +65,8 @@ need_e2e() {
     need curl curl
     need bind9-dnsutils dig
     need netcat-openbsd nc.openbsd
+    # Images of pods that need a shell.
+    need busybox-static busybox
 }
 
 case $target in
