@@ -97,14 +97,23 @@ fn c30_c31_direct_routing_follows_the_topology() {
     let (neighbours, forwarding) = entries(one);
     assert_eq!((neighbours.len(), forwarding.len()), (1, 1), "{neighbours:?} {forwarding:?}");
 
-    // The second moves behind a router, as far as the first can tell, and back.
-    let detour = [&format!("{}/32", two.v4()), "via", "192.168.100.1"];
-    one.netns.tool("ip", &[&["route", "add"], &detour[..]].concat()).unwrap();
+    // The two are put behind a router from each other, and back.
+    lab.underlay_netns().sysctl("net/ipv4/ip_forward", "1").unwrap();
+    let detour = |verb: &str| {
+        for (here, there) in [(one, two), (two, one)] {
+            let to = format!("{}/32", there.v4());
+            here.netns.tool("ip", &["route", verb, &to, "via", "192.168.100.1"]).unwrap();
+        }
+    };
+    detour("add");
     await_route(one, &subnet, is_tunnelled);
+    await_route(two, &one.subnets()[0], is_tunnelled);
     assert_eq!(entries(one).1.len(), 2);
-    assert!(lab.matrix(REPAIR).unwrap().complete());
-    one.netns.tool("ip", &[&["route", "del"], &detour[..]].concat()).unwrap();
+    let matrix = lab.matrix(REPAIR).unwrap();
+    assert!(matrix.complete(), "{:?}", matrix.broken());
+    detour("del");
     await_route(one, &subnet, is_direct(two));
+    await_route(two, &one.subnets()[0], is_direct(one));
     assert_eq!(entries(one).1.len(), 1);
     assert!(lab.matrix(REPAIR).unwrap().complete());
 }
