@@ -16,8 +16,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use weft::cluster::etcd::source;
 use weft::cluster::lease_value::LeaseValue;
-use weft::cluster::{BackendData, Layout, NetConf, PerFamily, Snapshot, SourceHandle, SubnetKey, VxlanData};
+use weft::cluster::{BackendData, Layout, NetConf, PerFamily, Snapshot, SourceHandle, SubnetKey};
 use weft::lease::{Held, LeaseHandle, LeaseRequest, LeaseState, acquire_once, release, spawn};
+use weft::overlay::backend::VxlanData;
 
 const PREFIX: &str = "/coreos.com/network";
 const WIDE: &str = r#"{"Network": "10.244.0.0/16"}"#;
@@ -27,7 +28,7 @@ const NARROW: &str = r#"{"Network": "10.244.0.0/28", "SubnetLen": 30}"#;
 /// What a node says about itself, and the means to say something else.
 fn value(ip: &str) -> watch::Sender<LeaseValue> {
     let public_ips = PerFamily { v4: Some(ip.parse().unwrap()), v6: None };
-    watch::Sender::new(LeaseValue { public_ips, backend: BackendData::None })
+    watch::Sender::new(LeaseValue { public_ips, backend: BackendData::default() })
 }
 
 fn request(name: &str, value: &watch::Sender<LeaseValue>, network: &str) -> LeaseRequest {
@@ -242,7 +243,7 @@ async fn e55_a_node_that_starts_again_writes_nothing() {
     let data = VxlanData { vni: Some(1), vtep_mac: "c6:d2:32:6f:8f:44".parse().unwrap() };
     let node = Node::start(etcd.client().await, "n1", "192.0.2.1", None);
     let key = node.held().await.key;
-    let backend = BackendData::Vxlan(PerFamily { v4: Some(data), v6: None });
+    let backend: BackendData = PerFamily { v4: Some(data), v6: None }.into();
     node.value.send_modify(|value| value.backend = backend.clone());
     node.held_with(|held| held.published.backend == backend).await;
     let before = leases(&client).await;

@@ -105,7 +105,7 @@ async fn keep_node(
     let (config, settings) = (&config, &config.settings);
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
-        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
+        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
     let started = Leases::start(config, values, &cluster, health, stop);
     let Some(leases) = stop.run_until_cancelled(started).await else { return Ok(()) };
     let known = keep(config, &leases, stop.clone());

@@ -86,7 +86,7 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
     let (env, previous) = subnets_in(&settings.subnet_file).unzip();
     let client = connect(&config.etcd).await?;
     let (_value, value) =
-        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
+        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
     let request = LeaseRequest {
         layout: settings.etcd_prefix.clone(),
         node: settings.node_name.clone(),

@@ -96,7 +96,7 @@ fn wanted(last: u8) -> LeaseValue {
         v4: Some(format!("192.0.2.{last}").parse().unwrap()),
         v6: Some(format!("2001:db8::{last}").parse().unwrap()),
     };
-    LeaseValue { public_ips, backend: BackendData::None }
+    LeaseValue { public_ips, backend: BackendData::default() }
 }
 
 impl World {
@@ -359,7 +359,7 @@ fn a_lease_that_does_not_read_back_is_not_written_without_end() {
     let mut world = World::new(SINGLE);
     world.etcd.put(&world.layout.config(), SINGLE[0].into(), 0);
     let loopback = PerFamily { v4: Some("127.0.0.1".parse().unwrap()), v6: None };
-    let said = LeaseValue { public_ips: loopback, backend: BackendData::None };
+    let said = LeaseValue { public_ips: loopback, backend: BackendData::default() };
     let mut lost = world.node(0, None);
     lost.machine = Machine::new(world.layout.clone(), "node-0".parse().unwrap(), said.clone(), None, SINGLE[0].into());
     world.nodes[0] = lost;

@@ -1,6 +1,7 @@
 //! Each rule of the order in which a node takes a lease, on views made by hand.
 
 use super::*;
+use crate::cluster::lease_value::BackendData;
 
 const CONFIG: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
 
@@ -9,7 +10,7 @@ fn key(text: &str) -> SubnetKey {
 }
 
 fn value(ip: &str) -> LeaseValue {
-    LeaseValue { public_ips: PerFamily { v4: Some(ip.parse().unwrap()), v6: None }, backend: BackendData::None }
+    LeaseValue { public_ips: PerFamily { v4: Some(ip.parse().unwrap()), v6: None }, backend: BackendData::default() }
 }
 
 /// A store with a configuration; leases and records are added at rising revisions.
@@ -247,7 +248,7 @@ fn e54_ipv6_only_nodes_are_told_apart_by_their_ipv6_addresses() {
     let entry = store.entry(theirs.into(), 4);
     store.0.subnets.insert("0.0.0.0-0&fd00:0:0:7::-64".into(), entry);
     let public_ips = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: Some("2001:db8::1".parse().unwrap()) };
-    let wanted = LeaseValue { public_ips, backend: BackendData::None };
+    let wanted = LeaseValue { public_ips, backend: BackendData::default() };
     let (leased, transaction) = written(ask(&store, &Node { wanted, ..n1() }));
     assert_ne!(leased, "0.0.0.0-0&fd00:0:0:7::-64");
     let Write::Put { value, .. } = &transaction.writes[0] else { panic!() };

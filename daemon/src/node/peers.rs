@@ -1,16 +1,16 @@
 //! The peers' part of a pass.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::direct::direct;
 use super::held::networks;
 use super::pass::{Node, Settled};
-use super::vtep;
-use crate::cluster::family::PerFamily;
 use crate::cluster::model::{Rejected, Snapshot};
 use crate::lease::Held;
-use crate::overlay::peers::{self, Bounds, LocalVtep};
+use crate::overlay::peers::{self, Bounds, Local};
 use crate::serve::{Component, PeersSeen, gauge};
 
 /// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
@@ -28,6 +28,10 @@ const TOLD: usize = 3;
 pub(super) struct PeersRest {
     digest: u64,
     devices: Vec<u32>,
+    links: Vec<u32>,
+    /// The peers that may be on a link of this node, and those that were.
+    asked: Vec<IpAddr>,
+    direct: BTreeMap<IpAddr, u32>,
     /// It is not summed up again before this.
     until: Instant,
 }
@@ -41,7 +45,8 @@ impl Node {
             return true;
         }
         let began = Instant::now();
-        let is_as_it_was = self.route.digest(&rest.devices).is_ok_and(|digest| digest == rest.digest);
+        let is_as_it_was = self.route.digest(&rest.links).is_ok_and(|digest| digest == rest.digest)
+            && direct(&mut self.route, &rest.asked, &rest.devices) == rest.direct;
         rest.until = rest_after(began.elapsed());
         is_as_it_was
     }
@@ -50,34 +55,36 @@ impl Node {
     pub(super) async fn place_peers(
         &mut self,
         held: &Held,
-        vteps: &PerFamily<vtep::Vtep>,
         settled: &Settled,
         snapshot: &Arc<Snapshot>,
         now: Instant,
     ) -> Option<Instant> {
-        let mut local = PerFamily::default();
-        for ((family, vtep), link) in vteps.iter().zip(&settled.links) {
-            let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
-            local.set(family, Some(end));
-        }
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
         let bounds = Bounds { cluster: networks(held) };
-        let plan = peers::plan(&local, &bounds, &others);
+        let devices = settled.devices();
+        let asked: Vec<IpAddr> = match held.config.backend.routes_directly() {
+            true => others.iter().flat_map(|peer| peer.public_ips.values().copied()).collect(),
+            false => Vec::new(),
+        };
+        let direct = direct(&mut self.route, &asked, &devices);
+        let local = Local { backend: &*held.config.backend, ends: &settled.ends, direct: &direct };
+        let plan = peers::plan(local, &bounds, &others);
         let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
         self.metrics.leases_rejected.set(gauge(rejected.len()));
         self.metrics.peers.set(gauge(plan.reached.len()));
-        let devices: Vec<u32> = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
+        self.direct = plan.direct_links(&devices);
         self.peers.table_mut().set_devices(devices.clone());
+        let watched: Vec<u32> = devices.iter().chain(&self.direct).copied().collect();
         // A pass that fails must not leave the rest of an earlier one, or its error would stand until the next change.
         self.peers_rest = None;
         // Summed up before it is read: what changes in between is seen to have changed.
         let began = Instant::now();
-        let digest = self.route.digest(&devices);
+        let digest = self.route.digest(&watched);
         let cost = began.elapsed();
         let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
         if let Ok(pass) = &outcome {
             let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
-            let rest = |digest| PeersRest { digest, devices, until: rest_after(cost) };
+            let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until: rest_after(cost) };
             self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
         }
         let reached = plan.reached.len();
