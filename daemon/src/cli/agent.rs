@@ -96,7 +96,7 @@ async fn keep_node(
     let monitor = Monitor::open()?;
     let kernel = Connection::open()?;
     let found = async {
-        let cluster = Cluster::start(config, health, metrics).await;
+        let cluster = Cluster::start(config, health, metrics, stop).await;
         let config = cluster.chosen(config).await;
         let uplink = until_good(health, Component::Uplink, async || select_uplink(&config.settings)).await;
         (cluster, config, uplink)
@@ -111,7 +111,7 @@ async fn keep_node(
     let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
-    let services = Services::spawn(config, node_facts, &cluster.events, health, metrics, stop)?;
+    let services = Services::spawn(config, node_facts, &cluster, health, metrics, stop)?;
     let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics), board)
         .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {

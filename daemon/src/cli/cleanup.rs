@@ -17,7 +17,7 @@ use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
 use crate::cluster::etcd::connect;
-use crate::cluster::last_known;
+use crate::cluster::{kube::servers, last_known};
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
@@ -105,7 +105,9 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     problems.note(remove_links(settings.bridge.as_str(), &devices));
     problems.note(remove_attachments(&settings.cni_state_dir));
     problems.note(remove_file(&settings.run_dir.join(LEASE_LOCK)));
-    problems.note(remove_file(&settings.state_dir.join(last_known::FILE)));
+    for file in [last_known::FILE, servers::FILE] {
+        problems.note(remove_file(&settings.state_dir.join(file)));
+    }
     if let Some(owned) = owned {
         problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }

@@ -184,7 +184,13 @@ fn report_source(
         }
         (Some(error), _) => health.bad(Component::Store, error.clone()),
         (None, None) => health.waiting(Component::Store, "the first list of leases is under way"),
-        (None, Some(_)) => health.good(Component::Store, "connected"),
+        (None, Some(_)) => {
+            let words = metrics.api_server().map(|server| match server.notice() {
+                Some(notice) => format!("connected; {notice}"),
+                None => format!("connected to {}", server.in_use),
+            });
+            health.good(Component::Store, words.unwrap_or_else(|| "connected".to_owned()));
+        }
     }
 }
 

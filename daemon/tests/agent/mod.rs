@@ -31,7 +31,7 @@ pub(crate) fn enter_a_namespace() {
 pub(crate) struct Agent {
     pub(crate) process: Child,
     pub(crate) began: Instant,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Agent {
@@ -44,6 +44,11 @@ impl Drop for Agent {
 impl Agent {
     /// Starts it, with its files in `scratch`: the runtime's in `conf` and `bin`.
     pub(crate) fn start(scratch: &Scratch, kubeconfig: &str) -> Self {
+        Self::start_with(scratch, kubeconfig, &[])
+    }
+
+    /// The same with these arguments besides.
+    pub(crate) fn start_with(scratch: &Scratch, kubeconfig: &str, more: &[&str]) -> Self {
         let port = free_port();
         let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
         let mut command = tool::command(binaries::find("weft").unwrap());
@@ -61,6 +66,7 @@ impl Agent {
             ])
             .args(["--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0"])
             .args(["--conntrack-tcp-timeout-close-wait", "0"])
+            .args(more)
             .stdout(File::create(scratch.join("log")).unwrap())
             .stderr(Stdio::from(File::create(scratch.join("err")).unwrap()));
         Self { process: command.spawn().unwrap(), port, began: Instant::now() }
