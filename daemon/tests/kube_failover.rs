@@ -161,7 +161,7 @@ impl Cluster {
     }
 
     /// What `weft status --all` shows of the node, which it finds by way of the API.
-    fn status_of_all(&self) -> (Option<i32>, String) {
+    fn status_of_all(&self) -> String {
         let agent = self.agent.as_ref().unwrap();
         let (kubeconfig, state) = (self.first.kubeconfig(), self.scratch.join("state"));
         let mut command = tool::command(binaries::find("weft").unwrap());
@@ -169,7 +169,7 @@ impl Cluster {
         command.arg("--kubeconfig").arg(kubeconfig).arg("--state-dir").arg(state);
         command.args(["--healthz-bind", &format!("127.0.0.1:{}", agent.port)]);
         let output = tool::run_with(&mut command, tool::Stdin::Bytes(b"")).unwrap();
-        (output.exit, output.stdout + &output.stderr)
+        output.stdout + &output.stderr
     }
 
     /// The lines of the log that say where the API is asked.
@@ -196,8 +196,9 @@ fn an_agent_whose_api_server_ends_goes_on_with_another_and_finds_it_when_it_star
         assert!(in_kernel(&before), "the data plane stays");
         assert_eq!(cluster.agent.as_mut().unwrap().process.try_wait().unwrap(), None, "the agent has ended");
         cluster.serves_one_more("while-away").await;
-        let (exit, shown) = cluster.status_of_all();
-        assert!(exit == Some(0) && shown.contains("n0 *   yes"), "{exit:?} {shown}");
+        // The control plane that the kubeconfig leads to is not well; the node is found all the same.
+        let shown = cluster.status_of_all();
+        assert!(shown.contains("n0 *   yes") && shown.contains("   well\n"), "{shown}");
         assert!(shown.contains(&format!("note: the configured API server {FIRST}:")), "{shown}");
         let told = cluster.told();
         assert!(told.len() == 2 && told[1].contains(SECOND) && told[1].contains("refused"), "one line: {told:?}");
