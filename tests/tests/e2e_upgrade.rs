@@ -279,7 +279,7 @@ fn u04_kubeadm_upgrades_a_cluster_of_wefts() {
     is_well(first, 2);
 
     // And weft finds a cluster that it need not change, and that joins on.
-    nothing_to_do(first, &["upgrade", "apply", kubeadm::VERSION, "--yes"]);
+    nothing_to_do(first, &["upgrade", "apply", kubeadm::VERSION, "--yes", &patches]);
     must(second, &["upgrade", "node"]);
     must(second, &["reset", "--force"]);
     let line = must(first, &["token", "create", "--print-join-command"]).stdout;
