@@ -78,6 +78,25 @@ fn c33_flannels_own_routes_are_taken_over() {
 }
 
 #[test]
+fn d49_cleanup_takes_the_routes_through_peers_away() {
+    let network = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
+    let mut lab = OwnedLab::bare(Spec { pods: 0, ..Spec::test(1).network(network) });
+    let name = lab.new_node().unwrap();
+    let routes =
+        |lab: &OwnedLab| lab.node(&name).unwrap().netns.tool("ip", &["route", "show", "table", "all"]).unwrap();
+    let before = routes(&lab);
+    let value = json!({"PublicIP": "192.168.100.201", "PublicIPv6": null, "BackendType": "host-gw"});
+    lab.etcd().unwrap().put(&format!("{NETWORK_PREFIX}/subnets/10.244.201.0-24"), &value.to_string()).unwrap();
+    lab.start_agent(&name).unwrap();
+    lab.await_ready(&name).unwrap();
+    await_route(lab.node(&name).unwrap(), "10.244.201.0/24", |route| route["gateway"] == "192.168.100.201");
+    lab.stop_agent(&name).unwrap();
+    let output = lab.weft(&name, "cleanup", &[]).unwrap();
+    assert_eq!(output.exit, Some(0), "{output:?}");
+    assert_eq!(routes(&lab), before);
+}
+
+#[test]
 fn c30_c31_direct_routing_follows_the_topology() {
     let network = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
     let lab = OwnedLab::up(Spec::test(2).network(network));
