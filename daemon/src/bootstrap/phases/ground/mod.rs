@@ -3,6 +3,7 @@
 mod helpers;
 mod kubelet;
 mod machine;
+mod without_balancer;
 
 pub(super) use machine::{PREFLIGHT, weft_name};
 
