@@ -21,7 +21,8 @@ use crate::bootstrap::resolved::Cluster;
 use crate::bootstrap::stable_name;
 use crate::bootstrap::static_pods::{Helper, HelperFacts, helper_pod, write_helper};
 
-pub(super) const PHASE: &str = "weft-helpers";
+/// The phase, as it is called.
+pub(in crate::bootstrap::phases) const HELPERS: &str = "weft-helpers";
 const FINALIZE: &str = "kubelet-finalize";
 /// Between two looks whether it has.
 const LOOK: Duration = Duration::from_millis(100);
@@ -56,14 +57,20 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn helper(&self, helper: Helper, image: &str, listen: &[std::net::SocketAddr]) -> Result<(), PhaseError> {
+    /// Lays down one of them, if it is not so already.
+    pub(in crate::bootstrap::phases) fn helper(
+        &self,
+        helper: Helper,
+        image: &str,
+        listen: &[std::net::SocketAddr],
+    ) -> Result<(), PhaseError> {
         let pod = helper_pod(helper, &HelperFacts { image, paths: self.paths, listen });
         match write_helper(self.paths, helper, &pod)? {
             Outcome::Kept => {}
-            Outcome::Made => self.tell.step(PHASE, format!("Creating static Pod manifest for \"{}\"", helper.name())),
+            Outcome::Made => self.tell.step(HELPERS, format!("Creating static Pod manifest for \"{}\"", helper.name())),
             Outcome::Changed(difference) => {
                 let words = format!("Changing static Pod manifest for \"{}\":\n{difference}", helper.name());
-                self.tell.step(PHASE, words);
+                self.tell.step(HELPERS, words);
             }
         }
         Ok(())
@@ -89,7 +96,7 @@ impl Ground<'_> {
         }
         if hand.block(&hosts, stable_name::HOSTS_BLOCK, &lines)? != host::Outcome::Kept {
             let words = format!("{} leads to this node's balancer of the API (/etc/hosts)", stable_name::NAME);
-            self.tell.step(PHASE, words);
+            self.tell.step(HELPERS, words);
         }
         // The balancer's own: whatever it holds by then, reset takes it away.
         let id = self.journal.begin(Change::FileMade { path: directory.join(KNOWN), sha256: None })?;
@@ -110,7 +117,7 @@ impl Ground<'_> {
             }
             Err(error) => {
                 let [first, _] = listen;
-                self.tell.warning(PHASE, format!("the balancer of the API cannot listen on {first} yet: {error}"));
+                self.tell.warning(HELPERS, format!("the balancer of the API cannot listen on {first} yet: {error}"));
                 None
             }
         }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::Ground;
-use super::helpers::PHASE;
+use super::helpers::HELPERS;
 use crate::balancer::lists::{self, KNOWN, START};
 use crate::bootstrap::host::{self, Hand};
 use crate::bootstrap::kubeconfig::Kubeconfig;
@@ -39,13 +39,13 @@ impl Ground<'_> {
                 Ok(direct) => direct,
                 Err(why) => {
                     let words = format!("the balancer of the API stays, as kubelet would have no other way: {why}");
-                    self.tell.warning(PHASE, words);
+                    self.tell.warning(HELPERS, words);
                     return Ok(());
                 }
             };
             write_private(&path, direct.render().expose())?;
             let server = direct.server().unwrap_or_default();
-            self.tell.step(PHASE, format!("kubelet asks {server}, and no balancer any more"));
+            self.tell.step(HELPERS, format!("kubelet asks {server}, and no balancer any more"));
             is_led_past = true;
         }
         // Whether kubelet has read what an earlier run has written nobody can tell, if that was ended right after. A
@@ -59,10 +59,10 @@ impl Ground<'_> {
         let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
         if is_there {
             hand.remove(&manifest)?;
-            self.tell.step(PHASE, format!("Removing static Pod manifest for \"{}\"", Helper::Balancer.name()));
+            self.tell.step(HELPERS, format!("Removing static Pod manifest for \"{}\"", Helper::Balancer.name()));
         }
         if hand.unblock(&hosts, stable_name::HOSTS_BLOCK)? != host::Outcome::Kept {
-            self.tell.step(PHASE, format!("{} leads nowhere any more (/etc/hosts)", stable_name::NAME));
+            self.tell.step(HELPERS, format!("{} leads nowhere any more (/etc/hosts)", stable_name::NAME));
         }
         for path in [directory.join(KNOWN), directory.join(START), directory] {
             hand.remove(&path)?;
