@@ -70,12 +70,13 @@ impl Worker {
         fs::rename(path, self.kubeconfig()).unwrap();
         let phase = Change::Phase { name: "kubelet-start".into(), config_hash: "1".into() };
         Journal::open(&self.paths).unwrap().begin(phase).unwrap();
-        // It notes what kubelet finds when it starts: its server, and whether the balancer is still to run.
+        // It notes what kubelet finds when it starts: its server, static pods, and the balancer's lists.
         let program = format!(
             "#!/bin/sh\ncase $1 in is-active) exit 0;; esac\n\
-             echo \"$1 $2 $(sed -n 's/.*server: *//p' '{}' | tr -d '\"') $(ls '{}')\" >> '{}'\n",
+             echo \"$1 $2 $(sed -n 's/.*server: *//p' '{}' | tr -d '\"')\" $(ls -A '{}') $(ls -A '{}') >> '{}'\n",
             self.kubeconfig().display(),
             self.paths.manifests().display(),
+            stable_name::directory(&self.paths).display(),
             self.root.join("systemctl.log").display()
         );
         fs::write(self.root.join("systemctl"), program).unwrap();
@@ -194,7 +195,7 @@ pub(super) async fn p0_18_a_balancer_that_is_not_wanted_any_more_goes_and_comes_
     worker.phase("weft-helpers", false).await;
     assert!(!worker.has_balancer() && worker.way() == direct, "{:?}", worker.way());
     assert!(Kubeconfig::load(&worker.kubeconfig()).unwrap().unwrap().key() == key);
-    assert_eq!(worker.starts(), format!("restart kubelet {} weft-api-balancer.yaml\n", plane.url()));
+    assert_eq!(worker.starts(), format!("restart kubelet {} start\n", plane.url()), "the pod is gone, its list is not");
 
     // Once more there is nothing to do; but a run that was ended before kubelet had read its file is finished.
     let journal = || fs::read_to_string(worker.paths.state.join("journal.jsonl")).unwrap();
@@ -203,7 +204,7 @@ pub(super) async fn p0_18_a_balancer_that_is_not_wanted_any_more_goes_and_comes_
     worker.phase("weft-helpers", false).await;
     worker.phase("kubelet-finalize", false).await;
     assert_eq!((worker.starts().as_str(), worker.way(), journal()), ("", direct, before));
-    fs::write(worker.paths.manifests().join("weft-api-balancer.yaml"), "").unwrap();
+    fs::create_dir(stable_name::directory(&worker.paths)).unwrap();
     worker.phase("weft-helpers", false).await;
     assert!(!worker.has_balancer());
     assert_eq!(worker.starts().lines().count(), 1);

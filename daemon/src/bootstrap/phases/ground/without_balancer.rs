@@ -2,6 +2,9 @@
 //!
 //! kubelet is led past it first, as it could not be told anything afterwards; what the balancer goes by is removed last. Each
 //! step goes by what is there, so a run that was ended is finished by the next.
+//!
+//! The pod goes before kubelet is started anew: of a pod that it finds, and that goes before it has heard of the API, kubelet
+//! takes no leave (`deletePod` until all its sources are ready), and it would run on for ever.
 
 use std::time::Duration;
 
@@ -29,8 +32,8 @@ impl Ground<'_> {
         cluster: &Cluster,
         control_plane: bool,
     ) -> Result<(), PhaseError> {
-        let manifest = helper_file(self.paths, Helper::Balancer);
-        let is_there = manifest.exists();
+        let (manifest, directory) = (helper_file(self.paths, Helper::Balancer), stable_name::directory(self.paths));
+        let is_there = manifest.exists() || directory.exists();
         let path = self.paths.kubernetes.join("kubelet.conf");
         let through = Kubeconfig::load(&path)?.filter(|config| config.server_name() == Some(stable_name::NAME));
         let mut is_led_past = false;
@@ -48,19 +51,18 @@ impl Ground<'_> {
             self.tell.step(HELPERS, format!("kubelet asks {server}, and no balancer any more"));
             is_led_past = true;
         }
+        if manifest.exists() {
+            Hand::new(self.paths, &mut self.journal, &self.tools).remove(&manifest)?;
+            self.tell.step(HELPERS, format!("Removing static Pod manifest for \"{}\"", Helper::Balancer.name()));
+        }
         // Whether kubelet has read what an earlier run has written nobody can tell, if that was ended right after. A
         // control-plane node's asks its own API server, ever since.
         if (is_led_past || (is_there && !control_plane)) && self.services.is_active(Service::Kubelet)? {
             self.services.restart(Service::Kubelet)?;
             self.wait(false).await?;
         }
-        let directory = stable_name::directory(self.paths);
         let hosts = self.paths.root.join("etc/hosts");
         let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
-        if is_there {
-            hand.remove(&manifest)?;
-            self.tell.step(HELPERS, format!("Removing static Pod manifest for \"{}\"", Helper::Balancer.name()));
-        }
         if hand.unblock(&hosts, stable_name::HOSTS_BLOCK)? != host::Outcome::Kept {
             self.tell.step(HELPERS, format!("{} leads nowhere any more (/etc/hosts)", stable_name::NAME));
         }
