@@ -12,8 +12,8 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
 
 use super::cluster::{FLOW_ADDRESS, FLOW_PORT};
-use super::kernel::pause;
-use super::site::{SERVER, Site};
+use crate::pause::pause;
+use crate::site::{SERVER, Site};
 
 /// Between two datagrams.
 const TICK: Duration = Duration::from_millis(1);

@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!   cluster      the objects that all are given, and how they change
-//!   site         a node, a client, a server
 //!   contenders   what all are asked; weft, kube_proxy, layout: who they are
 //!   api          an API server for kube-proxy
 //!   kernel       the judge: what is there, and since when
@@ -22,7 +21,6 @@ mod layout;
 mod report;
 mod rounds;
 mod show;
-mod site;
 mod weft;
 
 use std::path::{Path, PathBuf};
@@ -32,12 +30,12 @@ use clap::Args;
 
 use crate::Output;
 use crate::machine::{Facts, Machine};
+use crate::site::Site;
 use cluster::{Cluster, Shape};
 use contenders::{Contender, Mode};
 use kernel::Kernel;
 use report::{Figures, Report};
 use rounds::{Round, Sample};
-use site::Site;
 
 /// What is said where kube-proxy is not there.
 const STAND_IN: &str = "THERE IS NO kube-proxy (WEFT_PEERS names no folder that holds it): in its place nft(8) loads the same \

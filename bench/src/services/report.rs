@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Options;
 use super::cluster::Shape;
@@ -11,7 +11,7 @@ use super::flow::Outcome;
 use super::rounds::Sample;
 use crate::machine::Facts;
 use crate::promise::Promise;
-use crate::stats::Latency;
+use crate::stats::{Latency, Spread};
 
 /// Own time from cold with 10,000 Services of 4 endpoints, and with 30,000 of 10, in seconds.
 const OWN: [(Shape, f64); 2] =
@@ -68,24 +68,6 @@ pub(crate) struct Figures {
     /// Restarted with every endpoint changed, and what the flow through another Service has lost in all rounds.
     pub(crate) resync: Option<Spread>,
     pub(crate) flow: Option<Outcome>,
-}
-
-/// Of a few samples.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Spread {
-    #[serde(rename = "median_ms", serialize_with = "millis")]
-    pub(crate) median: Duration,
-    #[serde(rename = "min_ms", serialize_with = "millis")]
-    pub(crate) min: Duration,
-    #[serde(rename = "max_ms", serialize_with = "millis")]
-    pub(crate) max: Duration,
-}
-
-impl Spread {
-    fn of(samples: impl Iterator<Item = Duration>) -> Option<Self> {
-        let Latency { min, p50, max, .. } = Latency::of(samples.collect())?;
-        Some(Self { median: p50, min, max })
-    }
 }
 
 impl Figures {
@@ -204,8 +186,4 @@ fn ipvs(weft: &Figures, peer: &Figures) -> Vec<Promise> {
         |what, ratio| Promise::new(format!("{}: {what}, over {}", weft.shape, peer.name), ratio, IPVS_OVER_PEER);
     let cold = cold.map(|ratio| promise("from cold", ratio));
     cold.into_iter().chain(change.map(|ratio| promise("one endpoint changed, p50", ratio))).collect()
-}
-
-fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64() * 1000.0)
 }

@@ -10,8 +10,9 @@ use super::Options;
 use super::cluster::Cluster;
 use super::contenders::{Contender, Mode};
 use super::flow::{Flow, Outcome};
-use super::kernel::{Kernel, pause};
-use super::site::Site;
+use super::kernel::Kernel;
+use crate::pause::pause;
+use crate::site::Site;
 use crate::usage::Usage;
 
 /// How long the flow runs before anything happens to it, and after.
