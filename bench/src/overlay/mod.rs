@@ -33,6 +33,8 @@ use weft_tests::{node, trace};
 use crate::machine::{Facts, Machine};
 use crate::site::Site;
 use crate::{Output, agent, flannel};
+pub(crate) use watch::{Seen, Watch};
+
 use contenders::Contender;
 use report::{Figures, Report};
 use rounds::{Round, Sample};

@@ -5,7 +5,6 @@
 //!   contenders   what all are asked; weft, kube_proxy, layout: who they are
 //!   api          an API server for kube-proxy
 //!   kernel       the judge: what is there, and since when
-//!   flow         what gets lost meanwhile
 //!   rounds       what is done with each, timed
 //!   report       figures, ratios, promises
 //!   show         tables
@@ -14,7 +13,6 @@
 mod api;
 mod cluster;
 mod contenders;
-mod flow;
 mod kernel;
 mod kube_proxy;
 mod layout;

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::Options;
 use super::cluster::Shape;
 use super::contenders::Mode;
-use super::flow::Outcome;
 use super::rounds::Sample;
+use crate::flow::Outcome;
 use crate::machine::Facts;
 use crate::promise::Promise;
 use crate::stats::{Latency, Spread};
@@ -79,12 +79,6 @@ impl Figures {
         let usage = || samples.iter().filter_map(|sample| sample.usage);
         let restart = || samples.iter().filter_map(|sample| sample.restart);
         let resync = || samples.iter().filter_map(|sample| sample.resync);
-        let sum = |all: Outcome, one: Outcome| Outcome {
-            sent: all.sent + one.sent,
-            lost: all.lost + one.lost,
-            fresh: all.fresh + one.fresh,
-            fresh_lost: all.fresh_lost + one.fresh_lost,
-        };
         Self {
             shape,
             name,
@@ -99,7 +93,7 @@ impl Figures {
             restart: Spread::of(restart().map(|restart| restart.took)),
             restart_transactions: restart().map(|restart| restart.transactions).max(),
             resync: Spread::of(resync().map(|resync| resync.took)),
-            flow: resync().map(|resync| resync.flow).reduce(sum),
+            flow: resync().map(|resync| resync.flow).reduce(Outcome::and),
         }
     }
 }

@@ -50,6 +50,7 @@ impl Neighbour {
     }
 
     /// Whose neighbour a message speaks of, permanent or not.
+    #[cfg(feature = "agent")]
     pub(crate) fn ip_of(message: &NeighbourMessage) -> Option<IpAddr> {
         destination_and_mac(message).0
     }
