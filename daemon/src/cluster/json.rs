@@ -1,5 +1,8 @@
 //! JSON objects as flannel reads them: member names match whatever their case (Go's `encoding/json`).
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// A JSON object whose members are found by name in any case; the exact spelling wins over another one.
@@ -29,6 +32,14 @@ impl<'a> Caseless<'a> {
     }
 }
 
+/// The member `name` of a JSON object, byte for byte as it stands there; found as [`Caseless::get`] finds it.
+pub(super) fn raw_member(object: &[u8], name: &str) -> Option<String> {
+    let members: BTreeMap<String, &RawValue> = serde_json::from_slice(object).ok()?;
+    let any_case = || members.iter().find(|(member, _)| member.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    let value = members.get(name).or_else(any_case)?.get();
+    Some(value.to_owned()).filter(|text| text != "null")
+}
+
 /// The known name nearest to `given`, if one is near enough to be what was meant.
 pub(crate) fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     known
@@ -52,6 +63,14 @@ mod tests {
         assert_eq!(object.get("network"), Some(&json!(1)));
         assert_eq!(object.get("Backend"), None);
         assert_eq!(object.unknown(&["Network", "Backend"]).collect::<Vec<_>>(), ["subnetlen"]);
+    }
+
+    #[test]
+    fn a_raw_member_is_the_one_that_is_read_and_keeps_its_text() {
+        let text = br#"{"backenddata": 1, "BackendData": { "b": 1.50, "a":[ ] }, "X": null}"#;
+        assert_eq!(raw_member(text, "BackendData").as_deref(), Some(r#"{ "b": 1.50, "a":[ ] }"#));
+        assert_eq!(raw_member(text, "BACKENDDATA").as_deref(), Some(r#"{ "b": 1.50, "a":[ ] }"#));
+        assert_eq!((raw_member(text, "x"), raw_member(text, "y"), raw_member(b"[", "y")), (None, None, None));
     }
 
     #[test]

@@ -8,10 +8,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 use weft_netlink::MacAddr;
 
 use super::family::{Family, PerFamily};
-use super::json::Caseless;
+use super::json::{Caseless, raw_member};
 
 /// What a node publishes about itself along with its subnets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +30,17 @@ pub enum BackendData {
     None,
     /// The `vxlan` back end, one device for each family.
     Vxlan(PerFamily<VxlanData>),
-    /// A back end that is not known here, by name; whoever has it cannot be reached.
-    Other(String),
+    /// A back end that is not known here; whoever has it cannot be reached.
+    Other(OtherBackend),
+}
+
+/// What a node publishes of a back end that is not known here: whoever writes it again must not lose any of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherBackend {
+    /// The back end's name, such as `host-gw`.
+    pub name: String,
+    /// `BackendData` and `BackendV6Data`, JSON as it was read.
+    pub data: PerFamily<String>,
 }
 
 /// What reaching a VXLAN peer takes beside its public address.
@@ -80,9 +90,9 @@ struct Wire<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     backend_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend_data: Option<WireVxlan>,
+    backend_data: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none", rename = "BackendV6Data")]
-    backend_v6_data: Option<WireVxlan>,
+    backend_v6_data: Option<Box<RawValue>>,
 }
 
 #[derive(Serialize)]
@@ -103,11 +113,13 @@ impl LeaseValue {
     /// The JSON that flannel would write for the same facts.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let (backend_type, vxlan) = match &self.backend {
+        let (backend_type, data) = match &self.backend {
             BackendData::None => ("", PerFamily::default()),
-            BackendData::Vxlan(data) => ("vxlan", *data),
-            BackendData::Other(name) => (name.as_str(), PerFamily::default()),
+            BackendData::Vxlan(data) => ("vxlan", data.filter_map(|_, data| Some(data.to_json()))),
+            BackendData::Other(other) => (other.name.as_str(), other.data.clone()),
         };
+        // It was JSON when it was read, or was made so just now.
+        let raw = |text: String| RawValue::from_string(text).ok();
         let wire = Wire {
             public_ip: match self.public_ips.v4 {
                 Some(IpAddr::V4(v4)) => v4,
@@ -118,8 +130,8 @@ impl LeaseValue {
                 _ => None,
             },
             backend_type,
-            backend_data: vxlan.v4.map(WireVxlan::from),
-            backend_v6_data: vxlan.v6.map(WireVxlan::from),
+            backend_data: data.v4.and_then(raw),
+            backend_v6_data: data.v6.and_then(raw),
         };
         // A struct of strings and numbers has no way to fail; the fallback is what an unreadable value would be anyway.
         serde_json::to_string(&wire).unwrap_or_default()
@@ -143,7 +155,10 @@ impl LeaseValue {
                 v4: vxlan_data(object, "BackendData")?,
                 v6: vxlan_data(object, "BackendV6Data")?,
             }),
-            other => BackendData::Other(other.to_owned()),
+            other => BackendData::Other(OtherBackend {
+                name: other.to_owned(),
+                data: PerFamily { v4: raw_member(text, "BackendData"), v6: raw_member(text, "BackendV6Data") },
+            }),
         };
         Ok(Self { public_ips, backend })
     }
@@ -264,9 +279,16 @@ mod tests {
     }
 
     #[test]
-    fn another_back_end_is_known_by_its_name_only() {
-        let text = br#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x","Port":1}}"#;
-        assert_eq!(LeaseValue::parse(text).unwrap().backend, BackendData::Other("wireguard".into()));
+    fn of_another_back_end_nothing_is_lost() {
+        for text in [
+            r#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x","Port":1}}"#,
+            r#"{"PublicIP":"1.2.3.4","PublicIPv6":"fd00::1","BackendType":"x","BackendData":[1.50, "a"],"BackendV6Data":{ }}"#,
+            r#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw"}"#,
+        ] {
+            let value = LeaseValue::parse(text.as_bytes()).unwrap();
+            assert!(matches!(value.backend, BackendData::Other(_)), "{text}");
+            assert_eq!(value.to_json(), text);
+        }
     }
 
     proptest! {

@@ -225,6 +225,17 @@ fn nothing_to_say_leaves_the_back_end_data_that_is_there() {
 }
 
 #[test]
+fn d50_a_new_address_keeps_the_data_of_a_back_end_that_is_not_known_here() {
+    let data = r#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x","Port":51820}}"#;
+    let mut store =
+        Store::new(CONFIG).lease("10.244.7.0-24", "192.0.2.1", 5).record("n1", "10.244.7.0-24", "192.0.2.1", 5);
+    store.0.subnets.get_mut("10.244.7.0-24").unwrap().value = data.into();
+    let (_, transaction) = written(ask(&store, &Node { wanted: value("192.0.2.8"), ..n1() }));
+    let Write::Put { value, .. } = &transaction.writes[0] else { panic!() };
+    assert_eq!(String::from_utf8_lossy(value), data.replace("192.0.2.1", "192.0.2.8"));
+}
+
+#[test]
 fn e61_out_of_subnets_counts_and_warns_before() {
     let mut store = Store::new(r#"{"Network": "10.244.0.0/22", "SubnetLen": 25}"#);
     let lens = ["10.244.0.128-25", "10.244.1.0-25", "10.244.1.128-25", "10.244.2.0-25", "10.244.2.128-25"];

@@ -169,7 +169,7 @@ fn objects(local: &PerFamily<LocalVtep>, peer: &Lease) -> Result<Vec<PeerObject>
     let data = match &peer.backend {
         BackendData::None => return Ok(Vec::new()),
         BackendData::Vxlan(data) => data,
-        BackendData::Other(name) => return Err(format!("its back end is {name}; this node's is vxlan")),
+        BackendData::Other(other) => return Err(format!("its back end is {}; this node's is vxlan", other.name)),
     };
     let mut objects = Vec::new();
     for (family, subnet) in peer.key.subnets().iter() {
@@ -213,7 +213,7 @@ fn refused(peer: &Lease, reason: String) -> Rejected {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::lease_value::VxlanData;
+    use crate::cluster::lease_value::{OtherBackend, VxlanData};
 
     fn local() -> PerFamily<LocalVtep> {
         let vtep = |link, last, public_ip: &str| LocalVtep {
@@ -280,7 +280,10 @@ mod tests {
             ..peer(3)
         };
         assert_eq!(reason(&vni), "its VNI is 7; this node's is 1");
-        let other = Lease { backend: BackendData::Other("host-gw".into()), ..peer(3) };
+        let other = Lease {
+            backend: BackendData::Other(OtherBackend { name: "host-gw".into(), data: PerFamily::default() }),
+            ..peer(3)
+        };
         assert_eq!(reason(&other), "its back end is host-gw; this node's is vxlan");
 
         let both = plan(&local(), &bounds(), &[&other, &peer(2)]);

@@ -62,7 +62,8 @@ fn a_peer_has_the_families_that_it_speaks() {
 fn h87_another_back_end_is_known_by_its_name() {
     let spec = r#"{"podCIDR": "10.244.1.0/24"}"#;
     let lease = parsed(&node(spec, &[("backend-type", "host-gw"), ("backend-data", "null")]), &V4).lease();
-    assert_eq!(lease.unwrap().unwrap().backend, BackendData::Other("host-gw".to_owned()));
+    let BackendData::Other(other) = lease.unwrap().unwrap().backend else { panic!("it is no other back end") };
+    assert_eq!(other.name, "host-gw");
 }
 
 #[test]
