@@ -1,5 +1,6 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,6 +25,7 @@ use crate::filter::table::FilterTable;
 use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
 use crate::overlay::bridge::WantedBridge;
+use crate::overlay::shared_ip::SharedIp;
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, device, links};
@@ -56,6 +58,8 @@ pub struct Node {
     pub(super) repaired: usize,
     /// The peers were as they should be, and nobody has told of a change since.
     pub(super) peers_rest: Option<PeersRest>,
+    /// Nodes that publish this node's public address, which has been told.
+    pub(super) shared_ips: BTreeSet<SharedIp>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     pub(super) settled: Option<Settled>,
 }
@@ -118,6 +122,7 @@ impl Node {
             published: false,
             repaired: 0,
             peers_rest: None,
+            shared_ips: BTreeSet::new(),
             settled: None,
             options,
         })

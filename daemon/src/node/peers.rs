@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use super::held::networks;
 use super::pass::{Node, Settled};
 use super::vtep;
+use crate::cluster::events::Happening;
 use crate::cluster::family::PerFamily;
-use crate::cluster::model::{Rejected, Snapshot};
+use crate::cluster::model::{Lease, Rejected, Snapshot};
 use crate::lease::Held;
 use crate::overlay::peers::{self, Bounds, LocalVtep};
+use crate::overlay::shared_ip;
 use crate::serve::{Component, PeersSeen, gauge};
 
 /// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
@@ -61,6 +63,7 @@ impl Node {
             local.set(family, Some(end));
         }
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
+        self.tell_shared_ips(vteps, &others);
         let bounds = Bounds { cluster: networks(held) };
         let plan = peers::plan(&local, &bounds, &others);
         let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
@@ -87,7 +90,8 @@ impl Node {
             self.metrics.peers_programmed.set(gauge(reached - failed.len()));
             let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
             let rejected = rejected.iter().copied().cloned().collect();
-            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected });
+            let shared = self.shared_ips.iter().map(ToString::to_string).collect();
+            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected, shared });
         }
         self.report(Component::Peers, "peers", outcome, |_| {
             let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
@@ -96,6 +100,21 @@ impl Node {
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             format!("{reached} reached{}{more}", refused.concat())
         })
+    }
+
+    /// Tells of other nodes with this node's public address, each once, and when that is over.
+    fn tell_shared_ips(&mut self, vteps: &PerFamily<vtep::Vtep>, others: &[&Lease]) {
+        let own = vteps.values().map(|vtep| vtep.public_ip).collect();
+        let now = shared_ip::shared(&own, others);
+        for news in now.difference(&self.shared_ips) {
+            tracing::warn!("{news}");
+            self.options.events.tell(Happening::warning("PublicIPConflict", "Publish", news.to_string()));
+        }
+        for gone in self.shared_ips.difference(&now) {
+            tracing::info!(lease = %gone.lease, "no longer publishes {}, the public address of this node", gone.address);
+        }
+        self.metrics.public_ip_conflicts.set(gauge(now.len()));
+        self.shared_ips = now;
     }
 }
 
