@@ -32,8 +32,8 @@ use crate::serve::{Board, Component, Health, Metrics, serve};
 /// The wait before something that the agent cannot start without is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long what is under way at SIGTERM may take: less than kubelet waits before it kills (`terminationGracePeriodSeconds`).
-const GRACE: Duration = Duration::from_secs(5);
+/// How long what is under way at SIGTERM may take: a pass that the kernel makes wait. Whatever it is, the next start does it.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// Run this node's agent: keep its subnet lease, its overlay and its rules, until SIGTERM.
 ///
@@ -107,8 +107,7 @@ async fn keep_node(
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
-    let started = Leases::start(config, values, &cluster, health, stop);
-    let Some(leases) = stop.run_until_cancelled(started).await else { return Ok(()) };
+    let leases = Leases::start(config, values, &cluster, health, stop);
     let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
