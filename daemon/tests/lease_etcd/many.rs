@@ -13,7 +13,7 @@ use crate::node::{Node, assert_nothing_ever_overlapped, leases, value};
 const MANY: usize = 50;
 
 /// Within this time all have to have a subnet, two seconds of which they leave to nodes that run one.
-const BOUND: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(30);
 
 /// Starts the nodes and waits until each has a lease. `v4` and `v6` say which addresses they have.
 async fn at_once(etcd: &Etcd, count: usize, (v4, v6): (bool, bool), network: &str) -> Vec<Node> {
