@@ -65,6 +65,8 @@ need_e2e() {
     need curl curl
     need bind9-dnsutils dig
     need netcat-openbsd nc.openbsd
+    # Images of pods that need a shell.
+    need busybox-static busybox
 }
 
 case $target in
@@ -73,6 +75,10 @@ lab) need_build && need_lab ;;
 test)
     need_build && need_lab && need_runtime
     need strace strace
+    need openssl openssl
+    # What others leave in a kernel, for weft to read and to clear away.
+    need iptables iptables
+    need ipset ipset
     need_guest
     ;;
 e2e) need_build && need_lab && need_runtime && need_e2e ;;

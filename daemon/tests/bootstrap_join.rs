@@ -94,7 +94,7 @@ async fn a_cluster_that_has_published_nothing_is_told_from_a_silent_one(plane: &
     assert!(matches!(early, Err(DiscoveryError::NotPublished { .. })), "{early:?}");
     assert!(told[0].contains("cluster-info"), "{told:?}");
     let page =
-        Impostor::start(&plane.authority.server(&["127.0.0.1"]), |_| response("<html>log in</html>", None)).await;
+        Impostor::start(&plane.authority.server(&["127.0.0.1"]), |_, _| response("<html>log in</html>", None)).await;
     let (wrong, _) = find_within(&by_token(&page.address.to_string(), TOKEN, &pins), Duration::from_secs(1)).await;
     assert!(matches!(wrong, Err(DiscoveryError::NoApiServer { .. })), "{wrong:?}");
 }
@@ -160,7 +160,7 @@ async fn j07_a_wrong_pin_ends_it_before_the_token_is_shown(plane: &ControlPlane)
     let error = fails(&by_token(&plane.address.to_string(), TOKEN, std::slice::from_ref(&wrong))).await;
     assert!(matches!(&error, DiscoveryError::WrongPin { found, .. } if *found == plane.pin()), "{error}");
     let body = published(plane).await.to_string();
-    let relay = Impostor::start(&plane.authority.server(&["127.0.0.1"]), move |_| response(&body, None)).await;
+    let relay = Impostor::start(&plane.authority.server(&["127.0.0.1"]), move |_, _| response(&body, None)).await;
     let error = fails(&by_token(&relay.address.to_string(), TOKEN, &[wrong])).await;
     assert!(matches!(error, DiscoveryError::WrongPin { .. }), "{error}");
     assert!(shows_no_token(&relay));
@@ -176,7 +176,7 @@ async fn j08_somebody_in_between_is_noticed(plane: &ControlPlane) {
     assert_ne!(text, real["data"]["kubeconfig"].as_str().unwrap());
     forged["data"]["kubeconfig"] = json!(text);
     let body = forged.to_string();
-    let his = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_| response(&body, None)).await;
+    let his = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_, _| response(&body, None)).await;
     let error = fails(&by_token(&his.address.to_string(), TOKEN, &pins)).await;
     assert!(matches!(error, DiscoveryError::Intercepted { .. }), "{error}");
     let error = fails(&by_token(&his.address.to_string(), TOKEN, &[])).await;
@@ -189,14 +189,14 @@ async fn j08_somebody_in_between_is_noticed(plane: &ControlPlane) {
     let text = real["data"]["kubeconfig"].as_str().unwrap().replace(&base64(&plane.authority.pem()), &base64(&joined));
     both["data"]["kubeconfig"] = json!(text);
     let body = both.to_string();
-    let his = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_| response(&body, None)).await;
+    let his = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_, _| response(&body, None)).await;
     let error = fails(&by_token(&his.address.to_string(), TOKEN, &pins)).await;
     assert!(matches!(error, DiscoveryError::NotTrusted { .. }), "{error}");
     assert!(shows_no_token(&his));
 
     // All as it is, from a server that is another.
     let body = real.to_string();
-    let relay = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_| response(&body, None)).await;
+    let relay = Impostor::start(&foreign.server(&["127.0.0.1"]), move |_, _| response(&body, None)).await;
     let error = fails(&by_token(&relay.address.to_string(), TOKEN, &pins)).await;
     assert!(matches!(error, DiscoveryError::NotTrusted { .. }), "{error}");
 
@@ -204,7 +204,7 @@ async fn j08_somebody_in_between_is_noticed(plane: &ControlPlane) {
     let (first, mut second) = (real.to_string(), real.clone());
     second["data"]["kubeconfig"] = json!(format!("{}# x\n", real["data"]["kubeconfig"].as_str().unwrap()));
     let second = second.to_string();
-    let answer = move |number: usize| response(if number.is_multiple_of(2) { &first } else { &second }, None);
+    let answer = move |number: usize, _: &str| response(if number.is_multiple_of(2) { &first } else { &second }, None);
     let two_faced = Impostor::start(&plane.authority.server(&["127.0.0.1"]), answer).await;
     let error = fails(&by_token(&two_faced.address.to_string(), TOKEN, &pins)).await;
     assert!(matches!(error, DiscoveryError::Mismatch { .. }), "{error}");
@@ -218,7 +218,7 @@ async fn j16_a_skewed_clock_is_told(plane: &ControlPlane) {
     ] {
         let (body, date) = (body.clone(), httpdate::fmt_http_date(date));
         let issued = plane.authority.server(&["127.0.0.1"]);
-        let server = Impostor::start(&issued, move |_| response(&body, Some(&date))).await;
+        let server = Impostor::start(&issued, move |_, _| response(&body, Some(&date))).await;
         let error = fails(&by_token(&server.address.to_string(), TOKEN, &[plane.pin()])).await;
         assert!(error.to_string().starts_with(words), "{error}");
     }
@@ -256,7 +256,7 @@ async fn j10_a_file_of_any_kind_finds_the_cluster(plane: &ControlPlane) {
     // From an https server that the machine's own authorities vouch for, which are others in a process of their own.
     let body = plane.kubeconfig_of(&json!({"token": TOKEN})).to_string();
     let web = Authority::new("web");
-    let server = Impostor::start(&web.server(&["127.0.0.1"]), move |_| response(&body, None)).await;
+    let server = Impostor::start(&web.server(&["127.0.0.1"]), move |_, _| response(&body, None)).await;
     let roots = folder.path().join("roots.pem");
     std::fs::write(&roots, web.pem()).unwrap();
     let url = format!("https://{}/discovery.conf", server.address);

@@ -7,11 +7,11 @@ use std::process::Command;
 use std::time::Instant;
 
 use weft::cluster::family::PerFamily;
-use weft::cluster::lease_value::{BackendData, VxlanData};
 use weft::cluster::model::Lease;
 use weft::filter::plan::{FilterConfig, plan as plan_filter};
 use weft::filter::table::FilterTable;
-use weft::overlay::peers::{Bounds, LocalVtep, plan as plan_peers};
+use weft::overlay::backend::{Device, End, LocalEnd, Vxlan, VxlanData};
+use weft::overlay::peers::{Bounds, Local, PeerPlan, plan};
 use weft::overlay::table::PeerTable;
 use weft::reconcile::Reconciler;
 use weft_netlink::agent::Connection;
@@ -123,10 +123,11 @@ fn peer(number: u8) -> Lease {
     Lease {
         key: format!("10.244.{number}.0-24").parse().unwrap(),
         public_ips: PerFamily { v4: Some(format!("192.0.2.{number}").parse().unwrap()), v6: None },
-        backend: BackendData::Vxlan(PerFamily {
+        backend: PerFamily {
             v4: Some(VxlanData { vni: Some(1), vtep_mac: MacAddr([2, 0, 0, 0, 0, number]) }),
             v6: None,
-        }),
+        }
+        .into(),
         node: None,
         create_revision: i64::from(number),
         mod_revision: i64::from(number),
@@ -138,13 +139,19 @@ fn bounds() -> Bounds {
 }
 
 /// A namespace with a VXLAN device; its index and the peers' reconciler.
-fn overlay() -> (u32, PerFamily<LocalVtep>) {
+fn overlay() -> (u32, PerFamily<LocalEnd>) {
     sh("ip link add flannel.1 type vxlan id 1 dstport 8472 local 192.0.2.1 nolearning");
     sh("ip link set flannel.1 up");
     sh("ip addr add 10.244.1.0/32 dev flannel.1");
     let link = RouteSocket::open().unwrap().link("flannel.1").unwrap().unwrap().index;
-    let vtep = LocalVtep { link, mac: MacAddr([2, 0, 0, 0, 9, 9]), vni: 1, public_ip: "192.0.2.1".parse().unwrap() };
-    (link, PerFamily { v4: Some(vtep), v6: None })
+    let (address, public_ip) = ("10.244.1.0".parse().unwrap(), "192.0.2.1".parse().unwrap());
+    // How the device is to be is of no matter here.
+    let end = End { device: Device::None, address, public_ip, mtu: 1450 };
+    (link, PerFamily { v4: Some(LocalEnd { end, link }), v6: None })
+}
+
+fn plan_peers(ends: &PerFamily<LocalEnd>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
+    plan(Local { backend: &Vxlan::default(), ends, direct: &BTreeMap::new() }, bounds, peers)
 }
 
 #[test]
@@ -199,10 +206,11 @@ fn a_peer_that_moves_leaves_nothing_behind() {
         for (mac, ip) in [(2, 77), (3, 77), (4, 78)] {
             let moved = Lease {
                 public_ips: PerFamily { v4: Some(format!("192.0.2.{ip}").parse().unwrap()), v6: None },
-                backend: BackendData::Vxlan(PerFamily {
+                backend: PerFamily {
                     v4: Some(VxlanData { vni: Some(1), vtep_mac: MacAddr([2, 0, 0, 0, 0, mac]) }),
                     v6: None,
-                }),
+                }
+                .into(),
                 ..peer(2)
             };
             let plan = plan_peers(&local, &bounds(), &[&moved]).objects;

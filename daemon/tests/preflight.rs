@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use own_root::{NO_SWAP, OwnRoot};
 use serde_json::Value;
+use weft_tests::netns::OwnedNetns;
+use weft_tests::scratch::unique_name;
 use weft_tests::tool::{self, Stdin};
 
 /// What a message may take.
@@ -75,6 +77,31 @@ fn p01_p02_swap_port_and_socket_are_told_together_and_not_once_they_are_gone() {
     drop(listener);
     let good = Answer::of(&root, NO_SWAP, &base);
     assert!(good.finding(&port_name).is_none() && good.finding("Swap").is_none_or(|swap| swap["severity"] != "error"));
+}
+
+#[test]
+fn p0_18_the_balancers_port_is_told_like_the_others_and_only_who_is_in_its_way() {
+    let root = own_root!(false);
+    let machine = OwnedNetns::new(unique_name());
+    machine.tool("ip", &["address", "add", "192.0.2.10/32", "dev", "lo"]).unwrap();
+    let listen = |address: &str| machine.run(|| TcpListener::bind(address)).unwrap().unwrap();
+    let asked = |role: &str| machine.run(|| Answer::of(&root, NO_SWAP, &[role])).unwrap();
+    let _elsewhere = listen("192.0.2.10:7443");
+    for address in ["127.0.0.1:7443", "[::1]:7443"] {
+        let listener = listen(address);
+        for role in ["init", "join"] {
+            let bad = asked(role);
+            assert_eq!((bad.exit, bad.text("Port-7443", "severity").as_str()), (Some(1), "error"));
+            let cause = bad.text("Port-7443", "cause");
+            assert!(
+                cause.contains(&format!("(process {}); weft-api-balancer needs it", std::process::id())),
+                "{cause}"
+            );
+            assert!(bad.text("Port-7443", "fix").contains("apiBalancerPort"), "{}", bad.document);
+        }
+        drop(listener);
+        assert!(asked("init").finding("Port-7443").is_none(), "{address}");
+    }
 }
 
 #[test]

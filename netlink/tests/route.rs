@@ -148,6 +148,18 @@ fn a_vxlan_device_with_every_attribute() {
         socket.one(LinkChange::new(link.index).mtu(1400).mac(mac).request()).unwrap();
         let link = socket.link(link.index).unwrap().unwrap();
         assert_eq!((link.mac, link.mtu), (Some(mac), 1400));
+
+        // Another underlay and address, under a device that stays what it is, with its entries.
+        let entry = FdbEntry { link: link.index, mac: MacAddr([2, 0, 0, 0, 0, 7]), dst: local };
+        socket.all(vec![entry.request(Verb::Create), veth("eth1", "peer1").create()]).unwrap();
+        let other = socket.link("eth1").unwrap().unwrap().index;
+        let address = if local.is_ipv4() { ip("192.0.2.77") } else { ip("2001:db8::77") };
+        let moved = Vxlan { underlay: Some(other), local: Some(address), learning: true, ..wanted };
+        socket.one(moved.change(link.index)).unwrap();
+        let after = socket.link(link.index).unwrap().unwrap();
+        let LinkKind::Vxlan { vni, underlay, local: source, learning, gbp, .. } = after.kind else { panic!() };
+        assert_eq!((vni, underlay, source, learning, gbp), (1, Some(other), Some(address), true, true));
+        assert_eq!(socket.fdb(link.index).unwrap(), [entry]);
     }
 }
 

@@ -279,9 +279,11 @@ fn u04_kubeadm_upgrades_a_cluster_of_wefts() {
     is_well(first, 2);
 
     // And weft finds a cluster that it need not change, and that joins on.
-    nothing_to_do(first, &["upgrade", "apply", kubeadm::VERSION, "--yes"]);
+    nothing_to_do(first, &["upgrade", "apply", kubeadm::VERSION, "--yes", &patches]);
     must(second, &["upgrade", "node"]);
     must(second, &["reset", "--force"]);
+    // Who is Ready would be another machine of that name.
+    first.kubectl(&["delete", "node", "n2"]).unwrap();
     let line = must(first, &["token", "create", "--print-join-command"]).stdout;
     let folder = format!("--kubernetes-bin={}", second.folder().display());
     let join = second.follow(line.trim(), &[LENIENT, &folder]).unwrap();

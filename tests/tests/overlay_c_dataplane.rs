@@ -6,7 +6,7 @@
 //!     cni0 ── pod1 10.244.A.2                           cni0 ── pod1 10.244.B.2
 //! ```
 //!
-//! Not here: 30 and 31 (they come with DirectRouting), 33 (comes with host-gw).
+//! 30, 31 and 33 (plain routes) are in `overlay_c_backends`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 

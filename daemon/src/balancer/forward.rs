@@ -10,10 +10,10 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::lists::Place;
 use super::pool::Health;
 use super::reach::dial;
 use super::run::Shared;
+use crate::cluster::kube::place::Place;
 
 /// After so long without an answer the next server is asked as well: one that has vanished costs a client no more than this.
 const NEXT: Duration = Duration::from_millis(250);

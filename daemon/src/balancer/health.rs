@@ -21,9 +21,9 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
 
 use super::SERVER_NAME;
-use super::lists::Place;
 use super::pool::Health;
 use super::reach::{CONNECT, dial};
+use crate::cluster::kube::place::Place;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(3);

@@ -7,7 +7,7 @@ use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 
 use super::SERVER_NAME;
-use super::lists::Place;
+use crate::cluster::kube::place::{Place, of_slice};
 use crate::cluster::kube::{Api, connect_as};
 
 /// The object. Nodes may read it by the Role that init makes (`bootstrap/api/rbac`).
@@ -84,47 +84,13 @@ fn kubeconfig(place: &Place, authority: &Path, certificate: &Path) -> Result<Kub
 
 async fn read(api: &Api) -> Result<Vec<Place>, String> {
     let slice: Value = api.read("balancer", SLICE, LIMIT).await.map_err(|refusal| refusal.words)?;
-    let found = places(&slice);
+    let found = of_slice(&slice);
     if found.is_empty() { Err("the EndpointSlice default/kubernetes names no server".to_owned()) } else { Ok(found) }
-}
-
-/// The servers in an EndpointSlice, in a fixed order.
-fn places(slice: &Value) -> Vec<Place> {
-    let ports = slice["ports"].as_array().map_or(&[][..], Vec::as_slice);
-    let port = ports.iter().find(|port| port["name"] == "https").or(ports.first());
-    let Some(port) = port.and_then(|port| u16::try_from(port["port"].as_u64()?).ok()) else { return Vec::new() };
-    let endpoints = slice["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
-    let serving = endpoints.iter().filter(|endpoint| endpoint["conditions"]["ready"] != false);
-    let hosts = serving.filter_map(|endpoint| endpoint["addresses"].as_array()).flatten().filter_map(Value::as_str);
-    let mut places: Vec<Place> = hosts.map(|host| Place { host: host.to_owned(), port }).collect();
-    places.sort_unstable();
-    places.dedup();
-    places
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_server_enters_itself_with_its_address() {
-        let slice = json!({
-            "addressType": "IPv4",
-            "endpoints": [
-                {"addresses": ["192.0.2.11"], "conditions": {"ready": true}},
-                {"addresses": ["192.0.2.10"]},
-                {"addresses": ["192.0.2.12"], "conditions": {"ready": false}},
-            ],
-            "ports": [{"name": "other", "port": 1}, {"name": "https", "port": 6443, "protocol": "TCP"}],
-        });
-        let found: Vec<String> = places(&slice).iter().map(Place::to_string).collect();
-        assert_eq!(found, ["192.0.2.10:6443", "192.0.2.11:6443"]);
-        for nothing in
-            [json!({}), json!({"endpoints": [{"addresses": ["192.0.2.1"]}]}), json!({"ports": [{"port": 1}]})]
-        {
-            assert!(places(&nothing).is_empty(), "{nothing}");
-        }
-    }
 
     #[test]
     fn the_client_goes_by_an_address_and_knows_the_server_by_its_name() {

@@ -15,7 +15,6 @@ mod reach;
 mod run;
 mod stand_in;
 
-pub use lists::Place;
 pub use reach::first_reachable;
 pub use run::{BalancerError, Options, run};
 pub use stand_in::StandIn;

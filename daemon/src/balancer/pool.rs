@@ -1,6 +1,6 @@
 //! Which server a new connection goes to. Pure.
 
-use super::lists::Place;
+use crate::cluster::kube::place::Place;
 
 /// How a server was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

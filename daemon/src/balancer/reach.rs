@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::lists::{self, KNOWN, Place, START};
+use super::lists::{self, KNOWN, START};
+use crate::cluster::kube::place::Place;
 
 /// How long a server may take to accept: within a data centre it is a millisecond; a second is a way that loses packets.
 pub(super) const CONNECT: Duration = Duration::from_millis(1500);

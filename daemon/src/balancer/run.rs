@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::forward::serve;
 use super::health::Looker;
 use super::learn::{Identity, Learner};
-use super::lists::{self, KNOWN, Place, START};
+use super::lists::{self, KNOWN, START};
 use super::pool::{Health, Pool};
+use crate::cluster::kube::place::Place;
 
 /// Between two looks at a server that is ready.
 const LOOK: Duration = Duration::from_secs(5);

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use super::resolved::{Cluster, Node, Paths};
-use crate::balancer::{Place, lists};
+use crate::cluster::kube::place::{Place, lines};
 
 /// The name.
 pub const NAME: &str = "api.weft.internal";
@@ -63,7 +63,7 @@ pub fn start_list<'a>(servers: impl IntoIterator<Item = &'a str>) -> String {
             places.push(place);
         }
     }
-    lists::text(&places)
+    lines(&places)
 }
 
 #[cfg(test)]

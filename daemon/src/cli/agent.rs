@@ -97,7 +97,7 @@ async fn keep_node(
     let monitor = Monitor::open()?;
     let kernel = Connection::open()?;
     let found = async {
-        let cluster = Cluster::start(config, health, metrics).await;
+        let cluster = Cluster::start(config, health, metrics, stop).await;
         let config = cluster.chosen(config).await;
         let uplink = until_good(health, Component::Uplink, async || select_uplink(&config.settings)).await;
         (cluster, config, uplink)
@@ -106,12 +106,12 @@ async fn keep_node(
     let (config, settings) = (&config, &config.settings);
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
-        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
+        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
     let leases = Leases::start(config, values, &cluster, health, stop);
     let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
-    let services = Services::spawn(config, node_facts, &cluster.events, health, metrics, stop)?;
+    let services = Services::spawn(config, node_facts, &cluster, health, metrics, stop)?;
     let node = Node::new(
         node_options(settings, &cluster.events),
         kernel,

@@ -11,17 +11,18 @@ use weft_cni::formats::attachment;
 use weft_cni::formats::conflist::BRIDGE_ALIAS;
 use weft_netlink::nft::{Batch, Socket};
 use weft_netlink::sysctl::Sysctl;
-use weft_netlink::{Link, LinkKind, RouteSocket, delete_link};
+use weft_netlink::{Link, LinkKind, Route, RouteFilter, RouteSocket, Verb, delete_link};
 
 use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
 use crate::cluster::etcd::Store;
-use crate::cluster::last_known;
+use crate::cluster::{kube::servers, last_known};
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, plugin_table};
 use crate::lease::release;
 use crate::node::{NODE_RECORD, Owned};
+use crate::overlay::ROUTE_PROTOCOL;
 use crate::service::{SERVICES_RECORD, cleanup_ipvs};
 
 /// How long the store may take to answer. A machine must be cleanable without it.
@@ -29,7 +30,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Remove everything that the agent and the plugin have made on this node, and give its lease back.
 ///
-/// Removes the conflist, the subnet file, the VXLAN devices with their routes, the bridge with its pods' ports, the
+/// Removes the conflist, the subnet file, the VXLAN devices with their routes, the routes through peers, the bridge with its pods' ports, the
 /// nf_tables tables, the IPVS virtual servers of weft's and their route, and the recorded state, and gives changed kernel settings their old values. A bridge that was there
 /// before weft stays. Stop the agent first. What cannot be removed is reported, and the rest removed all the same. Needs the
 /// agent's paths, bridge and node name where they are not the defaults.
@@ -103,9 +104,12 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     let owned = problems.note(Owned::load(&settings.run_dir, NODE_RECORD));
     let devices: Vec<String> = owned.iter().flat_map(Owned::devices).map(str::to_owned).collect();
     problems.note(remove_links(settings.bridge.as_str(), &devices));
+    problems.note(remove_routes());
     problems.note(remove_attachments(&settings.cni_state_dir));
     problems.note(remove_file(&settings.run_dir.join(LEASE_LOCK)));
-    problems.note(remove_file(&settings.state_dir.join(last_known::FILE)));
+    for file in [last_known::FILE, servers::FILE] {
+        problems.note(remove_file(&settings.state_dir.join(file)));
+    }
     if let Some(owned) = owned {
         problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }
@@ -144,6 +148,20 @@ fn remove_links(bridge: &str, devices: &[String]) -> anyhow::Result<()> {
     let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_limiter));
     let doomed = doomed.chain(links.iter().filter(is_device)).chain(made_bridge);
     for verdict in socket.run(doomed.map(|link| delete_link(link.index)).collect())? {
+        match verdict {
+            Err(error) if !error.is_absent() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The routes that no device has taken along: through peers that share a link with this node.
+fn remove_routes() -> anyhow::Result<()> {
+    let mut socket = RouteSocket::open()?;
+    let ours = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(Route::MAIN), ..RouteFilter::default() };
+    let requests = socket.routes(ours)?.iter().map(|route| route.request(Verb::Delete)).collect();
+    for verdict in socket.run(requests)? {
         match verdict {
             Err(error) if !error.is_absent() => return Err(error.into()),
             _ => {}

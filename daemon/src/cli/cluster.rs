@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
+use tokio_util::sync::CancellationToken;
 
 use super::agent::until_good;
 use crate::cluster::kube::node::KubeNode;
-use crate::cluster::kube::{self, Api, node_path};
+use crate::cluster::kube::{self, Api, Servers, node_path, servers};
 use crate::cluster::{Events, PerFamily};
 use crate::config::{AgentConfig, ProxyMode, SourceKind};
 use crate::serve::{Component, Health, Metrics};
@@ -16,8 +17,9 @@ use crate::serve::{Component, Health, Metrics};
 /// Where a pod is told the address of the API server's Service.
 const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 
-/// How long the start waits for the own Node, which most often asks for nothing.
-const OWN_NODE: Duration = Duration::from_secs(3);
+/// How long the start waits for the own Node, which most often asks for nothing: long enough for two API servers that are away
+/// to be passed over.
+const OWN_NODE: Duration = Duration::from_secs(7);
 
 /// The Kubernetes API, if the agent's source is that.
 pub(super) struct Cluster {
@@ -29,15 +31,25 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// Makes a client, as soon as that is possible.
-    pub(super) async fn start(config: &AgentConfig, health: &Arc<Health>, metrics: &Metrics) -> Self {
+    pub(super) async fn start(
+        config: &AgentConfig,
+        health: &Arc<Health>,
+        metrics: &Metrics,
+        stop: &CancellationToken,
+    ) -> Self {
         if config.settings.source != SourceKind::Kube {
             return Self { api: None, events: Events::default() };
         }
         if let Some(words) = own_service(config, std::env::var(SERVICE_HOST).ok().as_deref()) {
             tracing::warn!("{words}");
         }
-        let client = until_good(health, Component::Store, async || kube::connect(&config.kube).await).await;
-        let api = Api { client, metrics: metrics.api.clone() };
+        let servers = Arc::new(Servers::last_known(&config.settings.state_dir, metrics.api.clone()));
+        let connect = async || kube::connect_through(&config.kube, &servers).await;
+        let client = until_good(health, Component::Store, connect).await;
+        let api = Api { client, metrics: metrics.api.clone(), servers: Some(Arc::clone(&servers)) };
+        if config.settings.proxy_mode == ProxyMode::None {
+            servers::watch(&api, servers, stop.clone());
+        }
         let (events, told) = Events::channel();
         tokio::spawn(kube::events::run(api.clone(), config.settings.node_name.clone(), told));
         Self { api: Some(api), events }

@@ -88,7 +88,7 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
     // A file that cannot be read is told at once: to try that again is of no use.
     store.client().await?;
     let (_value, value) =
-        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::None });
+        watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
     let request = LeaseRequest {
         layout: settings.etcd_prefix.clone(),
         node: settings.node_name.clone(),

@@ -20,6 +20,7 @@ use crate::bootstrap::host::{
 };
 use crate::bootstrap::journal::Journal;
 use crate::bootstrap::resolved::Paths;
+use crate::bootstrap::stable_name;
 
 /// Find out whether this machine can become a node of a cluster, and say for each fault the cause and what mends it.
 ///
@@ -193,6 +194,9 @@ fn wanted(args: &PreflightArgs) -> anyhow::Result<Wanted> {
         node_name: args.node_name.clone().unwrap_or(hostname),
         address: args.apiserver_advertise_address,
         bind_port: args.apiserver_bind_port,
+        // As they are unless a configuration says otherwise: in a cluster that weft has made.
+        api_balancer_port: Some(stable_name::PORT),
+        has_stable_name: true,
         endpoints: Vec::new(),
         pod_subnets: of_cluster(&args.pod_network_cidr),
         service_subnets: of_cluster(&args.service_cidr),

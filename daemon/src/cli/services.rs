@@ -12,10 +12,11 @@ use tokio_util::sync::CancellationToken;
 use weft_netlink::sysctl::Sysctl;
 
 use super::agent::until_good;
-use crate::cluster::kube::{Api, ApiMetrics};
+use super::cluster::Cluster;
+use crate::cluster::kube::Api;
 use crate::cluster::services::ServicesHandle;
 use crate::cluster::{Events, etcd, kube};
-use crate::config::{AgentConfig, ProxyMode, Settings, SourceKind};
+use crate::config::{AgentConfig, ProxyMode, Settings};
 use crate::node::{NodeFacts, Owned};
 use crate::serve::proxy::{Moment, ProxyHealth, ProxyMetrics, ProxySurface, ServingMode};
 use crate::serve::{Component, Health, Metrics};
@@ -38,7 +39,7 @@ impl Services {
     pub(super) fn spawn(
         config: &AgentConfig,
         facts: watch::Receiver<Option<NodeFacts>>,
-        events: &Events,
+        cluster: &Cluster,
         health: &Arc<Health>,
         metrics: &Metrics,
         stop: &CancellationToken,
@@ -56,7 +57,7 @@ impl Services {
             return Ok(Self { thread: None, ended });
         }
         let (config, health, services) = (config.clone(), Arc::clone(health), metrics.services.clone());
-        let (events, api) = (events.clone(), metrics.api.clone());
+        let (events, api) = (cluster.events.clone(), cluster.api.clone());
         let stop = stop.clone();
         // A thread is born in the network namespace of the one that makes it.
         let work = move || {
@@ -92,7 +93,7 @@ async fn serve(
     options: ProxyOptions,
     facts: watch::Receiver<Option<NodeFacts>>,
     teller: Teller,
-    api: ApiMetrics,
+    api: Option<Api>,
     stop: CancellationToken,
 ) {
     let settings = &config.settings;
@@ -113,23 +114,26 @@ async fn serve(
     run(options, inputs, teller, stop).await;
 }
 
-/// Starts the source that the configuration names, once there is a client.
+/// Starts the source that the configuration names, once there is a client. Of the Kubernetes API only the connection is this
+/// thread's own; where it leads, both threads decide together.
 async fn start_source(
     config: &AgentConfig,
     health: &Health,
-    metrics: ApiMetrics,
+    api: Option<Api>,
     stop: &CancellationToken,
 ) -> ServicesHandle {
     let settings = &config.settings;
-    match settings.source {
-        SourceKind::Etcd => {
+    match api {
+        None => {
             let store = etcd::Store::new(config.etcd.clone());
             let (layout, relist) = (settings.etcd_prefix.clone(), etcd::services::RELIST_INTERVAL);
             etcd::services::spawn(store, layout, &settings.node_name, relist, stop.clone())
         }
-        SourceKind::Kube => {
-            let client = until_good(health, Component::Services, async || kube::connect(&config.kube).await).await;
-            kube::services::spawn(&Api { client, metrics }, &settings.node_name, stop.clone())
+        Some(api) => {
+            let servers = api.servers.clone().unwrap_or_default();
+            let connect = async || kube::connect_through(&config.kube, &servers).await;
+            let client = until_good(health, Component::Services, connect).await;
+            kube::services::spawn(&Api { client, ..api }, &settings.node_name, stop.clone())
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,6 +11,7 @@ use futures_util::future::{OptionFuture, join};
 
 use super::print::{self, Output};
 use crate::bootstrap::resolved::Paths;
+use crate::cluster::kube::Servers;
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::status::control_plane::{self, Place};
 use crate::status::judge::{self, Agent, Report, Sighting};
@@ -119,7 +121,11 @@ async fn everywhere(config: &AgentConfig) -> anyhow::Result<Vec<Sighting>> {
     let own = settings.node_name.as_str();
     let listed = match settings.source {
         SourceKind::Etcd => nodes::in_etcd(&config.etcd, &settings.etcd_prefix, own).await,
-        SourceKind::Kube => nodes::in_kube(&config.kube, &settings.kube_annotation_prefix, &config.network, own).await,
+        SourceKind::Kube => {
+            let (servers, prefix) =
+                (Arc::new(Servers::of_agent(&settings.state_dir)), &settings.kube_annotation_prefix);
+            nodes::in_kube(&config.kube, &servers, prefix, &config.network, own).await
+        }
     };
     let listed = listed.map_err(anyhow::Error::msg).context("the nodes cannot be listed")?;
     let here = fetch::from_own_node(settings.healthz_bind);

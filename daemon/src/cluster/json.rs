@@ -1,22 +1,69 @@
 //! JSON objects as flannel reads them: member names match whatever their case (Go's `encoding/json`).
 
-use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+/// A JSON value as the text that it is published as. Two are equal if they say the same, however they are written.
+#[derive(Debug, Clone)]
+pub struct Json(Box<str>);
+
+impl Json {
+    /// The text that `value` becomes.
+    pub(crate) fn of(value: &impl Serialize) -> Self {
+        // Structs of strings and numbers, and values, have no way to fail; `null` says nothing, as whatever failed would.
+        Self(serde_json::to_string(value).unwrap_or_else(|_| "null".to_owned()).into())
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        // It was made of a value, or of one that could be written.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Json {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0 || self.value() == other.value()
+    }
+}
+
+impl Eq for Json {}
+
+impl fmt::Display for Json {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+impl Serialize for Json {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(serde::ser::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
 /// A JSON object whose members are found by name in any case; the exact spelling wins over another one.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Caseless<'a>(&'a Map<String, Value>);
+pub(crate) struct Caseless<'a>(&'a Map<String, Value>);
 
 impl<'a> Caseless<'a> {
     /// The object in `value`, if it is one.
-    pub(super) fn new(value: &'a Value) -> Option<Self> {
+    pub(crate) fn new(value: &'a Value) -> Option<Self> {
         value.as_object().map(Self)
     }
 
     /// The member `name`; JSON `null` counts as absent.
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a Value> {
         self.0
             .get(name)
             .or_else(|| self.0.iter().find(|(member, _)| member.eq_ignore_ascii_case(name)).map(|(_, value)| value))
@@ -24,20 +71,12 @@ impl<'a> Caseless<'a> {
     }
 
     /// The members whose name is none of `known`.
-    pub(super) fn unknown(&self, known: &[&str]) -> impl Iterator<Item = &'a str> {
+    pub(crate) fn unknown(&self, known: &[&str]) -> impl Iterator<Item = &'a str> {
         self.0
             .keys()
             .map(String::as_str)
             .filter(move |member| !known.iter().any(|name| name.eq_ignore_ascii_case(member)))
     }
-}
-
-/// The member `name` of a JSON object, byte for byte as it stands there; found as [`Caseless::get`] finds it.
-pub(super) fn raw_member(object: &[u8], name: &str) -> Option<String> {
-    let members: BTreeMap<String, &RawValue> = serde_json::from_slice(object).ok()?;
-    let any_case = || members.iter().find(|(member, _)| member.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-    let value = members.get(name).or_else(any_case)?.get();
-    Some(value.to_owned()).filter(|text| text != "null")
 }
 
 /// The known name nearest to `given`, if one is near enough to be what was meant.
@@ -66,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn a_raw_member_is_the_one_that_is_read_and_keeps_its_text() {
-        let text = br#"{"backenddata": 1, "BackendData": { "b": 1.50, "a":[ ] }, "X": null}"#;
-        assert_eq!(raw_member(text, "BackendData").as_deref(), Some(r#"{ "b": 1.50, "a":[ ] }"#));
-        assert_eq!(raw_member(text, "BACKENDDATA").as_deref(), Some(r#"{ "b": 1.50, "a":[ ] }"#));
-        assert_eq!((raw_member(text, "x"), raw_member(text, "y"), raw_member(b"[", "y")), (None, None, None));
+    fn the_same_said_in_other_words_is_equal() {
+        let text = |text: &str| Json::of(&serde_json::from_str::<Value>(text).unwrap());
+        assert_eq!(text(r#"{"Port": 1, "PublicKey": "x"}"#), text(r#"{"PublicKey":"x","Port":1}"#));
+        assert_ne!(text(r#"{"Port": 1}"#), text(r#"{"Port": 2}"#));
+        assert_eq!(serde_json::to_string(&text("[1, 2]")).unwrap(), "[1,2]");
     }
 
     #[test]

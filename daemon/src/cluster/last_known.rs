@@ -194,7 +194,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state").join(FILE);
         let mut known = known();
-        let foreign = br#"{"PublicIP":"192.0.2.3","BackendType":"wireguard","BackendData":{"PublicKey":"x"}}"#;
+        let foreign = br#"{"PublicIP":"192.0.2.3","BackendType":"xyz","BackendData":{"PublicKey":"x"}}"#;
         let lease = known.leases.values_mut().next_back().unwrap();
         lease.backend = LeaseValue::parse(foreign).unwrap().backend;
         known.write(&path).unwrap();

@@ -8,11 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
-use weft_netlink::MacAddr;
 
 use super::family::{Family, PerFamily};
-use super::json::{Caseless, raw_member};
+use super::json::{Caseless, Json};
+use crate::overlay::backend;
 
 /// What a node publishes about itself along with its subnets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,41 +22,21 @@ pub struct LeaseValue {
     pub backend: BackendData,
 }
 
-/// The back end a node uses and what its peers need to know to use it too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BackendData {
-    /// Nothing: a reservation, or a subnet that was leased before the agent ran (`weft lease`).
-    None,
-    /// The `vxlan` back end, one device for each family.
-    Vxlan(PerFamily<VxlanData>),
-    /// A back end that is not known here; whoever has it cannot be reached.
-    Other(OtherBackend),
+/// The back end a node uses and what its peers need to know to use it too. Of nothing it is the default: a reservation, or a
+/// subnet that was leased before the agent ran (`weft lease`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackendData {
+    /// Its name, such as `vxlan`; empty if nothing is said of one.
+    pub kind: String,
+    /// What it says of itself for each family, in words of its own.
+    pub data: PerFamily<Json>,
 }
 
-/// What a node publishes of a back end that is not known here: whoever writes it again must not lose any of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OtherBackend {
-    /// The back end's name, such as `host-gw`.
-    pub name: String,
-    /// `BackendData` and `BackendV6Data`, JSON as it was read.
-    pub data: PerFamily<String>,
-}
-
-/// What reaching a VXLAN peer takes beside its public address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct VxlanData {
-    /// VXLAN network identifier; leases of very old flannels do not tell it.
-    pub vni: Option<u32>,
-    /// MAC address of the peer's device.
-    pub vtep_mac: MacAddr,
-}
-
-impl VxlanData {
-    /// The JSON that flannel would write, such as `{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}`.
+impl BackendData {
+    /// Whether nothing is said.
     #[must_use]
-    pub fn to_json(&self) -> String {
-        // As for the whole value.
-        serde_json::to_string(&WireVxlan::from(*self)).unwrap_or_default()
+    pub const fn is_none(&self) -> bool {
+        self.kind.is_empty()
     }
 }
 
@@ -90,36 +69,18 @@ struct Wire<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     backend_type: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    backend_data: Option<Box<RawValue>>,
+    backend_data: Option<&'a Json>,
     #[serde(skip_serializing_if = "Option::is_none", rename = "BackendV6Data")]
-    backend_v6_data: Option<Box<RawValue>>,
+    backend_v6_data: Option<&'a Json>,
 }
 
-#[derive(Serialize)]
-struct WireVxlan {
-    #[serde(rename = "VNI", skip_serializing_if = "Option::is_none")]
-    vni: Option<u32>,
-    #[serde(rename = "VtepMAC")]
-    vtep_mac: String,
-}
-
-impl From<VxlanData> for WireVxlan {
-    fn from(data: VxlanData) -> Self {
-        Self { vni: data.vni, vtep_mac: data.vtep_mac.to_string() }
-    }
-}
+/// Where the data of each family's device stands.
+const DATA: [(Family, &str); 2] = [(Family::V4, "BackendData"), (Family::V6, "BackendV6Data")];
 
 impl LeaseValue {
     /// The JSON that flannel would write for the same facts.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let (backend_type, data) = match &self.backend {
-            BackendData::None => ("", PerFamily::default()),
-            BackendData::Vxlan(data) => ("vxlan", data.filter_map(|_, data| Some(data.to_json()))),
-            BackendData::Other(other) => (other.name.as_str(), other.data.clone()),
-        };
-        // It was JSON when it was read, or was made so just now.
-        let raw = |text: String| RawValue::from_string(text).ok();
         let wire = Wire {
             public_ip: match self.public_ips.v4 {
                 Some(IpAddr::V4(v4)) => v4,
@@ -129,9 +90,9 @@ impl LeaseValue {
                 Some(IpAddr::V6(v6)) => Some(v6),
                 _ => None,
             },
-            backend_type,
-            backend_data: data.v4.and_then(raw),
-            backend_v6_data: data.v6.and_then(raw),
+            backend_type: &self.backend.kind,
+            backend_data: self.backend.data.v4.as_ref(),
+            backend_v6_data: self.backend.data.v6.as_ref(),
         };
         // A struct of strings and numbers has no way to fail; the fallback is what an unreadable value would be anyway.
         serde_json::to_string(&wire).unwrap_or_default()
@@ -149,17 +110,13 @@ impl LeaseValue {
             v4: public_ip(object, "PublicIP", Family::V4)?,
             v6: public_ip(object, "PublicIPv6", Family::V6)?,
         };
-        let backend = match string(object, "BackendType", "a string")?.unwrap_or_default() {
-            "" => BackendData::None,
-            "vxlan" => BackendData::Vxlan(PerFamily {
-                v4: vxlan_data(object, "BackendData")?,
-                v6: vxlan_data(object, "BackendV6Data")?,
-            }),
-            other => BackendData::Other(OtherBackend {
-                name: other.to_owned(),
-                data: PerFamily { v4: raw_member(text, "BackendData"), v6: raw_member(text, "BackendV6Data") },
-            }),
-        };
+        let kind = string(object, "BackendType", "a string")?.unwrap_or_default();
+        let mut data = PerFamily::default();
+        // Of no back end there is nothing to be said.
+        for (family, field) in DATA.into_iter().filter(|_| !kind.is_empty()) {
+            data.set(family, backend_data(object, kind, field)?);
+        }
+        let backend = BackendData { kind: kind.to_owned(), data };
         Ok(Self { public_ips, backend })
     }
 }
@@ -183,21 +140,17 @@ fn public_ip(object: Caseless<'_>, field: &'static str, family: Family) -> Resul
     Ok(Some(address).filter(|address| !address.is_unspecified()))
 }
 
-fn vxlan_data(object: Caseless<'_>, field: &'static str) -> Result<Option<VxlanData>, LeaseValueError> {
-    const EXPECTED: &str = "an object with VNI (a number) and VtepMAC (a unicast MAC address)";
+/// What the data of a back end that is known here must be; that of another may be anything.
+fn backend_data(object: Caseless<'_>, kind: &str, field: &'static str) -> Result<Option<Json>, LeaseValueError> {
     let Some(value) = object.get(field) else { return Ok(None) };
-    let refused = || LeaseValueError::Field { field, value: value.to_string(), expected: EXPECTED };
-    let data = Caseless::new(value).ok_or_else(refused)?;
-    let vni = match data.get("VNI") {
-        None => None,
-        Some(vni) => Some(vni.as_u64().and_then(|vni| u32::try_from(vni).ok()).ok_or_else(refused)?),
-    };
-    let vtep_mac: MacAddr =
-        data.get("VtepMAC").and_then(Value::as_str).and_then(|mac| mac.parse().ok()).ok_or_else(refused)?;
-    if !vtep_mac.is_unicast() || vtep_mac == MacAddr([0; 6]) {
-        return Err(refused());
+    if let Some(kind) = backend::kind(kind) {
+        (kind.check)(Some(value)).map_err(|expected| LeaseValueError::Field {
+            field,
+            value: value.to_string(),
+            expected,
+        })?;
     }
-    Ok(Some(VxlanData { vni, vtep_mac }))
+    Ok(Some(Json::of(value)))
 }
 
 fn string<'a>(
@@ -215,6 +168,7 @@ fn string<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::overlay::backend::VxlanData;
     use proptest::prelude::*;
 
     const FLANNEL: &str = r#"{"PublicIP":"192.168.64.3","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:44"}}"#;
@@ -224,24 +178,24 @@ mod tests {
     }
 
     #[test]
-    fn e51_the_values_flannel_writes_byte_for_byte() {
+    fn d51_the_values_flannel_writes_byte_for_byte() {
         let value = LeaseValue {
             public_ips: PerFamily { v4: Some("192.168.64.3".parse().unwrap()), v6: None },
-            backend: BackendData::Vxlan(PerFamily { v4: Some(vxlan(1, "c6:d2:32:6f:8f:44")), v6: None }),
+            backend: PerFamily { v4: Some(vxlan(1, "c6:d2:32:6f:8f:44")), v6: None }.into(),
         };
         assert_eq!(value.to_json(), FLANNEL);
         assert_eq!(LeaseValue::parse(FLANNEL.as_bytes()).unwrap(), value);
 
         let minimal = LeaseValue {
             public_ips: PerFamily { v4: Some("1.2.3.4".parse().unwrap()), v6: None },
-            backend: BackendData::None,
+            backend: BackendData::default(),
         };
         assert_eq!(minimal.to_json(), r#"{"PublicIP":"1.2.3.4","PublicIPv6":null}"#);
         assert_eq!(LeaseValue::parse(minimal.to_json().as_bytes()).unwrap(), minimal);
 
         let six = LeaseValue {
             public_ips: PerFamily { v4: None, v6: Some("fd00::3".parse().unwrap()) },
-            backend: BackendData::Vxlan(PerFamily { v4: None, v6: Some(vxlan(7, "c6:d2:32:6f:8f:44")) }),
+            backend: PerFamily { v4: None, v6: Some(vxlan(7, "c6:d2:32:6f:8f:44")) }.into(),
         };
         assert_eq!(
             six.to_json(),
@@ -279,16 +233,13 @@ mod tests {
     }
 
     #[test]
-    fn of_another_back_end_nothing_is_lost() {
-        for text in [
-            r#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x","Port":1}}"#,
-            r#"{"PublicIP":"1.2.3.4","PublicIPv6":"fd00::1","BackendType":"x","BackendData":[1.50, "a"],"BackendV6Data":{ }}"#,
-            r#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"host-gw"}"#,
-        ] {
-            let value = LeaseValue::parse(text.as_bytes()).unwrap();
-            assert!(matches!(value.backend, BackendData::Other(_)), "{text}");
-            assert_eq!(value.to_json(), text);
-        }
+    fn what_another_back_end_says_is_kept_as_it_is() {
+        let text =
+            br#"{"PublicIP":"1.2.3.4","PublicIPv6":null,"BackendType":"xyz","BackendData":{"PublicKey":"x","Port":1}}"#;
+        let value = LeaseValue::parse(text).unwrap();
+        assert_eq!((value.backend.kind.as_str(), value.backend.data.v6.is_none()), ("xyz", true));
+        assert_eq!(value.backend.data.v4.as_ref().unwrap().value()["PublicKey"], "x");
+        assert_eq!(LeaseValue::parse(value.to_json().as_bytes()).unwrap(), value);
     }
 
     proptest! {
@@ -305,13 +256,15 @@ mod tests {
                 .filter(|ip| which & 2 != 0 && !ip.is_multicast() && !ip.is_loopback() && !ip.is_unspecified()
                     && !ip.is_unicast_link_local())
                 .map(IpAddr::V6);
-            let data = VxlanData { vni: Some(vni), vtep_mac: MacAddr([0xc6, mac[0], mac[1], mac[2], mac[3], mac[4]]) };
+            let vtep_mac = weft_netlink::MacAddr([0xc6, mac[0], mac[1], mac[2], mac[3], mac[4]]);
+            let data = VxlanData { vni: Some(vni), vtep_mac };
             let value = LeaseValue {
                 public_ips: PerFamily { v4, v6 },
-                backend: BackendData::Vxlan(PerFamily {
+                backend: PerFamily {
                     v4: (which & 4 != 0).then_some(data),
                     v6: (which & 8 != 0).then_some(data),
-                }),
+                }
+                .into(),
             };
             prop_assert_eq!(LeaseValue::parse(value.to_json().as_bytes()).unwrap(), value);
         }

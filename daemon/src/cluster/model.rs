@@ -10,6 +10,7 @@ use super::key::SubnetKey;
 use super::lease_value::{BackendData, LeaseValue};
 use super::node::{NodeName, NodeRecord};
 use super::view::{Entry, StoreView};
+use crate::overlay::backend;
 
 /// One node's lease, checked: its data suits its subnets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,9 +130,13 @@ pub(super) fn without_overlaps(
 
 /// Checks that what a node publishes suits its subnets.
 pub(super) fn check_value(key: &SubnetKey, value: &LeaseValue) -> Result<(), String> {
-    let BackendData::Vxlan(data) = &value.backend else { return Ok(()) };
+    if value.backend.is_none() {
+        return Ok(());
+    }
+    // Another back end's is its own affair.
+    let needs_data = backend::kind(&value.backend.kind).is_some_and(|kind| (kind.check)(None).is_err());
     for family in key.subnets().families() {
-        if data.get(family).is_none() {
+        if needs_data && value.backend.data.get(family).is_none() {
             return Err(format!("has an {family} subnet, but no back-end data for it"));
         }
         if value.public_ips.get(family).is_none() {
@@ -194,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn e58a_garbage_affects_only_itself() {
+    fn d58a_garbage_affects_only_itself() {
         let snapshot = snapshot(&[
             ("10.244.1.0-24", VALUE, 5),
             ("10.244.9.0-24", "notjson", 6),

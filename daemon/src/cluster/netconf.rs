@@ -9,14 +9,10 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
 use super::family::{Family, PerFamily};
-use super::json::{Caseless, nearest};
+use super::fields::{Fields, NetConfError, shown, unknown, wrong};
+use super::json::Caseless;
 use super::pool::{Pool, address, number};
-
-/// Port that the kernel and flannel use when `Port` is 0 or absent.
-pub const DEFAULT_VXLAN_PORT: u16 = 8472;
-
-/// Largest VXLAN network identifier (24 bits, RFC 7348 section 5).
-const MAX_VNI: u64 = (1 << 24) - 1;
+use crate::overlay::backend::{self, Chosen};
 
 const KEYS: &[&str] = &[
     "Network",
@@ -33,58 +29,13 @@ const KEYS: &[&str] = &[
     "Backend",
 ];
 
-/// `Name` and `MacPrefix` mean something on Windows only, but are flannel's.
-const VXLAN_KEYS: &[&str] = &["Type", "VNI", "Port", "MTU", "GBP", "Learning", "DirectRouting", "Name", "MacPrefix"];
-
 /// The network configuration that all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetConf {
     /// What is leased, for each family in use; at least one.
     pub pools: PerFamily<Pool>,
     /// How the nodes reach each other.
-    pub backend: Backend,
-}
-
-/// A back end and its options.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Backend {
-    /// VXLAN devices, one for each family.
-    Vxlan(Vxlan),
-}
-
-/// The options of the `vxlan` back end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Vxlan {
-    /// `VNI`: VXLAN network identifier.
-    pub vni: u32,
-    /// `Port`: UDP port, in host order; never 0.
-    pub port: u16,
-    /// `MTU`: MTU of the underlay, in bytes, when it is not to be taken from the interface.
-    pub mtu: Option<u32>,
-    /// `GBP`: carry the group policy extension.
-    pub gbp: bool,
-    /// `Learning`: let the kernel learn peers from traffic.
-    pub learning: bool,
-    /// `DirectRouting`: plain routes to peers on the same link.
-    pub direct_routing: bool,
-}
-
-/// Why a network configuration cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NetConfError {
-    /// Not JSON at all, or JSON but no object.
-    #[error("the network configuration is not a JSON object: {0}")]
-    NotAnObject(String),
-    /// One key's value is missing, of the wrong type, or out of range.
-    #[error("the network configuration's {key} is {value}; expected {expected}")]
-    Field {
-        /// The key, in flannel's spelling.
-        key: &'static str,
-        /// What stands there.
-        value: String,
-        /// What would be right.
-        expected: String,
-    },
+    pub backend: Chosen,
 }
 
 impl NetConf {
@@ -123,49 +74,14 @@ impl NetConf {
                 }
             }
         }
-        let Backend::Vxlan(vxlan) = &self.backend;
-        out.insert("Backend".into(), vxlan.to_json());
+        out.insert("Backend".into(), self.backend.to_json());
         Value::Object(out).to_string()
     }
 
     /// Bytes that the back end takes from the underlay's MTU. The larger family decides, because a node has one pod MTU.
     #[must_use]
-    pub const fn overhead(&self) -> u32 {
-        overhead(if self.pools.v6.is_some() { Family::V6 } else { Family::V4 })
-    }
-}
-
-/// Bytes of a packet that VXLAN adds between two nodes of this family: the outer IP header (20, for IPv6 40), UDP (8),
-/// VXLAN (8, RFC 7348 section 5) and the inner Ethernet header (14).
-#[must_use]
-pub const fn overhead(outer: Family) -> u32 {
-    match outer {
-        Family::V4 => 50,
-        Family::V6 => 70,
-    }
-}
-
-impl Vxlan {
-    fn to_json(&self) -> Value {
-        let mut out = serde_json::Map::new();
-        out.insert("Type".into(), json!("vxlan"));
-        out.insert("VNI".into(), json!(self.vni));
-        out.insert("Port".into(), json!(self.port));
-        if let Some(mtu) = self.mtu {
-            out.insert("MTU".into(), json!(mtu));
-        }
-        for (name, on) in [("GBP", self.gbp), ("Learning", self.learning), ("DirectRouting", self.direct_routing)] {
-            if on {
-                out.insert(name.into(), json!(true));
-            }
-        }
-        Value::Object(out)
-    }
-}
-
-impl Default for Vxlan {
-    fn default() -> Self {
-        Self { vni: 1, port: DEFAULT_VXLAN_PORT, mtu: None, gbp: false, learning: false, direct_routing: false }
+    pub fn overhead(&self) -> u32 {
+        self.backend.overhead(if self.pools.v6.is_some() { Family::V6 } else { Family::V4 })
     }
 }
 
@@ -235,57 +151,24 @@ fn pool(fields: &Fields<'_>, family: Family) -> Result<Pool, NetConfError> {
     Ok(Pool::new(network, len, address(family, min), address(family, max)))
 }
 
-fn backend(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Backend, NetConfError> {
-    let Some(value) = fields.0.get("Backend") else { return Ok(Backend::Vxlan(Vxlan::default())) };
+fn backend(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Chosen, NetConfError> {
+    let Some(value) = fields.0.get("Backend") else { return Ok(Chosen::default()) };
     let object = Caseless::new(value).ok_or_else(|| wrong("Backend", &shown(value), "an object with a Type"))?;
     let options = Fields(object);
-    match options.string("Type")?.unwrap_or("vxlan").to_ascii_lowercase().as_str() {
-        "vxlan" => {
-            warnings.extend(object.unknown(VXLAN_KEYS).map(|key| unknown(key, "Backend.", VXLAN_KEYS)));
-            vxlan(&options).map(Backend::Vxlan)
-        }
-        other => Err(wrong("Backend.Type", &format!("{other:?}"), "one of the supported back ends: vxlan")),
-    }
-}
-
-fn vxlan(options: &Fields<'_>) -> Result<Vxlan, NetConfError> {
-    let number = |key, max, expected| {
-        options.integer(key, max, expected).map(|found| found.and_then(|number| u32::try_from(number).ok()))
+    let kind = match options.string("Type")? {
+        None => backend::default_kind(),
+        Some(name) => backend::kind(name).ok_or_else(|| {
+            let expected = format!("one of the supported back ends: {}", backend::names().join(", "));
+            wrong("Backend.Type", &format!("{name:?}"), &expected)
+        })?,
     };
-    let port = number("Port", u64::from(u16::MAX), "a UDP port number, 0 for the default of 8472")?;
-    let defaults = Vxlan::default();
-    Ok(Vxlan {
-        vni: number("VNI", MAX_VNI, "a number from 0 to 16777215")?.unwrap_or(defaults.vni),
-        port: port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(defaults.port),
-        mtu: number("MTU", 65_535, "the underlay's MTU in bytes, 0 to take it from the interface")?
-            .filter(|mtu| *mtu != 0),
-        gbp: options.boolean("GBP")?.unwrap_or_default(),
-        learning: options.boolean("Learning")?.unwrap_or_default(),
-        direct_routing: options.boolean("DirectRouting")?.unwrap_or_default(),
-    })
+    let known: Vec<&str> = ["Type"].into_iter().chain(kind.keys.iter().copied()).collect();
+    warnings.extend(object.unknown(&known).map(|key| unknown(key, "Backend.", &known)));
+    (kind.parse)(&options).map(Chosen)
 }
 
-/// Typed look-ups that name the key when a value is wrong.
-struct Fields<'a>(Caseless<'a>);
-
-impl<'a> Fields<'a> {
-    fn string(&self, key: &'static str) -> Result<Option<&'a str>, NetConfError> {
-        let text = |value: &'a Value| value.as_str().ok_or_else(|| wrong(key, &shown(value), "a string"));
-        self.0.get(key).map(text).transpose()
-    }
-
-    fn boolean(&self, key: &'static str) -> Result<Option<bool>, NetConfError> {
-        let truth = |value: &Value| value.as_bool().ok_or_else(|| wrong(key, &shown(value), "true or false"));
-        self.0.get(key).map(truth).transpose()
-    }
-
-    fn integer(&self, key: &'static str, max: u64, expected: &str) -> Result<Option<u64>, NetConfError> {
-        let number = |value: &Value| {
-            value.as_u64().filter(|number| *number <= max).ok_or_else(|| wrong(key, &shown(value), expected))
-        };
-        self.0.get(key).map(number).transpose()
-    }
-
+/// Look-ups of what a pool is made of.
+impl Fields<'_> {
     /// The family's network, without host bits, as Go's `net.ParseCIDR` gives it.
     fn network(&self, names: &Names, family: Family) -> Result<IpNetwork, NetConfError> {
         let expected = format!("the cluster's {family} network, such as {}", example(family));
@@ -320,21 +203,6 @@ const fn example(family: Family) -> &'static str {
         Family::V4 => "10.244.0.0/16",
         Family::V6 => "2001:cafe:42::/56",
     }
-}
-
-fn wrong(key: &'static str, value: &str, expected: &str) -> NetConfError {
-    NetConfError::Field { key, value: value.to_owned(), expected: expected.to_owned() }
-}
-
-/// A value in an error message, cut short.
-fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }
-}
-
-fn unknown(key: &str, path: &str, known: &[&str]) -> String {
-    let hint = nearest(key, known).map(|name| format!(", did you mean {path}{name}?")).unwrap_or_default();
-    format!("the network configuration's {path}{key} is no key that is known, and is ignored{hint}")
 }
 
 #[cfg(test)]

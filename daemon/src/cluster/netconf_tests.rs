@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::overlay::backend::Vxlan;
+use std::sync::Arc;
 
 fn conf(text: &str) -> NetConf {
     NetConf::parse(text.as_bytes()).unwrap().0
@@ -22,9 +24,9 @@ fn defaults_are_flannels() {
     let conf = conf(r#"{"Network": "10.3.0.0/16", "EnableIPv6": true, "IPv6Network": "fc00::/48"}"#);
     assert_eq!(range(conf.pools.v4.unwrap()), ("10.3.1.0".into(), "10.3.255.0".into(), 24));
     assert_eq!(range(conf.pools.v6.unwrap()), ("fc00:0:0:1::".into(), "fc00:0:0:ffff::".into(), 64));
-    assert_eq!(conf.backend, Backend::Vxlan(Vxlan::default()));
+    assert_eq!(conf.backend, Chosen::default());
     assert_eq!(conf.overhead(), 70);
-    assert_eq!((overhead(Family::V4), overhead(Family::V6)), (50, 70));
+    assert_eq!(Family::ALL.map(|family| conf.backend.overhead(family)), [50, 70]);
 }
 
 #[test]
@@ -52,7 +54,16 @@ fn a06_keys_in_any_case() {
     );
     assert_eq!(conf.pools.v4.unwrap().subnet_len(), 26);
     let vxlan = Vxlan { vni: 7, port: 4789, mtu: Some(9000), gbp: true, learning: false, direct_routing: true };
-    assert_eq!(conf.backend, Backend::Vxlan(vxlan));
+    assert_eq!(conf.backend, Chosen(Arc::new(vxlan)));
+}
+
+#[test]
+fn another_back_end_has_keys_of_its_own() {
+    let text = br#"{"Network": "10.9.0.0/16", "Backend": {"type": "Host-GW", "VNI": 3}}"#;
+    let (conf, warnings) = NetConf::parse(text).unwrap();
+    assert_eq!((conf.backend.kind().name, conf.overhead()), ("host-gw", 0));
+    assert!(warnings.len() == 1 && warnings[0].contains("Backend.VNI"), "{warnings:?}");
+    assert_eq!(NetConf::parse(conf.to_json().as_bytes()).unwrap().0, conf);
 }
 
 #[test]

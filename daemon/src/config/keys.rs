@@ -109,7 +109,7 @@ settings! {
     "source" agent source: SourceKind = "etcd",
         "Where leases and Services come from: etcd, or kube (Nodes, Services and EndpointSlices of the Kubernetes API).";
     "kube-api-server" agent kube_api_server: Option<Endpoint> where API_SERVER = "",
-        "URL of the API server itself, for source kube; without it a pod asks at the cluster's Service address, which nobody serves before weft does.";
+        "URL of the API server itself, for source kube; without it a pod asks at the cluster's Service address, which nobody serves before weft does. While it is away the others are asked that EndpointSlice default/kubernetes names.";
     "kubeconfig" agent kubeconfig: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
         "File with the credentials for the API server; those of the pod's ServiceAccount if not given.";
     "kube-annotation-prefix" agent kube_annotation_prefix: Annotations = "flannel.alpha.coreos.com",

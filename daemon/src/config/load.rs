@@ -15,7 +15,7 @@ use super::rule::Rule;
 use super::value::Value;
 use crate::cluster::etcd::EtcdOptions;
 use crate::cluster::kube::KubeOptions;
-use crate::cluster::netconf::{NetConf, NetConfError};
+use crate::cluster::{NetConf, NetConfError};
 
 /// The file that is read if it is there and no other is named.
 const DEFAULT_FILE: &str = "/etc/weft/config.yaml";

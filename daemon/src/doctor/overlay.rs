@@ -63,7 +63,9 @@ pub fn judge(facts: &OverlayFacts) -> Vec<Check> {
         Err(reason) => return vec![GROUP.unknown("device", reason.clone())],
     };
     let mut checks = Vec::new();
-    if devices.is_empty() {
+    if devices.is_empty() && facts.own.as_ref().is_some_and(Vec::is_empty) {
+        checks.push(GROUP.good("device", "none is needed: peers are reached by plain routes"));
+    } else if devices.is_empty() {
         let cause = "there is no VXLAN device of the overlay on this node";
         checks.push(GROUP.problem("device", cause, "see what the agent says of links; it makes the device"));
     }
@@ -205,5 +207,7 @@ mod tests {
         assert_eq!(problems(&larger), ["bridge"]);
         let none = OverlayFacts { devices: Ok(Vec::new()), bridge: Ok(None), ..facts(device()) };
         assert_eq!(problems(&none), ["device", "bridge"]);
+        let plain = OverlayFacts { devices: Ok(Vec::new()), own: Some(Vec::new()), ..facts(device()) };
+        assert_eq!(problems(&plain), [""; 0]);
     }
 }

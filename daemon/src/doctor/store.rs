@@ -32,7 +32,7 @@ pub fn judge(facts: &StoreFacts) -> Vec<Check> {
         Err(reason) => GROUP.problem(
             "answers",
             format!("{}: {reason}", facts.what),
-            "curl -k its URL/healthz from this node; the pod network goes on without it, and nothing changes until it is back",
+            "curl -k its URL/healthz from this node; the pod network goes on without it, and the agent with another of its servers, if it knows one that answers (weft status); else nothing changes until it is back",
         ),
     }];
     match &facts.token {

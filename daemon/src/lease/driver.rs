@@ -59,7 +59,7 @@ pub struct LeaseRequest {
     pub ttl: Duration,
     /// How long before its end the etcd lease is renewed.
     pub renew_margin: Duration,
-    /// What the lease is to say; each change is published. `BackendData::None` leaves the back-end data that is there,
+    /// What the lease is to say; each change is published. One without a back end leaves the back-end data that is there,
     /// so that an agent that starts again says nothing new until it knows better.
     pub value: watch::Receiver<LeaseValue>,
     /// What the cluster's source sees; a change of the own lease is noticed here.

@@ -49,7 +49,7 @@ pub struct KubeLeaseRequest {
     pub annotations: Annotations,
     /// The network configuration, now and whenever it changes.
     pub network: watch::Receiver<Arc<NetConf>>,
-    /// What the Node is to say; each change is published. `BackendData::None` leaves what it says.
+    /// What the Node is to say; each change is published. One without a back end leaves what it says.
     pub value: watch::Receiver<LeaseValue>,
     /// What the Node says.
     pub own: watch::Receiver<OwnNode>,

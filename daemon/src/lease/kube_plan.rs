@@ -85,7 +85,7 @@ fn found<'a>(known: &Known<'a>) -> Result<(SubnetKey, &'a KubeNode), String> {
 }
 
 fn held(known: &Known<'_>, key: SubnetKey, node: &KubeNode) -> Held {
-    let nothing = || LeaseValue { public_ips: PerFamily::default(), backend: BackendData::None };
+    let nothing = || LeaseValue { public_ips: PerFamily::default(), backend: BackendData::default() };
     let usage = usage(known, &key);
     Held {
         key,
@@ -165,7 +165,7 @@ mod tests {
         let mut node = node(r#""10.244.1.0/24""#);
         node.annotations.insert(Field::PublicIpOverwrite, "203.0.113.7".to_owned());
         let own = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None };
-        let value = value(&node, &LeaseValue { public_ips: own, backend: BackendData::None });
+        let value = value(&node, &LeaseValue { public_ips: own, backend: BackendData::default() });
         assert_eq!(value.public_ips.v4, Some("203.0.113.7".parse().unwrap()));
     }
 }

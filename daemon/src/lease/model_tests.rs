@@ -45,14 +45,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn d12_no_two_leases_ever_overlap_and_in_the_end_all_nodes_have_one(
+    fn d53_d57_no_two_leases_ever_overlap_and_in_the_end_all_nodes_have_one(
         events in proptest::collection::vec(event(), 0..400),
     ) {
         run(SINGLE, &events);
     }
 
     #[test]
-    fn d12_e53_neither_family_is_ever_shared(events in proptest::collection::vec(event(), 0..400)) {
+    fn d53_neither_family_is_ever_shared(events in proptest::collection::vec(event(), 0..400)) {
         run(DUAL, &events);
     }
 }
@@ -109,7 +109,7 @@ fn a_lease_that_does_not_read_back_is_not_written_without_end() {
     let mut world = World::new(SINGLE);
     world.etcd.put(&world.layout.config(), SINGLE[0].into(), 0);
     let loopback = PerFamily { v4: Some("127.0.0.1".parse().unwrap()), v6: None };
-    let said = LeaseValue { public_ips: loopback, backend: BackendData::None };
+    let said = LeaseValue { public_ips: loopback, backend: BackendData::default() };
     let mut lost = world.node(0, None);
     lost.machine = Machine::new(world.layout.clone(), "node-0".parse().unwrap(), said.clone(), None, SINGLE[0].into());
     world.nodes[0] = lost;

@@ -11,7 +11,7 @@ use super::transaction::{Transaction, Write};
 use crate::cluster::family::PerFamily;
 use crate::cluster::key::SubnetKey;
 use crate::cluster::layout::Layout;
-use crate::cluster::lease_value::{BackendData, LeaseValue};
+use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::netconf::NetConf;
 use crate::cluster::node::{NodeName, NodeRecord};
 use crate::cluster::view::{Entry, StoreView};
@@ -264,7 +264,7 @@ impl<'a> Planner<'a> {
     fn value(&self, existing: Option<&Entry>) -> String {
         let wanted = &self.wanted;
         let text = existing.and_then(|entry| String::from_utf8(entry.value.clone()).ok());
-        if wanted.backend == BackendData::None
+        if wanted.backend.is_none()
             && let Some(text) = text
             && let Ok(published) = LeaseValue::parse(text.as_bytes())
         {
@@ -278,8 +278,7 @@ impl<'a> Planner<'a> {
 
     fn says_what_it_should(&self, published: &LeaseValue) -> bool {
         let wanted = &self.wanted;
-        published.public_ips == wanted.public_ips
-            && (wanted.backend == BackendData::None || published.backend == wanted.backend)
+        published.public_ips == wanted.public_ips && (wanted.backend.is_none() || published.backend == wanted.backend)
     }
 
     fn entry(&self, key: &SubnetKey) -> Option<&'a Entry> {

@@ -1,6 +1,7 @@
 //! Each rule of the order in which a node takes a lease, on views made by hand.
 
 use super::*;
+use crate::cluster::lease_value::BackendData;
 
 const CONFIG: &str = r#"{"Network": "10.244.0.0/16", "Backend": {"Type": "vxlan"}}"#;
 
@@ -9,7 +10,7 @@ fn key(text: &str) -> SubnetKey {
 }
 
 fn value(ip: &str) -> LeaseValue {
-    LeaseValue { public_ips: PerFamily { v4: Some(ip.parse().unwrap()), v6: None }, backend: BackendData::None }
+    LeaseValue { public_ips: PerFamily { v4: Some(ip.parse().unwrap()), v6: None }, backend: BackendData::default() }
 }
 
 /// A store with a configuration; leases and records are added at rising revisions.
@@ -120,7 +121,7 @@ fn the_record_comes_before_everything_else() {
 }
 
 #[test]
-fn e55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
+fn d55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 4).lease("10.244.4.0-24", "192.0.2.2", 6);
     assert_eq!(ask(&store, &Node { etcd_lease: None, ..n1() }), Plan::Grant);
     let (leased, transaction) = written(ask(&store, &n1()));
@@ -131,14 +132,14 @@ fn e55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
 }
 
 #[test]
-fn e33_an_address_does_not_adopt_a_lease_that_another_node_has_recorded() {
+fn d55_an_address_does_not_adopt_a_lease_that_another_node_has_recorded() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 4).record("n2", "10.244.3.0-24", "192.0.2.1", 4);
     let (leased, _) = written(ask(&store, &n1()));
     assert_ne!(leased, "10.244.3.0-24");
 }
 
 #[test]
-fn e55_the_subnet_of_an_earlier_life_is_taken_again_unless_it_is_taken() {
+fn d55_the_subnet_of_an_earlier_life_is_taken_again_unless_it_is_taken() {
     let node = Node { previous: Some("10.244.5.0-24"), grace_over: false, ..n1() };
     assert_eq!(written(ask(&Store::new(CONFIG), &node)).0, "10.244.5.0-24");
     let taken = Store::new(CONFIG).lease("10.244.4.0-23", "192.0.2.2", 4);
@@ -169,7 +170,7 @@ fn a_claim_fails_if_any_lease_was_made_since_the_store_was_read() {
 }
 
 #[test]
-fn e57_a_lease_that_another_has_taken_is_not_written_to() {
+fn d57_a_lease_that_another_has_taken_is_not_written_to() {
     // Mine had expired together with its record; n2 then took it. Or flannel wrote over it, and my record still stands.
     let expired =
         Store::new(CONFIG).lease("10.244.7.0-24", "192.0.2.2", 8).record("n2", "10.244.7.0-24", "192.0.2.2", 8);
@@ -200,7 +201,7 @@ fn a_lease_that_does_not_fit_is_replaced_at_start_and_kept_while_it_runs() {
 }
 
 #[test]
-fn e36_a_reservation_stays_one() {
+fn d36_a_reservation_stays_one() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 0);
     let (leased, transaction) = written(ask(&store, &Node { etcd_lease: None, ..n1() }));
     assert_eq!(leased, "10.244.3.0-24");
@@ -226,7 +227,7 @@ fn nothing_to_say_leaves_the_back_end_data_that_is_there() {
 
 #[test]
 fn d50_a_new_address_keeps_the_data_of_a_back_end_that_is_not_known_here() {
-    let data = r#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"wireguard","BackendData":{"PublicKey":"x","Port":51820}}"#;
+    let data = r#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"xyz","BackendData":{"Port":51820,"PublicKey":"x"}}"#;
     let mut store =
         Store::new(CONFIG).lease("10.244.7.0-24", "192.0.2.1", 5).record("n1", "10.244.7.0-24", "192.0.2.1", 5);
     store.0.subnets.get_mut("10.244.7.0-24").unwrap().value = data.into();
@@ -236,7 +237,7 @@ fn d50_a_new_address_keeps_the_data_of_a_back_end_that_is_not_known_here() {
 }
 
 #[test]
-fn e61_out_of_subnets_counts_and_warns_before() {
+fn d61_out_of_subnets_counts_and_warns_before() {
     let mut store = Store::new(r#"{"Network": "10.244.0.0/22", "SubnetLen": 25}"#);
     let lens = ["10.244.0.128-25", "10.244.1.0-25", "10.244.1.128-25", "10.244.2.0-25", "10.244.2.128-25"];
     for (n, text) in lens.iter().enumerate() {
@@ -251,14 +252,14 @@ fn e61_out_of_subnets_counts_and_warns_before() {
 }
 
 #[test]
-fn e54_ipv6_only_nodes_are_told_apart_by_their_ipv6_addresses() {
+fn d54_ipv6_only_nodes_are_told_apart_by_their_ipv6_addresses() {
     let config = r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48"}"#;
     let mut store = Store::new(config);
     let theirs = r#"{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::2"}"#;
     let entry = store.entry(theirs.into(), 4);
     store.0.subnets.insert("0.0.0.0-0&fd00:0:0:7::-64".into(), entry);
     let public_ips = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: Some("2001:db8::1".parse().unwrap()) };
-    let wanted = LeaseValue { public_ips, backend: BackendData::None };
+    let wanted = LeaseValue { public_ips, backend: BackendData::default() };
     let (leased, transaction) = written(ask(&store, &Node { wanted, ..n1() }));
     assert_ne!(leased, "0.0.0.0-0&fd00:0:0:7::-64");
     let Write::Put { value, .. } = &transaction.writes[0] else { panic!() };

@@ -83,7 +83,7 @@ mod tests {
             key: "10.244.7.0-24".parse().unwrap(),
             published: LeaseValue {
                 public_ips: PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None },
-                backend: BackendData::None,
+                backend: BackendData::default(),
             },
             revision,
             config: Arc::new(NetConf::parse(CONFIG).unwrap().0),

@@ -7,7 +7,7 @@ use weft_cni::formats::SubnetEnv;
 
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::key::SubnetKey;
-use crate::cluster::netconf::{Backend, NetConf};
+use crate::cluster::netconf::NetConf;
 use crate::cluster::pool::{Pool, address, number};
 
 /// What the subnet file says about a lease, on an underlay of this MTU.
@@ -25,8 +25,7 @@ pub fn subnet_env(key: &SubnetKey, conf: &NetConf, underlay_mtu: u32, ip_masq: b
 /// of the back end.
 #[must_use]
 pub fn pod_mtu(conf: &NetConf, underlay_mtu: u32) -> u32 {
-    let Backend::Vxlan(vxlan) = &conf.backend;
-    vxlan.mtu.unwrap_or(underlay_mtu).saturating_sub(conf.overhead())
+    conf.backend.underlay_mtu().unwrap_or(underlay_mtu).saturating_sub(conf.overhead())
 }
 
 /// The first address of a subnet, with the subnet's length: the bridge's.

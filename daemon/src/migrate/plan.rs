@@ -240,8 +240,8 @@ mod tests {
         cluster.weft_net_conf = Some("{ \"network\": \"10.244.0.0/16\" }".to_owned());
         cluster.weft_has_api_server = true;
         assert!(plan(&cluster).steps[..2].iter().all(|step| step.done));
-        cluster.net_conf = Some(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#.to_owned());
-        assert!(plan(&cluster).obstacles[0].what.contains("host-gw"), "{:?}", plan(&cluster).obstacles);
+        cluster.net_conf = Some(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"udp"}}"#.to_owned());
+        assert!(plan(&cluster).obstacles[0].what.contains("udp"), "{:?}", plan(&cluster).obstacles);
     }
 
     #[test]

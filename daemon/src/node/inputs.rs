@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use weft_netlink::agent::{Event, Monitor};
 
-use super::pass::{Cause, Node, Passed};
+use super::pass::{Cause, Node, Passed, Watched};
 use super::tables::TablesWatch;
 use crate::cluster::SourceStatus;
 use crate::cluster::model::Snapshot;
@@ -95,9 +95,10 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 }
 
 async fn kernel_event(monitor: &mut Monitor, node: &Node) {
+    let watched = node.watched();
     loop {
         match monitor.next().await {
-            Some(event) if concerns(&event, node.watched()) => return,
+            Some(event) if concerns(&event, &watched) => return,
             Some(_) => {}
             None => std::future::pending::<()>().await,
         }
@@ -106,13 +107,15 @@ async fn kernel_event(monitor: &mut Monitor, node: &Node) {
 
 /// Whether an event touches what a pass would put right. Pods come and go on the bridge all the time, and their links,
 /// neighbours and addresses are none of our business.
-fn concerns(event: &Event, (uplink, ours): (Option<u32>, &[u32])) -> bool {
+fn concerns(event: &Event, watched: &Watched) -> bool {
+    let is_uplink = |link: &u32| watched.uplink.is_none_or(|uplink| uplink == *link);
+    let is_ours = |link: &u32| watched.devices.contains(link) || watched.bridge == Some(*link);
     match event {
-        Event::Link { index } => ours.contains(index) || uplink.is_none_or(|uplink| uplink == *index),
-        Event::Address { link } => ours.contains(link) || uplink.is_none_or(|uplink| uplink == *link),
-        Event::Route { link } => ours.contains(link),
+        Event::Link { index } => is_ours(index) || is_uplink(index),
+        Event::Address { link } => is_ours(link) || is_uplink(link),
+        Event::Route { link } => is_ours(link) || watched.direct.contains(link),
         // Of the bridge's neighbours none is ours, and they change with every packet.
-        Event::Neighbour { link } => ours.split_last().is_some_and(|(_bridge, devices)| devices.contains(link)),
+        Event::Neighbour { link } => watched.devices.contains(link),
         Event::Overrun => true,
     }
 }
@@ -181,7 +184,13 @@ fn report_source(
         }
         (Some(error), _) => health.bad(Component::Store, error.clone()),
         (None, None) => health.waiting(Component::Store, "the first list of leases is under way"),
-        (None, Some(_)) => health.good(Component::Store, "connected"),
+        (None, Some(_)) => {
+            let words = metrics.api_server().map(|server| match server.notice() {
+                Some(notice) => format!("connected; {notice}"),
+                None => format!("connected to {}", server.in_use),
+            });
+            health.good(Component::Store, words.unwrap_or_else(|| "connected".to_owned()));
+        }
     }
 }
 
@@ -209,17 +218,16 @@ mod tests {
 
     #[test]
     fn only_what_is_ours_wakes_the_node() {
-        let (uplink, devices, bridge, pod) = (2, 4, 5, 9);
-        let watched = || (Some(uplink), [devices, bridge]);
-        let wakes = |event: Event| {
-            let (uplink, ours) = watched();
-            concerns(&event, (uplink, &ours))
-        };
+        let (uplink, devices, bridge, direct, pod) = (2, 4, 5, 3, 9);
+        let watched =
+            Watched { uplink: Some(uplink), devices: vec![devices], bridge: Some(bridge), direct: vec![direct] };
+        let wakes = |event: Event| concerns(&event, &watched);
         assert!(wakes(Event::Link { index: devices }) && wakes(Event::Link { index: bridge }));
         assert!(wakes(Event::Link { index: uplink }) && wakes(Event::Address { link: uplink }));
         assert!(!wakes(Event::Link { index: pod }) && !wakes(Event::Address { link: pod }));
         assert!(wakes(Event::Route { link: devices }) && wakes(Event::Neighbour { link: devices }));
         assert!(!wakes(Event::Neighbour { link: bridge }) && wakes(Event::Route { link: bridge }));
+        assert!(wakes(Event::Route { link: direct }) && !wakes(Event::Neighbour { link: direct }));
         assert!(wakes(Event::Overrun));
     }
 }

@@ -4,6 +4,7 @@
 //! publishes when everything stands. What goes out is the kernel's state, the node's files, its lease's content and its
 //! health. Every pass is complete, so no event may be missed that a later pass would not make good.
 
+mod direct;
 mod facts;
 mod held;
 mod inputs;
@@ -14,7 +15,6 @@ mod peers;
 mod publishing;
 mod sysctls;
 mod tables;
-mod vtep;
 
 pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};

@@ -15,20 +15,21 @@ use super::held::{networks, settle_config, status_of, words_of};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
 use super::peers::PeersRest;
-use super::{sysctls, vtep};
+use super::sysctls;
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::Snapshot;
-use crate::cluster::netconf::{Backend, NetConf};
+use crate::cluster::netconf::NetConf;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
 use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
+use crate::overlay::backend::{self, Device, End, Here, Identity, LocalEnd};
 use crate::overlay::bridge::WantedBridge;
 use crate::overlay::shared_ip::SharedIp;
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
-use crate::overlay::{attachments, device, links};
+use crate::overlay::{attachments, links};
 use crate::reconcile::{Pass, Reconciler};
 use crate::serve::document::UplinkStatus;
 use crate::serve::{Board, Component, Health, Metrics};
@@ -60,6 +61,8 @@ pub struct Node {
     pub(super) peers_rest: Option<PeersRest>,
     /// Nodes that publish this node's public address, which has been told.
     pub(super) shared_ips: BTreeSet<SharedIp>,
+    /// Links through which peers are reached past the devices.
+    pub(super) direct: Vec<u32>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     pub(super) settled: Option<Settled>,
 }
@@ -85,9 +88,27 @@ pub(super) struct Passed {
 /// What the last pass left behind.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Settled {
-    vteps: PerFamily<vtep::Vtep>,
+    pub(super) ends: PerFamily<LocalEnd>,
     bridge: WantedBridge,
-    pub(super) links: Vec<u32>,
+    bridge_link: u32,
+}
+
+impl Settled {
+    /// The overlay's devices.
+    pub(super) fn devices(&self) -> Vec<u32> {
+        let has_device = |end: &&LocalEnd| end.end.device != Device::None;
+        self.ends.values().filter(has_device).map(|end| end.link).collect()
+    }
+}
+
+/// The links whose events matter.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watched {
+    pub(super) uplink: Option<u32>,
+    pub(super) devices: Vec<u32>,
+    pub(super) bridge: Option<u32>,
+    /// Links through which peers are reached past the devices.
+    pub(super) direct: Vec<u32>,
 }
 
 impl Node {
@@ -123,14 +144,20 @@ impl Node {
             repaired: 0,
             peers_rest: None,
             shared_ips: BTreeSet::new(),
+            direct: Vec::new(),
             settled: None,
             options,
         })
     }
 
-    /// The links whose events matter: uplink, VXLAN devices, bridge.
-    pub(super) fn watched(&self) -> (Option<u32>, &[u32]) {
-        (self.uplink.as_ref().map(|uplink| uplink.index), self.settled.as_ref().map_or(&[], |settled| &settled.links))
+    /// The links whose events matter.
+    pub(super) fn watched(&self) -> Watched {
+        Watched {
+            uplink: self.uplink.as_ref().map(|uplink| uplink.index),
+            devices: self.settled.as_ref().map(Settled::devices).unwrap_or_default(),
+            bridge: self.settled.as_ref().map(|settled| settled.bridge_link),
+            direct: self.direct.clone(),
+        }
     }
 
     /// One pass.
@@ -152,30 +179,30 @@ impl Node {
     async fn stages(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, now: Instant) -> Option<Instant> {
         let uplink = self.select_uplink()?;
         let held = self.take_lease(lease)?;
-        let vteps = self.plan_vteps(&held, &uplink).await?;
-        let settled = self.place_links(&held, &vteps, &uplink).await?;
+        let ends = self.plan_ends(&held, &uplink).await?;
+        let settled = self.place_links(&held, &ends, &uplink).await?;
         // What the lease says must be true: the devices are there.
         self.value.send_if_modified(|value| {
-            let wanted = vtep::lease_value(&vteps);
+            let wanted = backend::lease_value(&*held.config.backend, &ends);
             let changed = *value != wanted;
             *value = wanted;
             changed
         });
         self.tell_facts(&held, &uplink);
-        let ends = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
-        self.board.node(status_of(&held), ends, vteps.values().map(vtep::Vtep::status).collect());
+        let under = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
+        self.board.node(status_of(&held), under, ends.values().filter_map(End::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
             Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
-            Some(snapshot) => self.place_peers(&held, &vteps, &settled, snapshot, now).await,
+            Some(snapshot) => self.place_peers(&held, &settled, snapshot, now).await,
             None => {
                 self.health.waiting(Component::Peers, "the leases of the other nodes have not been read yet");
                 None
             }
         };
         self.settled = Some(settled);
-        self.publish(&held, &vteps, &uplink);
+        self.publish(&held, &ends, &uplink);
         filter_retry.into_iter().chain(peers_retry).min()
     }
 
@@ -240,11 +267,12 @@ impl Node {
         self.held.clone()
     }
 
-    async fn plan_vteps(&mut self, held: &Held, uplink: &Uplink) -> Option<PerFamily<vtep::Vtep>> {
-        let Backend::Vxlan(settings) = &held.config.backend;
+    async fn plan_ends(&mut self, held: &Held, uplink: &Uplink) -> Option<PerFamily<End>> {
+        let back_end = &*held.config.backend;
         let mut existing: PerFamily<MacAddr> = PerFamily::default();
         for family in held.key.subnets().families() {
-            match self.kernel.link(device::name(family, settings.vni).as_str()).await {
+            let Some(name) = back_end.device_name(family) else { continue };
+            match self.kernel.link(name.as_str()).await {
                 Ok(link) => existing.set(family, link.and_then(|link| link.mac)),
                 Err(error) => {
                     self.health.bad(Component::Links, error.to_string());
@@ -254,12 +282,16 @@ impl Node {
         }
         // What we have said last counts before what the device has: that one somebody else may have changed.
         let said = self.value.borrow().backend.clone();
-        let published =
-            if said == crate::cluster::lease_value::BackendData::None { &held.published.backend } else { &said };
-        let identity = vtep::Identity { cluster: &self.options.cluster, node: self.options.name.as_str() };
-        let public_ips = &self.options.uplink.public_ips;
-        match vtep::plan(held.key.subnets(), settings, uplink, public_ips, published, &existing, identity) {
-            Ok(vteps) => Some(vteps),
+        let here = Here {
+            subnets: held.key.subnets(),
+            uplink,
+            public_ips: &self.options.uplink.public_ips,
+            published: if said.is_none() { &held.published.backend } else { &said },
+            existing: &existing,
+            identity: Identity { cluster: &self.options.cluster, node: self.options.name.as_str() },
+        };
+        match backend::ends(back_end, &here) {
+            Ok(ends) => Some(ends),
             Err(reason) => {
                 self.health.bad(Component::Links, reason);
                 None
@@ -267,11 +299,12 @@ impl Node {
         }
     }
 
-    async fn place_links(&mut self, held: &Held, vteps: &PerFamily<vtep::Vtep>, uplink: &Uplink) -> Option<Settled> {
-        match self.try_place_links(held, vteps, uplink).await {
+    async fn place_links(&mut self, held: &Held, ends: &PerFamily<End>, uplink: &Uplink) -> Option<Settled> {
+        match self.try_place_links(held, ends, uplink).await {
             Ok(settled) => {
-                let names: Vec<&str> = vteps.values().map(|vtep| vtep.device.name.as_str()).collect();
-                self.health.good(Component::Links, format!("{} and {}", names.join(", "), settled.bridge.name));
+                let names: Vec<&str> = ends.values().filter_map(End::device_name).collect();
+                let names = names.into_iter().chain([settled.bridge.name.as_str()]).collect::<Vec<_>>().join(" and ");
+                self.health.good(Component::Links, names);
                 self.metrics.failed("links", 0);
                 Some(settled)
             }
@@ -286,19 +319,23 @@ impl Node {
     async fn try_place_links(
         &mut self,
         held: &Held,
-        vteps: &PerFamily<vtep::Vtep>,
+        wanted: &PerFamily<End>,
         uplink: &Uplink,
     ) -> Result<Settled, String> {
         let cluster = networks(held);
-        let mut done = self.remove_stale_devices(vteps).await?;
-        let mut links = Vec::new();
-        for vtep in vteps.values() {
-            self.owned.claim_device(&vtep.device.name).map_err(|error| error.to_string())?;
-            let placed = links::vxlan(&self.kernel, &self.sysctl, &vtep.device, vtep.address, &cluster)
-                .await
-                .map_err(|error| error.to_string())?;
-            links.push(placed.index);
-            done.extend(placed.done);
+        let mut done = self.remove_stale_devices(wanted).await?;
+        let mut ends = PerFamily::default();
+        for (family, end) in wanted.iter() {
+            let mut link = uplink.index;
+            if let Device::Vxlan(device) = &end.device {
+                self.owned.claim_device(&device.name).map_err(|error| error.to_string())?;
+                let placed = links::vxlan(&self.kernel, &self.sysctl, device, end.address, &cluster)
+                    .await
+                    .map_err(|error| error.to_string())?;
+                link = placed.index;
+                done.extend(placed.done);
+            }
+            ends.set(family, Some(LocalEnd { end: end.clone(), link }));
         }
         let bridge = WantedBridge {
             name: self.options.bridge.clone(),
@@ -306,7 +343,6 @@ impl Node {
             gateways: held.key.subnets().values().map(|subnet| subnet_file::gateway(*subnet)).collect(),
         };
         let placed = links::bridge(&self.kernel, &bridge, &cluster).await.map_err(|error| error.to_string())?;
-        links.push(placed.index);
         done.extend(placed.done);
         done.extend(self.replug(&bridge.name, placed.index).await?);
         let families = held.key.subnets().families();
@@ -315,9 +351,10 @@ impl Node {
                 .map_err(|error| error.to_string())?,
         );
 
-        let settled = Settled { vteps: vteps.clone(), bridge, links };
-        let before = self.settled.as_ref().map(|before| (&before.vteps, &before.bridge));
-        let repair = before == Some((&settled.vteps, &settled.bridge));
+        let settled = Settled { ends, bridge, bridge_link: placed.index };
+        let wanted =
+            |settled: &Settled| (settled.ends.filter_map(|_, end| Some(end.end.clone())), settled.bridge.clone());
+        let repair = self.settled.as_ref().is_some_and(|before| wanted(before) == wanted(&settled));
         for what in &done {
             if repair {
                 tracing::warn!("repaired: {what}");
@@ -334,8 +371,8 @@ impl Node {
     }
 
     /// Devices of an earlier configuration: with their routes they would be in the way of those of this one.
-    async fn remove_stale_devices(&mut self, vteps: &PerFamily<vtep::Vtep>) -> Result<Vec<String>, String> {
-        let is_wanted = |name: &&str| vteps.values().any(|vtep| vtep.device.name == *name);
+    async fn remove_stale_devices(&mut self, ends: &PerFamily<End>) -> Result<Vec<String>, String> {
+        let is_wanted = |name: &&str| ends.values().any(|end| end.device_name() == Some(*name));
         let stale: Vec<String> = self.owned.devices().filter(|name| !is_wanted(name)).map(str::to_owned).collect();
         let mut done = Vec::new();
         for name in stale {

@@ -1,17 +1,19 @@
 //! The peers' part of a pass.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::direct::direct;
 use super::held::networks;
 use super::pass::{Node, Settled};
-use super::vtep;
 use crate::cluster::events::Happening;
 use crate::cluster::family::PerFamily;
 use crate::cluster::model::{Lease, Rejected, Snapshot};
 use crate::lease::Held;
-use crate::overlay::peers::{self, Bounds, LocalVtep};
+use crate::overlay::backend::LocalEnd;
+use crate::overlay::peers::{self, Bounds, Local};
 use crate::overlay::shared_ip;
 use crate::serve::{Component, PeersSeen, gauge};
 
@@ -30,6 +32,10 @@ const TOLD: usize = 3;
 pub(super) struct PeersRest {
     digest: u64,
     devices: Vec<u32>,
+    links: Vec<u32>,
+    /// The peers that may be on a link of this node, and those that were.
+    asked: Vec<IpAddr>,
+    direct: BTreeMap<IpAddr, u32>,
     /// It is not summed up again before this.
     until: Instant,
 }
@@ -43,7 +49,8 @@ impl Node {
             return true;
         }
         let began = Instant::now();
-        let is_as_it_was = self.route.digest(&rest.devices).is_ok_and(|digest| digest == rest.digest);
+        let is_as_it_was = self.route.digest(&rest.links).is_ok_and(|digest| digest == rest.digest)
+            && direct(&mut self.route, &rest.asked, &rest.devices) == rest.direct;
         rest.until = rest_after(began.elapsed());
         is_as_it_was
     }
@@ -52,35 +59,37 @@ impl Node {
     pub(super) async fn place_peers(
         &mut self,
         held: &Held,
-        vteps: &PerFamily<vtep::Vtep>,
         settled: &Settled,
         snapshot: &Arc<Snapshot>,
         now: Instant,
     ) -> Option<Instant> {
-        let mut local = PerFamily::default();
-        for ((family, vtep), link) in vteps.iter().zip(&settled.links) {
-            let end = LocalVtep { link: *link, mac: vtep.mac, vni: vtep.device.vni, public_ip: vtep.public_ip };
-            local.set(family, Some(end));
-        }
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
-        self.tell_shared_ips(vteps, &others);
+        self.tell_shared_ips(&settled.ends, &others);
         let bounds = Bounds { cluster: networks(held) };
-        let plan = peers::plan(&local, &bounds, &others);
+        let devices = settled.devices();
+        let asked: Vec<IpAddr> = match held.config.backend.routes_directly() {
+            true => others.iter().flat_map(|peer| peer.public_ips.values().copied()).collect(),
+            false => Vec::new(),
+        };
+        let direct = direct(&mut self.route, &asked, &devices);
+        let local = Local { backend: &*held.config.backend, ends: &settled.ends, direct: &direct };
+        let plan = peers::plan(local, &bounds, &others);
         let rejected: Vec<_> = snapshot.rejected.iter().chain(&overlapping).chain(&plan.rejected).collect();
         self.metrics.leases_rejected.set(gauge(rejected.len()));
         self.metrics.peers.set(gauge(plan.reached.len()));
-        let devices: Vec<u32> = vteps.iter().zip(&settled.links).map(|(_, link)| *link).collect();
+        self.direct = plan.direct_links(&devices);
         self.peers.table_mut().set_devices(devices.clone());
+        let watched: Vec<u32> = devices.iter().chain(&self.direct).copied().collect();
         // A pass that fails must not leave the rest of an earlier one, or its error would stand until the next change.
         self.peers_rest = None;
         // Summed up before it is read: what changes in between is seen to have changed.
         let began = Instant::now();
-        let digest = self.route.digest(&devices);
+        let digest = self.route.digest(&watched);
         let cost = began.elapsed();
         let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
         if let Ok(pass) = &outcome {
             let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
-            let rest = |digest| PeersRest { digest, devices, until: rest_after(cost) };
+            let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until: rest_after(cost) };
             self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
         }
         let reached = plan.reached.len();
@@ -103,8 +112,8 @@ impl Node {
     }
 
     /// Tells of other nodes with this node's public address, each once, and when that is over.
-    fn tell_shared_ips(&mut self, vteps: &PerFamily<vtep::Vtep>, others: &[&Lease]) {
-        let own = vteps.values().map(|vtep| vtep.public_ip).collect();
+    fn tell_shared_ips(&mut self, ends: &PerFamily<LocalEnd>, others: &[&Lease]) {
+        let own = ends.values().map(|local| local.end.public_ip).collect();
         let now = shared_ip::shared(&own, others);
         for news in now.difference(&self.shared_ips) {
             tracing::warn!("{news}");

@@ -1,22 +1,22 @@
 //! The last part of a pass: telling the runtime that pods may come.
 
 use super::pass::Node;
-use super::vtep;
 use crate::cluster::family::PerFamily;
 use crate::lease::Held;
 use crate::lease::subnet_file::subnet_env;
+use crate::overlay::backend::{self, End};
 use crate::overlay::uplink::Uplink;
 use crate::serve::Component;
 
 impl Node {
     /// Subnet file, plugin and conflist, once everything before them stands.
-    pub(super) fn publish(&mut self, held: &Held, vteps: &PerFamily<vtep::Vtep>, uplink: &Uplink) {
+    pub(super) fn publish(&mut self, held: &Held, ends: &PerFamily<End>, uplink: &Uplink) {
         if !self.published && !self.health.good_before(Component::Publish) {
             self.health.waiting(Component::Publish, "the node is not ready for pods yet");
             return;
         }
         // The address may be another one, if the user says so on the Node.
-        if !self.published && held.published.backend != vtep::lease_value(vteps).backend {
+        if !self.published && held.published.backend != backend::lease_value(&*held.config.backend, ends).backend {
             let why = held.notice.as_ref().map(|notice| format!(": {notice}")).unwrap_or_default();
             let words = format!("the other nodes have not been told yet how this one is reached{why}");
             self.health.waiting(Component::Publish, words);

@@ -46,13 +46,13 @@ pub fn plan(wanted: &Vxlan, found: Option<&Link>) -> DevicePlan {
             wanted.name
         ));
     };
+    // vxlan_changelink() refuses these (drivers/net/vxlan/vxlan_core.c), and a local address of the other family.
+    let other_family = local.zip(wanted.local).is_some_and(|(found, wanted)| found.is_ipv4() != wanted.is_ipv4());
     let differences: Vec<String> = [
         differs("VNI", Some(vni), Some(wanted.vni)),
         differs("port", Some(port), Some(wanted.port)),
-        differs("underlying link", underlay, wanted.underlay),
-        differs("local address", local, wanted.local),
-        differs("learning", Some(learning), Some(wanted.learning)),
         differs("GBP", Some(gbp), Some(wanted.gbp)),
+        differs("local address", local, wanted.local).filter(|_| other_family || local.is_none()),
     ]
     .into_iter()
     .flatten()
@@ -63,6 +63,11 @@ pub fn plan(wanted: &Vxlan, found: Option<&Link>) -> DevicePlan {
             because: Some(differences.join(", ")),
         };
     }
+    let mut requests = Vec::new();
+    if (underlay, local, learning) != (wanted.underlay, wanted.local, wanted.learning) {
+        requests.push(wanted.change(found.index));
+    }
+    // Behind it, and on its own: a new underlay brings the device its own idea of an MTU.
     let mut change = None;
     let mut with = |apply: &dyn Fn(LinkChange) -> LinkChange| {
         change = Some(apply(change.take().unwrap_or_else(|| LinkChange::new(found.index))));
@@ -76,7 +81,8 @@ pub fn plan(wanted: &Vxlan, found: Option<&Link>) -> DevicePlan {
     if !found.up {
         with(&LinkChange::up);
     }
-    change.map_or(DevicePlan::Keep, |change| DevicePlan::Change(vec![change.request()]))
+    requests.extend(change.map(LinkChange::request));
+    if requests.is_empty() { DevicePlan::Keep } else { DevicePlan::Change(requests) }
 }
 
 /// The requests that leave the device with `address` and no other of the cluster's.
@@ -169,6 +175,27 @@ mod tests {
     fn mac_mtu_and_state_are_mended_in_place() {
         let found = Link { mac: Some(MacAddr([2; 6])), mtu: 1500, up: false, ..found() };
         assert_eq!(words(&plan(&wanted(), Some(&found))), ["set link 9 address 02:00:00:00:00:01, mtu 1450, up"]);
+    }
+
+    #[test]
+    fn d41_a_new_uplink_or_address_leaves_the_device_and_its_peers() {
+        let mut other = wanted();
+        (other.underlay, other.local, other.mtu) = (Some(3), Some("192.0.2.9".parse().unwrap()), Some(8950));
+        assert_eq!(
+            words(&plan(&other, Some(&found()))),
+            ["change VXLAN device flannel.1: on link 3, from 192.0.2.9, no learning", "set link 9 mtu 8950"]
+        );
+        let learning = Vxlan { learning: true, ..wanted() };
+        assert_eq!(
+            words(&plan(&learning, Some(&found()))),
+            ["change VXLAN device flannel.1: on link 2, from 192.0.2.1, learning"]
+        );
+    }
+
+    #[test]
+    fn a_local_address_of_the_other_family_makes_a_new_device() {
+        let other = Vxlan { local: Some("2001:db8::1".parse().unwrap()), ..wanted() };
+        assert!(matches!(plan(&other, Some(&found())), DevicePlan::Make { because: Some(_), .. }));
     }
 
     #[test]

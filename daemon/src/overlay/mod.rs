@@ -1,10 +1,12 @@
-//! The overlay: this node's VXLAN devices and bridge, and how each other node is reached through them.
+//! The overlay: this node's devices and bridge, and how each other node is reached through them.
 //!
-//! `device`, `bridge`, `peers` and most of `attachments` plan without I/O: leases in, kernel objects out. `links` and `table` carry the plans
+//! `backend` has one file for each way of reaching other nodes. It, `device`, `bridge`, `peers` and most of `attachments` plan
+//! without I/O: leases in, kernel objects out. `links` and `table` carry the plans
 //! into the kernel through rtnetlink. `uplink` chooses the interface under it all; `shared_ip` finds nodes that publish the
 //! same address. Nothing here knows where leases come from.
 
 pub mod attachments;
+pub mod backend;
 pub mod bridge;
 pub mod device;
 pub mod links;

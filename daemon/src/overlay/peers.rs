@@ -8,25 +8,28 @@ use ipnetwork::IpNetwork;
 use weft_netlink::{FdbEntry, MacAddr, Neighbour, NextHop, Route};
 
 use super::ROUTE_PROTOCOL;
+use super::backend::{Backend, LocalEnd, Peer};
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::key::SubnetKey;
-use crate::cluster::lease_value::BackendData;
 use crate::cluster::model::{Lease, Rejected};
 
 /// Metric of an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h). Said outright, it compares equal.
 const IP6_RT_PRIO_USER: u32 = 1024;
 
-/// This node's end of the overlay, for one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LocalVtep {
-    /// Index of the VXLAN device.
-    pub link: u32,
-    /// Its MAC.
-    pub mac: MacAddr,
-    /// Its VNI.
-    pub vni: u32,
-    /// The address to which other nodes send.
-    pub public_ip: IpAddr,
+/// The metric of a peer's route.
+#[must_use]
+pub fn metric(family: Family) -> Option<u32> {
+    (family == Family::V6).then_some(IP6_RT_PRIO_USER)
+}
+
+/// A peer's subnet through the peer itself, which is on a link of this node.
+#[must_use]
+pub fn direct_route(subnet: IpNetwork, public_ip: IpAddr, link: u32) -> PeerObject {
+    PeerObject::Route(Route {
+        next_hop: NextHop { link: Some(link), gateway: Some(public_ip), onlink: false },
+        priority: metric(Family::of(public_ip)),
+        ..Route::new(subnet, ROUTE_PROTOCOL)
+    })
 }
 
 /// One kernel object of a peer.
@@ -67,7 +70,7 @@ pub enum PeerObject {
     Neighbour(Neighbour),
     /// A permanent FDB entry.
     Fdb(FdbEntry),
-    /// An on-link route through the peer's gateway address.
+    /// A route through the peer's gateway address, or through the peer itself.
     Route(Route),
 }
 
@@ -106,6 +109,19 @@ pub struct PeerPlan {
     pub rejected: Vec<Rejected>,
 }
 
+impl PeerPlan {
+    /// The links, other than `devices`, through which peers are reached.
+    #[must_use]
+    pub fn direct_links(&self, devices: &[u32]) -> Vec<u32> {
+        let link = |object: &PeerObject| match object {
+            PeerObject::Route(route) => route.next_hop.link.filter(|link| !devices.contains(link)),
+            _ => None,
+        };
+        let links: BTreeSet<u32> = self.objects.values().filter_map(link).collect();
+        links.into_iter().collect()
+    }
+}
+
 /// Where the overlay may route to, and where it must not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Bounds {
@@ -113,13 +129,25 @@ pub struct Bounds {
     pub cluster: Vec<IpNetwork>,
 }
 
+/// This node as its peers are planned from it.
+#[derive(Debug, Clone, Copy)]
+pub struct Local<'a> {
+    /// The back end.
+    pub backend: &'a dyn Backend,
+    /// This node's ends.
+    pub ends: &'a PerFamily<LocalEnd>,
+    /// Peers that are on a link of this node, and on which, by their public addresses: they are reached past the device.
+    pub direct: &'a BTreeMap<IpAddr, u32>,
+}
+
 /// Plans the peers. A peer whose data cannot be right is left out by itself; the others are not touched by it.
 #[must_use]
-pub fn plan(local: &PerFamily<LocalVtep>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
+pub fn plan(local: Local<'_>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
     let mut plan = PeerPlan::default();
     let nodes: Vec<IpAddr> = local
+        .ends
         .values()
-        .map(|vtep| vtep.public_ip)
+        .map(|local| local.end.public_ip)
         .chain(peers.iter().flat_map(|peer| peer.public_ips.values().copied()))
         .collect();
     // Of two peers with one MAC the older stands, on every node alike.
@@ -165,45 +193,33 @@ fn within(bounds: &Bounds, nodes: &[IpAddr], peer: &Lease) -> Result<(), String>
 }
 
 /// All objects of one peer; none if it does not take part in the overlay yet.
-fn objects(local: &PerFamily<LocalVtep>, peer: &Lease) -> Result<Vec<PeerObject>, String> {
-    let data = match &peer.backend {
-        BackendData::None => return Ok(Vec::new()),
-        BackendData::Vxlan(data) => data,
-        BackendData::Other(other) => return Err(format!("its back end is {}; this node's is vxlan", other.name)),
-    };
+fn objects(local: Local<'_>, peer: &Lease) -> Result<Vec<PeerObject>, String> {
+    if peer.backend.is_none() {
+        return Ok(Vec::new());
+    }
+    let (theirs, ours) = (&peer.backend.kind, local.backend.kind().name);
+    if theirs != ours {
+        return Err(format!("its back end is {theirs}; this node's is {ours}"));
+    }
     let mut objects = Vec::new();
     for (family, subnet) in peer.key.subnets().iter() {
         // A node of one family has nothing to say to the other family of its peers.
-        let Some(vtep) = local.get(family) else { continue };
-        let (Some(data), Some(public_ip)) = (data.get(family), peer.public_ips.get(family)) else {
+        let Some(own) = local.ends.get(family) else { continue };
+        let Some(&public_ip) = peer.public_ips.get(family) else {
             return Err(format!("it says nothing of how to reach it over {family}"));
         };
-        if *public_ip == vtep.public_ip {
+        if public_ip == own.end.public_ip {
             return Err(format!("its public address {public_ip} is this node's own"));
         }
-        if data.vtep_mac == vtep.mac {
-            return Err(format!("its VTEP MAC {} is this node's own", data.vtep_mac));
+        let peer = Peer { family, subnet: *subnet, public_ip, data: peer.backend.data.get(family) };
+        // Also of a peer that is reached past the device: the link may go.
+        let through = local.backend.reach(own, &peer)?;
+        match local.direct.get(&public_ip) {
+            Some(&link) => objects.push(direct_route(peer.subnet, public_ip, link)),
+            None => objects.extend(through),
         }
-        if let Some(vni) = data.vni.filter(|vni| *vni != vtep.vni) {
-            return Err(format!("its VNI is {vni}; this node's is {}", vtep.vni));
-        }
-        objects.extend(reach(family, vtep.link, *subnet, data.vtep_mac, *public_ip));
     }
     Ok(objects)
-}
-
-fn reach(family: Family, link: u32, subnet: IpNetwork, mac: MacAddr, public_ip: IpAddr) -> [PeerObject; 3] {
-    let gateway = subnet.network();
-    let route = Route {
-        next_hop: NextHop { link: Some(link), gateway: Some(gateway), onlink: true },
-        priority: (family == Family::V6).then_some(IP6_RT_PRIO_USER),
-        ..Route::new(subnet, ROUTE_PROTOCOL)
-    };
-    [
-        PeerObject::Neighbour(Neighbour { link, ip: gateway, mac }),
-        PeerObject::Fdb(FdbEntry { link, mac, dst: public_ip }),
-        PeerObject::Route(route),
-    ]
 }
 
 fn refused(peer: &Lease, reason: String) -> Rejected {
@@ -212,17 +228,35 @@ fn refused(peer: &Lease, reason: String) -> Rejected {
 
 #[cfg(test)]
 mod tests {
+    use super::super::backend::{Device, End, Vxlan, VxlanData};
     use super::*;
-    use crate::cluster::lease_value::{OtherBackend, VxlanData};
+    use crate::cluster::lease_value::BackendData;
 
-    fn local() -> PerFamily<LocalVtep> {
-        let vtep = |link, last, public_ip: &str| LocalVtep {
-            link,
-            mac: MacAddr([2, 0, 0, 0, 9, last]),
-            vni: 1,
-            public_ip: public_ip.parse().unwrap(),
+    fn ends() -> PerFamily<LocalEnd> {
+        let end = |link: u32, last, public_ip: &str, address: &str| {
+            let device = weft_netlink::Vxlan {
+                name: "flannel.1".into(),
+                mac: Some(MacAddr([2, 0, 0, 0, 9, last])),
+                mtu: Some(1450),
+                vni: 1,
+                port: 8472,
+                underlay: Some(2),
+                local: Some(public_ip.parse().unwrap()),
+                learning: false,
+                gbp: false,
+                up: true,
+            };
+            let (public_ip, address) = (public_ip.parse().unwrap(), address.parse().unwrap());
+            LocalEnd { end: End { device: Device::Vxlan(device), address, public_ip, mtu: 1450 }, link }
         };
-        PerFamily { v4: Some(vtep(4, 4, "192.0.2.1")), v6: Some(vtep(6, 6, "2001:db8::1")) }
+        PerFamily {
+            v4: Some(end(4, 4, "192.0.2.1", "10.244.1.0")),
+            v6: Some(end(6, 6, "2001:db8::1", "fd00:10:244:1::")),
+        }
+    }
+
+    fn planned(ends: &PerFamily<LocalEnd>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
+        plan(Local { backend: &Vxlan::default(), ends, direct: &BTreeMap::new() }, bounds, peers)
     }
 
     fn peer(number: u8) -> Lease {
@@ -233,7 +267,7 @@ mod tests {
                 v4: Some(format!("192.0.2.{number}").parse().unwrap()),
                 v6: Some(format!("2001:db8::{number}").parse().unwrap()),
             },
-            backend: BackendData::Vxlan(PerFamily { v4: Some(data(4)), v6: Some(data(6)) }),
+            backend: PerFamily { v4: Some(data(4)), v6: Some(data(6)) }.into(),
             node: None,
             create_revision: i64::from(number),
             mod_revision: i64::from(number),
@@ -245,14 +279,14 @@ mod tests {
     }
 
     fn reason(lease: &Lease) -> String {
-        let plan = plan(&local(), &bounds(), &[lease]);
+        let plan = planned(&ends(), &bounds(), &[lease]);
         assert!(plan.objects.is_empty() && plan.reached.is_empty());
         plan.rejected[0].reason.clone()
     }
 
     #[test]
     fn both_families_in_the_order_neighbour_fdb_route() {
-        let plan = plan(&local(), &bounds(), &[&peer(2)]);
+        let plan = planned(&ends(), &bounds(), &[&peer(2)]);
         let words: Vec<String> = plan.objects.keys().map(ToString::to_string).collect();
         assert_eq!(
             words,
@@ -273,21 +307,19 @@ mod tests {
             Lease { public_ips: PerFamily { v4: Some("192.0.2.1".parse().unwrap()), ..peer(3).public_ips }, ..peer(3) };
         assert_eq!(reason(&own_ip), "its public address 192.0.2.1 is this node's own");
         let vni = Lease {
-            backend: BackendData::Vxlan(PerFamily {
+            backend: PerFamily {
                 v4: Some(VxlanData { vni: Some(7), vtep_mac: MacAddr([2, 0, 0, 0, 1, 1]) }),
                 v6: None,
-            }),
+            }
+            .into(),
             ..peer(3)
         };
         assert_eq!(reason(&vni), "its VNI is 7; this node's is 1");
-        let other = Lease {
-            backend: BackendData::Other(OtherBackend { name: "host-gw".into(), data: PerFamily::default() }),
-            ..peer(3)
-        };
+        let other = Lease { backend: BackendData { kind: "host-gw".into(), ..BackendData::default() }, ..peer(3) };
         assert_eq!(reason(&other), "its back end is host-gw; this node's is vxlan");
 
-        let both = plan(&local(), &bounds(), &[&other, &peer(2)]);
-        assert_eq!(both.objects, plan(&local(), &bounds(), &[&peer(2)]).objects);
+        let both = planned(&ends(), &bounds(), &[&other, &peer(2)]);
+        assert_eq!(both.objects, planned(&ends(), &bounds(), &[&peer(2)]).objects);
         assert_eq!(both.rejected.len(), 1);
     }
 
@@ -297,7 +329,7 @@ mod tests {
         assert_eq!(reason(&at("10.99.0.0-24")), "10.99.0.0/24 lies outside the cluster network");
         assert_eq!(reason(&at("10.0.0.0-8")), "10.0.0.0/8 lies outside the cluster network");
         let wide = Bounds { cluster: vec!["0.0.0.0/0".parse().unwrap()] };
-        let plan = plan(&local(), &wide, &[&at("192.0.2.0-30")]);
+        let plan = planned(&ends(), &wide, &[&at("192.0.2.0-30")]);
         assert_eq!(plan.rejected[0].reason, "192.0.2.0/30 contains 192.0.2.1, the address of a node");
         assert!(plan.objects.is_empty());
     }
@@ -306,7 +338,7 @@ mod tests {
     fn of_two_peers_with_one_mac_the_older_stands() {
         let twin = Lease { backend: peer(2).backend, ..peer(3) };
         for order in [[&twin, &peer(2)], [&peer(2), &twin]] {
-            let plan = plan(&local(), &bounds(), &order);
+            let plan = planned(&ends(), &bounds(), &order);
             assert_eq!(plan.reached.len(), 1);
             assert_eq!(plan.rejected[0].key, twin.key.to_string());
             assert!(plan.rejected[0].reason.contains("is that of 10.244.2.0-24"), "{}", plan.rejected[0].reason);
@@ -315,13 +347,31 @@ mod tests {
 
     #[test]
     fn a_node_that_only_holds_a_lease_is_no_fault() {
-        let plan = plan(&local(), &bounds(), &[&Lease { backend: BackendData::None, ..peer(2) }]);
+        let plan = planned(&ends(), &bounds(), &[&Lease { backend: BackendData::default(), ..peer(2) }]);
         assert_eq!(plan, PeerPlan::default());
     }
 
     #[test]
     fn a_node_of_one_family_takes_that_part_of_its_peers() {
-        let v4 = PerFamily { v4: local().v4, v6: None };
-        assert_eq!(plan(&v4, &bounds(), &[&peer(2)]).objects.len(), 3);
+        let v4 = PerFamily { v4: ends().v4, v6: None };
+        assert_eq!(planned(&v4, &bounds(), &[&peer(2)]).objects.len(), 3);
+    }
+
+    #[test]
+    fn c30_a_peer_on_the_same_link_is_a_gateway_and_the_others_are_behind_the_device() {
+        let direct = BTreeMap::from([("192.0.2.2".parse().unwrap(), 2)]);
+        let v4 = PerFamily { v4: ends().v4, v6: None };
+        let local = Local { backend: &Vxlan::default(), ends: &v4, direct: &direct };
+        let plan = plan(local, &bounds(), &[&peer(2), &peer(3)]);
+        let route = |key: &PeerKey| match &plan.objects[key] {
+            PeerObject::Route(route) => Some(route.to_string()),
+            _ => None,
+        };
+        let routes: Vec<String> = plan.objects.keys().filter_map(route).collect();
+        assert_eq!(
+            routes,
+            ["route 10.244.2.0/24 via 192.0.2.2 on link 2", "route 10.244.3.0/24 via 10.244.3.0 on link 4"]
+        );
+        assert_eq!(plan.objects.len(), 4, "a neighbour and an FDB entry for the one alone: {:?}", plan.objects.keys());
     }
 }

@@ -52,7 +52,7 @@ mod tests {
         Lease {
             key: format!("10.244.{number}.0-24&fd00:10:244:{number}::-64").parse().unwrap(),
             public_ips: PerFamily { v4: Some(v4.parse().unwrap()), v6: Some(v6.parse().unwrap()) },
-            backend: BackendData::None,
+            backend: BackendData::default(),
             node: node.map(|node| node.parse().unwrap()),
             create_revision: 1,
             mod_revision: 1,

@@ -1,4 +1,4 @@
-//! The peers as a table of the kernel: neighbours, FDB entries and routes of the VXLAN devices.
+//! The peers as a table of the kernel: neighbours and FDB entries of the VXLAN devices, and routes.
 
 use std::collections::BTreeMap;
 
@@ -29,6 +29,16 @@ impl PeerTable {
         self.devices = devices;
     }
 
+    /// Whether a route of somebody else's is the same but for its protocol: flannel's, with host-gw or `DirectRouting`. It is taken
+    /// over, as nobody can tell the difference.
+    async fn leads_there_already(&self, route: &Route) -> bool {
+        let filter = RouteFilter { link: route.next_hop.link, table: Some(Route::MAIN), ..RouteFilter::default() };
+        let found = self.kernel.routes(filter).await.unwrap_or_default();
+        found
+            .iter()
+            .any(|found| (found.dst, found.next_hop, found.priority) == (route.dst, route.next_hop, route.priority))
+    }
+
     async fn carry_out(&self, requests: Vec<Request>) -> Vec<Result<(), Error>> {
         self.kernel.run(requests).await
     }
@@ -54,6 +64,11 @@ impl Table for PeerTable {
                 add(PeerObject::Route(route));
             }
         }
+        // By whatever link: a peer that is reached past the device may have moved to another, or behind a router.
+        let own = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(Route::MAIN), ..RouteFilter::default() };
+        for route in self.kernel.routes(own).await? {
+            add(PeerObject::Route(route));
+        }
         Ok(objects)
     }
 
@@ -65,7 +80,16 @@ impl Table for PeerTable {
             PeerObject::Route(route) if update.before.is_some() => route.request(Verb::Replace),
             PeerObject::Route(route) => route.request(Verb::Create),
         };
-        self.carry_out(objects.iter().map(request).collect()).await
+        let mut results = self.carry_out(objects.iter().map(request).collect()).await;
+        for (update, result) in objects.iter().zip(&mut results) {
+            if let (PeerObject::Route(route), Err(error)) = (&update.value, &*result)
+                && error.is_present()
+                && self.leads_there_already(route).await
+            {
+                *result = self.kernel.one(route.request(Verb::Replace)).await;
+            }
+        }
+        results
     }
 
     async fn delete(&mut self, objects: &[(PeerKey, PeerObject)]) -> Vec<Result<(), Error>> {

@@ -83,6 +83,7 @@ impl Board {
             alive: health.alive(),
             ready: health.readiness().0,
             revision,
+            api_server: metrics.api_server(),
             components,
             lease,
             uplink,

@@ -29,6 +29,8 @@ pub struct NodeStatus {
     pub ready: bool,
     /// Passes over all tables that have ended.
     pub revision: u64,
+    /// The API server that is asked, once one has answered; only with source `kube`.
+    pub api_server: Option<ApiServerStatus>,
     /// The components of `/readyz` in their order.
     pub components: Vec<ComponentStatus>,
     /// The node's lease, once there is one.
@@ -90,6 +92,25 @@ impl NodeStatus {
         self.rejected.truncate(LISTED);
         self.shared.truncate(LISTED);
         self
+    }
+}
+
+/// The API server that the agent asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ApiServerStatus {
+    /// Where it is, host and port.
+    pub in_use: String,
+    /// Where the one is that the configuration names; another is asked while that is away.
+    pub configured: String,
+}
+
+impl ApiServerStatus {
+    /// What somebody should know of it: nothing, if it is the configured one.
+    #[must_use]
+    pub fn notice(&self) -> Option<String> {
+        let Self { in_use, configured } = self;
+        (in_use != configured).then(|| format!("the configured API server {configured} is away, {in_use} is asked"))
     }
 }
 

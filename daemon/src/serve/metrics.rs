@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::ServiceMetrics;
+use super::document::ApiServerStatus;
 use crate::cluster::kube::ApiMetrics;
 
 /// The tables of the node's loop.
@@ -152,6 +153,12 @@ impl Metrics {
             (count > 0).then(|| (table.to_owned(), count))
         };
         TABLES.into_iter().filter_map(of).collect()
+    }
+
+    /// The API server that is asked; `None` until one has answered, and with another source.
+    #[must_use]
+    pub fn api_server(&self) -> Option<ApiServerStatus> {
+        self.api.server().map(|found| ApiServerStatus { in_use: found.server, configured: found.configured })
     }
 
     /// The text that Prometheus reads.

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::control_plane::ControlPlane;
 use crate::serve::Condition;
-use crate::serve::document::{LISTED, LeaseStatus, NodeStatus, PeerState, PeerStatus, RejectedStatus, ServicesStatus};
+use crate::serve::document::{
+    ApiServerStatus, LISTED, LeaseStatus, NodeStatus, PeerState, PeerStatus, RejectedStatus, ServicesStatus,
+};
 
 /// From this part of its subnets on a cluster network is called full, in per cent.
 pub const FULL: u64 = 80;
@@ -57,7 +59,12 @@ impl From<&NodeStatus> for Answer {
             overlay: overlay(status),
             revision: status.revision,
             wrong: wrong(status),
-            notes: capacity.filter(|capacity| !capacity.wrong).map(|capacity| capacity.words).into_iter().collect(),
+            notes: capacity
+                .filter(|capacity| !capacity.wrong)
+                .map(|capacity| capacity.words)
+                .into_iter()
+                .chain(status.api_server.as_ref().and_then(ApiServerStatus::notice))
+                .collect(),
         }
     }
 }
@@ -180,7 +187,7 @@ pub fn judge(sightings: &[Sighting]) -> Report {
     nodes.sort_by(|a, b| (&a.node, &a.subnets).cmp(&(&b.node, &b.subnets)));
     let verdict = nodes.iter().map(|row| row.verdict).max().unwrap_or(Verdict::Unknown);
     let versions: BTreeSet<&str> = nodes.iter().filter_map(|row| row.version.as_deref()).collect();
-    // All nodes of a cluster have the same network.
+    // All nodes of a cluster have the same network, and most of them the same API server.
     let told = sightings.iter().filter_map(|sighting| match &sighting.agent {
         Agent::Answered(answer) => Some(&answer.notes),
         _ => None,
@@ -466,6 +473,18 @@ mod tests {
         let report = judge(&sightings);
         assert_eq!((report.verdict, report.notes.len()), (Verdict::Well, 1));
         assert!(report.notes[0].contains("1.0.0, 1.1.0"), "{:?}", report.notes);
+    }
+
+    #[test]
+    fn another_api_server_than_the_configured_one_is_noted_once() {
+        let asks = |node: &str, server: &str| {
+            let api_server = ApiServerStatus { in_use: server.into(), configured: "192.0.2.1:6443".into() };
+            seen_by(&NodeStatus { api_server: Some(api_server), ..healthy(node) })
+        };
+        let report = judge(&[asks("n1", "192.0.2.2:6443"), asks("n2", "192.0.2.2:6443")].concat());
+        assert_eq!(report.verdict, Verdict::Well);
+        assert_eq!(report.notes, ["the configured API server 192.0.2.1:6443 is away, 192.0.2.2:6443 is asked"]);
+        assert!(judge(&asks("n1", "192.0.2.1:6443")).notes.is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! All nodes that the store tells of, for `weft status --all`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
@@ -14,7 +15,7 @@ use super::judge::{Agent, Answer, Sighting};
 use crate::cluster::etcd::{EtcdOptions, Store};
 use crate::cluster::kube::annotations::Field;
 use crate::cluster::kube::node::KubeNode;
-use crate::cluster::kube::{self as kube_source, Annotations, KubeOptions, explain};
+use crate::cluster::kube::{self as kube_source, Annotations, KubeOptions, Servers, explain};
 use crate::cluster::layout::Layout;
 use crate::cluster::model::{Lease, Snapshot};
 use crate::cluster::netconf::NetConf;
@@ -105,17 +106,18 @@ struct Address {
     address: String,
 }
 
-/// The Nodes of Kubernetes.
+/// The Nodes of Kubernetes, as the configured API server says, or else another of these.
 ///
 /// # Errors
 /// In words, if the API server does not answer, or forbids it.
 pub async fn in_kube(
     options: &KubeOptions,
+    servers: &Arc<Servers>,
     annotations: &Annotations,
     network: &NetConf,
     own: &str,
 ) -> Result<Vec<Listed>, String> {
-    let client = kube_source::connect(options).await.map_err(|error| error.to_string())?;
+    let client = kube_source::connect_through(options, servers).await.map_err(|error| error.to_string())?;
     let mut listed = Vec::new();
     let mut next = String::new();
     loop {

@@ -31,7 +31,7 @@ pub(crate) fn enter_a_namespace() {
 pub(crate) struct Agent {
     pub(crate) process: Child,
     pub(crate) began: Instant,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Drop for Agent {
@@ -44,12 +44,18 @@ impl Drop for Agent {
 impl Agent {
     /// Starts it beside an API server, with its files in `scratch`: the runtime's in `conf` and `bin`.
     pub(crate) fn start(scratch: &Scratch, kubeconfig: &str) -> Self {
-        Self::start_with(scratch, &["--source", "kube", "--kubeconfig", kubeconfig, "--network", "10.0.0.0/11"])
+        Self::start_with(scratch, kubeconfig, &[])
+    }
+
+    /// The same with these arguments besides.
+    pub(crate) fn start_with(scratch: &Scratch, kubeconfig: &str, more: &[&str]) -> Self {
+        let source = ["--source", "kube", "--kubeconfig", kubeconfig, "--network", "10.0.0.0/11"];
+        Self::spawn(scratch, &[&source, more].concat())
     }
 
     /// Starts it with these arguments beside those that say where its files are. What it logs goes to `err` there, also of
     /// earlier starts.
-    pub(crate) fn start_with(scratch: &Scratch, args: &[&str]) -> Self {
+    pub(crate) fn spawn(scratch: &Scratch, args: &[&str]) -> Self {
         let port = free_port();
         let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
         let log = |name: &str| OpenOptions::new().create(true).append(true).open(scratch.join(name)).unwrap();

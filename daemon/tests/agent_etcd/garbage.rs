@@ -23,7 +23,7 @@ async fn rejected(world: &World, count: usize) -> Vec<(String, String)> {
 }
 
 #[test]
-fn e51_e58a_keys_and_values_that_are_none_are_told_of_and_remove_no_peer() {
+fn d51_d58a_keys_and_values_that_are_none_are_told_of_and_remove_no_peer() {
     in_a_namespace(async || {
         let etcd = Etcd::start().await;
         let client = etcd.client().await;

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use weft::cluster::etcd::{EtcdOptions, Store};
 use weft::cluster::last_known::{FILE, LastKnown, now};
 use weft::cluster::lease_value::LeaseValue;
 use weft::cluster::{Lease, NetConf, SubnetKey};
@@ -52,7 +51,7 @@ fn d47_nothing_is_removed_while_etcd_is_away_or_stands_still() {
 }
 
 #[test]
-fn e59_nothing_is_removed_while_etcd_has_no_leader() {
+fn d59_nothing_is_removed_while_etcd_has_no_leader() {
     in_a_namespace(async || {
         let mut members = Etcd::start_members(3).await;
         let endpoints: Vec<String> = members.iter().map(|etcd| etcd.options.endpoints[0].clone()).collect();
@@ -83,7 +82,7 @@ fn e59_nothing_is_removed_while_etcd_has_no_leader() {
 
 /// flannel asks for the time to live of each lease at each event, and takes a lease of which it is not told for gone.
 #[test]
-fn e58b_failing_lease_look_ups_remove_no_peer() {
+fn d58b_failing_lease_look_ups_remove_no_peer() {
     in_a_namespace(async || {
         let etcd = Etcd::start().await;
         let client = etcd.client().await;
@@ -113,7 +112,7 @@ fn e58b_failing_lease_look_ups_remove_no_peer() {
 }
 
 #[test]
-fn e58_what_happened_before_a_compaction_is_applied_and_costs_little() {
+fn d58_what_happened_before_a_compaction_is_applied_and_costs_little() {
     in_a_namespace(async || {
         let etcd = Etcd::start().await;
         let mut client = etcd.client().await;
@@ -226,7 +225,7 @@ fn d47_last_known_peers_are_reached_while_a_certificate_is_missing() {
 }
 
 #[test]
-fn e55_a_wiped_store_gets_the_lease_of_a_running_node_back() {
+fn d55_a_wiped_store_gets_the_lease_of_a_running_node_back() {
     in_a_namespace(async || {
         let mut etcd = Etcd::start().await;
         let client = etcd.client().await;
@@ -254,7 +253,7 @@ fn e55_a_wiped_store_gets_the_lease_of_a_running_node_back() {
 }
 
 #[test]
-fn e62_the_agent_says_what_is_wrong_with_its_login() {
+fn d62_the_agent_says_what_is_wrong_with_its_login() {
     in_a_namespace(async || {
         let mut etcd = Etcd::start().await;
         etcd.ask_for_users(&[("weft", "secret", true)]).await;
@@ -264,8 +263,7 @@ fn e62_the_agent_says_what_is_wrong_with_its_login() {
         assert!(said.starts_with("HTTP/1.1 503") && said.contains("authentication failed"), "{said}");
         assert!(world.is_alive());
         // The password is changed to what the agent has: it goes on by itself.
-        let root = Store::new(EtcdOptions { ..etcd.options.clone() });
-        root.client().await.unwrap().user_change_password("weft", "wrong").await.unwrap();
+        etcd.client().await.user_change_password("weft", "wrong").await.unwrap();
         world.ready().await;
     });
 }

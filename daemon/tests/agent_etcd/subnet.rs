@@ -11,7 +11,7 @@ use crate::world::{OWN, PREFIX, World, address, delete, flannel, in_a_namespace,
 const ARGS: &[&str] = &["--proxy-mode", "none"];
 
 #[test]
-fn e55_the_subnet_in_the_subnet_file_is_taken_again_from_a_wiped_etcd_unless_it_is_taken() {
+fn d55_the_subnet_in_the_subnet_file_is_taken_again_from_a_wiped_etcd_unless_it_is_taken() {
     in_a_namespace(async || {
         let mut etcd = Etcd::start().await;
         let mut world = World::start(&etcd.options.endpoints[0], ARGS);
@@ -39,7 +39,7 @@ fn e55_the_subnet_in_the_subnet_file_is_taken_again_from_a_wiped_etcd_unless_it_
 }
 
 #[test]
-fn e57_an_agent_that_has_lost_its_subnet_says_so_and_runs_another() {
+fn d57_an_agent_that_has_lost_its_subnet_says_so_and_runs_another() {
     in_a_namespace(async || {
         let etcd = Etcd::start().await;
         let mut client = etcd.client().await;
@@ -76,7 +76,7 @@ fn e57_an_agent_that_has_lost_its_subnet_says_so_and_runs_another() {
 }
 
 #[test]
-fn e61_an_agent_without_a_subnet_says_why_and_gets_the_first_that_is_free() {
+fn d61_an_agent_without_a_subnet_says_why_and_gets_the_first_that_is_free() {
     in_a_namespace(async || {
         let etcd = Etcd::start().await;
         let client = etcd.client().await;

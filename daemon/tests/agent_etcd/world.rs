@@ -60,7 +60,7 @@ impl World {
     /// Starts the agent again, with the files that it had.
     pub(crate) fn start_agent(&mut self) {
         let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
-        self.agent = Some(Agent::start_with(&self.scratch, &args));
+        self.agent = Some(Agent::spawn(&self.scratch, &args));
     }
 
     /// A file of the agent's.

@@ -1,5 +1,6 @@
 //! A real kube-apiserver for one test, over a real etcd: its own port and directory, gone when dropped.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -35,17 +36,30 @@ pub(crate) struct ApiServer {
     binary: PathBuf,
     directory: tempfile::TempDir,
     etcd: String,
-    port: u16,
+    address: SocketAddr,
+    /// The folder with the authority and the certificate of a server that is one of several.
+    shared: Option<PathBuf>,
     process: Option<Child>,
 }
 
 impl ApiServer {
     /// Starts a server over an empty etcd, and waits until it is ready; `None` if there is none in `WEFT_PEERS`.
     pub(crate) async fn start(etcd: &Etcd) -> Option<Self> {
+        Self::start_at(etcd, (IpAddr::V4(Ipv4Addr::LOCALHOST), free_port()).into(), None).await
+    }
+
+    /// Starts one of several servers, each at its own address and the same port, as in a cluster: it enters itself into
+    /// EndpointSlice `default/kubernetes`. Its certificate is in the folder, by its address, beside `ca.crt`.
+    #[allow(dead_code, reason = "most tests have one server alone")]
+    pub(crate) async fn start_member(etcd: &Etcd, address: SocketAddr, shared: &Path) -> Option<Self> {
+        Self::start_at(etcd, address, Some(shared.to_owned())).await
+    }
+
+    async fn start_at(etcd: &Etcd, address: SocketAddr, shared: Option<PathBuf>) -> Option<Self> {
         let binary = Self::binary()?;
         let directory = tempfile::tempdir().unwrap();
         let etcd = format!("http://127.0.0.1:{}", etcd.port());
-        let mut server = Self { binary, directory, etcd, port: free_port(), process: None };
+        let mut server = Self { binary, directory, etcd, address, shared, process: None };
         server.prepare();
         server.resume().await;
         Some(server)
@@ -79,10 +93,11 @@ impl ApiServer {
         let line = |(token, name)| format!("{token},{name},{name},\"system:masters\"\n");
         // The last may do what RBAC lets it.
         std::fs::write(self.path("tokens"), tokens.map(line).concat() + "reader,reader,reader\n").unwrap();
+        let own = || PathBuf::from(self.path("certificates/apiserver.crt"));
+        let authority = self.shared.as_ref().map_or_else(own, |shared| shared.join("ca.crt"));
         let kubeconfig = json!({
             "clusters": [{"name": "c", "cluster": {
-                "server": format!("https://127.0.0.1:{}", self.port),
-                "certificate-authority": self.path("certificates/apiserver.crt")}}],
+                "server": format!("https://{}", self.address), "certificate-authority": authority}}],
             "users": [{"name": "u", "user": {"token": "secret"}}],
             "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
             "current-context": "x",
@@ -92,20 +107,30 @@ impl ApiServer {
 
     /// Starts the server again with all that it had.
     pub(crate) async fn resume(&mut self) {
-        let port = self.port.to_string();
+        let (address, port) = (self.address.ip().to_string(), self.address.port().to_string());
         #[expect(clippy::disallowed_methods, reason = "a test starts the real server")]
         let mut command = Command::new(&self.binary);
         command
-            .args(["--etcd-servers", &self.etcd, "--bind-address", "127.0.0.1", "--secure-port", &port])
+            .args(["--etcd-servers", &self.etcd, "--bind-address", &address, "--secure-port", &port])
             .args(["--cert-dir", &self.path("certificates"), "--token-auth-file", &self.path("tokens")])
             .args(["--service-account-key-file", &self.path("account.key")])
             .args(["--service-account-signing-key-file", &self.path("account.key")])
             .args(["--service-account-issuer", "https://kubernetes.default.svc"])
             .args(["--authorization-mode", "RBAC", "--service-cluster-ip-range", "10.96.0.0/16"])
-            .args(["--endpoint-reconciler-type", "none", "--profiling=false"])
+            .arg("--profiling=false")
             // Its log is only of use when it does not start.
             .stderr(std::fs::File::create(self.path("log")).unwrap())
             .stdout(Stdio::null());
+        match &self.shared {
+            Some(shared) => {
+                command.args(["--advertise-address", &address]);
+                command.arg("--tls-cert-file").arg(shared.join(format!("{address}.crt")));
+                command.arg("--tls-private-key-file").arg(shared.join(format!("{address}.key")));
+            }
+            None => {
+                command.args(["--endpoint-reconciler-type", "none"]);
+            }
+        }
         self.process = Some(command.spawn().unwrap());
         let deadline = Instant::now() + START;
         while !self.is_ready().await {

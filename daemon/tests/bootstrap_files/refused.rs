@@ -1,5 +1,8 @@
 //! What ends before anything is written: wrong phases, wrong users, and a reset that nobody has confirmed.
 
+use std::fs;
+use std::net::TcpListener;
+
 use weft_tests::skip;
 use weft_tests::tool::{self, Stdin};
 
@@ -30,6 +33,30 @@ fn p08_who_is_not_root_learns_only_that() {
     let names: Vec<&str> =
         document["findings"].as_array().unwrap().iter().map(|finding| finding["name"].as_str().unwrap()).collect();
     assert_eq!((output.exit, names), (Some(1), vec!["IsPrivilegedUser"]), "{}", output.stdout);
+}
+
+#[test]
+fn p0_18_the_balancers_port_is_the_configurations_and_nobodys_where_there_is_no_balancer() {
+    // The port is to be taken, so the network is the test's.
+    let root = own_root!(false);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let told = |given: &str| {
+        let text = format!("apiVersion: weft.dev/v1\nkind: WeftConfiguration\napiBalancerPort: {port}\n{given}");
+        fs::write(root.at("etc/weft.yaml"), text).unwrap();
+        // There is no runtime either.
+        let said = failed(init(&root, &["phase", "preflight", "--config", "/etc/weft.yaml"]), 2);
+        assert!(said.contains("[ERROR CRI]"), "{said}");
+        said.split("\t[").find(|finding| finding.starts_with(&format!("ERROR Port-{port}]"))).map(str::to_owned)
+    };
+    let told_of = told("").unwrap();
+    for words in [&format!("(process {})", std::process::id()), "weft-api-balancer needs it", "apiBalancerPort"] {
+        assert!(told_of.contains(words), "{told_of}");
+    }
+    assert_eq!(told("apiBalancer: false\n"), None);
+    drop(listener);
+    assert_eq!(told(""), None);
+    assert_eq!(fs::read(root.at("var/lib/weft/journal.jsonl")).unwrap_or_default(), b"", "nothing is to be taken back");
 }
 
 #[test]

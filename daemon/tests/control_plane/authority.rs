@@ -1,5 +1,7 @@
 //! A certificate authority and what it signs, for tests.
 
+use std::time::SystemTime;
+
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -46,9 +48,15 @@ impl Authority {
 
     /// A server's certificate with these names and addresses.
     pub(crate) fn server(&self, names: &[&str]) -> Issued {
+        self.server_since(names, SystemTime::UNIX_EPOCH)
+    }
+
+    /// One that does not hold before that time.
+    pub(crate) fn server_since(&self, names: &[&str], since: SystemTime) -> Issued {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = name("server", None);
+        params.not_before = since.into();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.sign(&params)
     }

@@ -11,8 +11,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::authority::Issued;
 
-/// What is answered: the whole HTTP response, by the number of the request.
-type Answer = Box<dyn Fn(usize) -> String + Send + Sync>;
+/// What is answered: the whole HTTP response, by the number of the request and its head.
+type Answer = Box<dyn Fn(usize, &str) -> String + Send + Sync>;
 
 /// The server. It ends with the runtime of its test.
 pub(crate) struct Impostor {
@@ -21,14 +21,22 @@ pub(crate) struct Impostor {
 }
 
 impl Impostor {
-    pub(crate) async fn start(issued: &Issued, answer: impl Fn(usize) -> String + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(issued: &Issued, answer: impl Fn(usize, &str) -> String + Send + Sync + 'static) -> Self {
+        Self::start_at("127.0.0.1:0", issued, answer).await
+    }
+
+    pub(crate) async fn start_at(
+        address: impl tokio::net::ToSocketAddrs,
+        issued: &Issued,
+        answer: impl Fn(usize, &str) -> String + Send + Sync + 'static,
+    ) -> Self {
         let certificate = CertificateDer::from_pem_slice(issued.cert.as_bytes()).unwrap();
         let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let config = config.with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, answer): (_, Arc<Answer>) = (seen.clone(), Arc::new(Box::new(answer)));
@@ -44,12 +52,13 @@ impl Impostor {
                             Err(_) => return,
                         }
                     }
+                    let request = String::from_utf8(request).unwrap();
                     let number = {
                         let mut log = log.lock().unwrap();
-                        log.push(String::from_utf8(request).unwrap());
+                        log.push(request.clone());
                         log.len() - 1
                     };
-                    let _ = stream.write_all(answer(number).as_bytes()).await;
+                    let _ = stream.write_all(answer(number, &request).as_bytes()).await;
                     let _ = stream.shutdown().await;
                 });
             }

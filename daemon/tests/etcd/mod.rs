@@ -127,16 +127,7 @@ impl Etcd {
 
     /// Waits until the server answers.
     pub(crate) async fn answers(&self) {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let answer = match self.store().client().await {
-                Ok(mut client) => client.get("up", None).await.map(drop).map_err(|error| error.to_string()),
-                Err(error) => Err(error.to_string()),
-            };
-            let Err(reason) = answer else { return };
-            assert!(Instant::now() < deadline, "etcd does not answer: {reason}");
-            sleep(Duration::from_millis(50)).await;
-        }
+        self.client().await;
     }
 
     /// Lets the server stand still: its connections stay, and nobody answers.
@@ -189,9 +180,20 @@ impl Etcd {
         weft_tests::tool::call("cp", &["--archive", &path(from), &path(to)]).unwrap();
     }
 
-    /// A client straight to the server.
+    /// A client straight to the server, which answers; to take a user may take a busy one long.
     pub(crate) async fn client(&self) -> Client {
-        self.store().client().await.unwrap()
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let answer = match self.store().client().await {
+                Ok(mut client) => match client.get("up", None).await {
+                    Ok(_) => return client,
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            assert!(Instant::now() < deadline, "etcd does not answer: {answer}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// The server, as the agent reaches it.

@@ -10,9 +10,10 @@ use weft::cluster::kube::annotations::Annotations;
 use weft::cluster::kube::nodes::{self, NodesHandle, NodesRequest};
 use weft::cluster::kube::{Api, events as kube_events};
 use weft::cluster::lease_value::LeaseValue;
-use weft::cluster::{BackendData, Events, NetConf, PerFamily, VxlanData};
+use weft::cluster::{BackendData, Events, NetConf, PerFamily};
 use weft::lease::kube::{KubeLeaseRequest, spawn as spawn_lease};
 use weft::lease::{LeaseHandle, LeaseState};
+use weft::overlay::backend::VxlanData;
 
 use crate::apiserver::ApiServer;
 use crate::etcd::LIMIT;
@@ -66,7 +67,7 @@ impl Node {
         };
         let source = nodes::spawn(&api, request, stop.clone());
         let public_ips = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None };
-        let (value, values) = watch::channel(LeaseValue { public_ips, backend: BackendData::None });
+        let (value, values) = watch::channel(LeaseValue { public_ips, backend: BackendData::default() });
         let (ready, readiness) = watch::channel(false);
         let lease = spawn_lease(
             api,
@@ -94,7 +95,7 @@ impl Node {
     /// Lets the node say that it is reached by this VXLAN device.
     pub(crate) fn says(&self, mac: &str) {
         let data = VxlanData { vni: Some(1), vtep_mac: mac.parse().unwrap() };
-        self.value.send_modify(|value| value.backend = BackendData::Vxlan(PerFamily { v4: Some(data), v6: None }));
+        self.value.send_modify(|value| value.backend = PerFamily { v4: Some(data), v6: None }.into());
     }
 
     /// Waits until so many nodes are known.

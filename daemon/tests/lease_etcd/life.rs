@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use etcd_client::{Txn, TxnOp};
 use tokio::time::timeout;
-use weft::cluster::{BackendData, Layout, PerFamily, VxlanData};
+use weft::cluster::{BackendData, Layout, PerFamily};
 use weft::lease::{LeaseState, acquire_once, release};
+use weft::overlay::backend::VxlanData;
 
 use crate::etcd::{Etcd, LIMIT, Wire, store_at};
 use crate::node::{NARROW, Node, PREFIX, WIDE, flannel, leases, put, put_as_flannel, request, value};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e61_out_of_subnets_is_said_and_ends_when_one_is_given_back() {
+async fn d61_out_of_subnets_is_said_and_ends_when_one_is_given_back() {
     let etcd = Etcd::start().await;
     let mut nodes = Vec::new();
     for n in 1..=3 {
@@ -61,7 +62,7 @@ async fn an_etcd_lease_that_is_revoked_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e57_a_subnet_that_another_took_meanwhile_is_left_to_it() {
+async fn d57_a_subnet_that_another_took_meanwhile_is_left_to_it() {
     let etcd = Etcd::start().await;
     let mut client = etcd.client().await;
     let wire = Wire::to(&etcd).await;
@@ -87,13 +88,13 @@ async fn e57_a_subnet_that_another_took_meanwhile_is_left_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e55_a_node_that_starts_again_writes_nothing() {
+async fn d55_a_node_that_starts_again_writes_nothing() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
     let data = VxlanData { vni: Some(1), vtep_mac: "c6:d2:32:6f:8f:44".parse().unwrap() };
     let node = Node::start(etcd.store(), "n1", "192.0.2.1", None);
     let key = node.held().await.key;
-    let backend = BackendData::Vxlan(PerFamily { v4: Some(data), v6: None });
+    let backend: BackendData = PerFamily { v4: Some(data), v6: None }.into();
     node.value.send_modify(|value| value.backend = backend.clone());
     node.held_with(|held| held.published.backend == backend).await;
     let before = leases(&client).await;
@@ -108,7 +109,7 @@ async fn e55_a_node_that_starts_again_writes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e55_a_lease_of_flannel_is_adopted_by_its_address_and_no_other() {
+async fn d55_a_lease_of_flannel_is_adopted_by_its_address_and_no_other() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
     put(&client, "config", WIDE).await;
@@ -127,7 +128,7 @@ async fn e55_a_lease_of_flannel_is_adopted_by_its_address_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e55_a_wiped_store_gives_each_node_its_subnet_back() {
+async fn d55_a_wiped_store_gives_each_node_its_subnet_back() {
     let mut etcd = Etcd::start().await;
     let mut nodes = Vec::new();
     let mut keys = Vec::new();
@@ -153,7 +154,7 @@ async fn e55_a_wiped_store_gives_each_node_its_subnet_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e58_everything_that_happened_before_a_compaction_is_applied() {
+async fn d58_everything_that_happened_before_a_compaction_is_applied() {
     let etcd = Etcd::start().await;
     let mut client = etcd.client().await;
     put(&client, "config", WIDE).await;
@@ -184,7 +185,7 @@ async fn e58_everything_that_happened_before_a_compaction_is_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e58a_garbage_removes_no_peer() {
+async fn d58a_garbage_removes_no_peer() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
     put(&client, "config", WIDE).await;
@@ -202,7 +203,7 @@ async fn e58a_garbage_removes_no_peer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d47_e59_an_outage_removes_nobody_and_ends_nothing() {
+async fn d47_d59_an_outage_removes_nobody_and_ends_nothing() {
     let mut etcd = Etcd::start().await;
     let client = etcd.client().await;
     put(&client, "config", WIDE).await;

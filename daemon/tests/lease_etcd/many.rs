@@ -48,7 +48,7 @@ fn share_nothing(keys: &[SubnetKey]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d12_fifty_nodes_at_once_get_fifty_subnets() {
+async fn d53_fifty_nodes_at_once_get_fifty_subnets() {
     let etcd = Etcd::start().await;
     // A few more subnets than nodes: whoever chose the same at first has to look for another.
     let network = r#"{"Network": "10.244.0.0/20", "SubnetLen": 26}"#;
@@ -59,7 +59,7 @@ async fn d12_fifty_nodes_at_once_get_fifty_subnets() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e53_fifty_dual_stack_nodes_at_once_share_neither_family() {
+async fn d53_fifty_dual_stack_nodes_at_once_share_neither_family() {
     let etcd = Etcd::start().await;
     // Of IPv6 there are as many subnets as nodes, of IPv4 more: keys that differ may want the same IPv6 subnet.
     let network = r#"{"Network": "10.244.0.0/20", "SubnetLen": 27, "EnableIPv6": true, "IPv6Network": "fd00::/56",
@@ -68,7 +68,7 @@ async fn e53_fifty_dual_stack_nodes_at_once_share_neither_family() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e54_nodes_of_ipv6_alone_get_a_subnet_each_and_keep_it() {
+async fn d54_nodes_of_ipv6_alone_get_a_subnet_each_and_keep_it() {
     let etcd = Etcd::start().await;
     let network = r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/60", "IPv6SubnetLen": 64}"#;
     let nodes = at_once(&etcd, 2, (false, true), network).await;

@@ -23,7 +23,7 @@ pub(crate) const NARROW: &str = r#"{"Network": "10.244.0.0/28", "SubnetLen": 30}
 /// What a node says about itself, and the means to say something else.
 pub(crate) fn value(ip: &str) -> watch::Sender<LeaseValue> {
     let public_ips = PerFamily { v4: Some(ip.parse().unwrap()), v6: None };
-    watch::Sender::new(LeaseValue { public_ips, backend: BackendData::None })
+    watch::Sender::new(LeaseValue { public_ips, backend: BackendData::default() })
 }
 
 pub(crate) fn request(name: &str, value: &watch::Sender<LeaseValue>, network: &str) -> LeaseRequest {

@@ -24,7 +24,7 @@ async fn none_is_left(etcd: &Etcd) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e57_a_node_that_comes_back_after_its_lease_has_expired_leaves_it_to_who_took_it() {
+async fn d57_a_node_that_comes_back_after_its_lease_has_expired_leaves_it_to_who_took_it() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
     let wire = Wire::to(&etcd).await;
@@ -67,7 +67,7 @@ async fn e57_a_node_that_comes_back_after_its_lease_has_expired_leaves_it_to_who
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e57_a_node_that_comes_back_to_a_free_subnet_takes_it_again() {
+async fn d57_a_node_that_comes_back_to_a_free_subnet_takes_it_again() {
     let etcd = Etcd::start().await;
     let wire = Wire::to(&etcd).await;
     let node = Node::start_for(wire.store(), "n1", "192.0.2.1", SHORT);

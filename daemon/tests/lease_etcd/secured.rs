@@ -78,7 +78,7 @@ async fn is_refused(options: &EtcdOptions, words: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e62_a_client_certificate_is_taken_and_what_is_wrong_with_one_is_named() {
+async fn d62_a_client_certificate_is_taken_and_what_is_wrong_with_one_is_named() {
     let (files, authority, stranger) = (Files::new(), Authority::new("ca"), Authority::new("other"));
     let (etcd, good) = secured(&files, &authority, &authority.server(&["127.0.0.1"])).await;
     leases_and_watches(good.clone()).await;
@@ -123,14 +123,14 @@ async fn e62_a_client_certificate_is_taken_and_what_is_wrong_with_one_is_named()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e62_a_certificate_that_has_expired_is_named() {
+async fn d62_a_certificate_that_has_expired_is_named() {
     let (files, authority) = (Files::new(), Authority::new("ca"));
     let (_etcd, options) = secured(&files, &authority, &authority.expired_server("127.0.0.1")).await;
     is_refused(&options, &["the server's certificate has expired", "check the clock"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e62_the_source_and_the_lease_say_why_and_go_on_when_it_is_mended() {
+async fn d62_the_source_and_the_lease_say_why_and_go_on_when_it_is_mended() {
     let (files, authority) = (Files::new(), Authority::new("ca"));
     let (_etcd, good) = secured(&files, &authority, &authority.server(&["127.0.0.1"])).await;
     let later = files.0.path().join("later.crt");
@@ -146,7 +146,7 @@ async fn e62_the_source_and_the_lease_say_why_and_go_on_when_it_is_mended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn e62_a_user_and_a_password_are_taken_and_what_is_wrong_with_them_is_named() {
+async fn d62_a_user_and_a_password_are_taken_and_what_is_wrong_with_them_is_named() {
     let mut etcd = Etcd::start().await;
     etcd.ask_for_users(&[("weft", "secret", true), ("guest", "g", false)]).await;
     let user = |name: &str, password: &str| EtcdOptions {

@@ -187,21 +187,36 @@ impl Vxlan {
     /// The request that creates it.
     #[must_use]
     pub fn create(&self) -> Request {
-        let mut data = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port), InfoVxlan::Learning(self.learning)];
-        data.extend(self.underlay.map(InfoVxlan::Link));
-        data.extend(self.local.map(|local| match local {
-            IpAddr::V4(v4) => InfoVxlan::Local(v4),
-            IpAddr::V6(v6) => InfoVxlan::Local6(v6),
-        }));
+        let mut data = vec![InfoVxlan::Id(self.vni), InfoVxlan::Port(self.port)];
+        data.extend(self.changeable());
         if self.gbp {
             data.push(InfoVxlan::Gbp);
         }
         let mut message = end(&self.name, self.mac, self.mtu);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Vxlan),
-            LinkInfo::Data(InfoData::Vxlan(data)),
-        ]));
+        message.attributes.push(vxlan_info(data));
         create(format!("create vxlan {} (VNI {}, UDP port {})", self.name, self.vni, self.port), message, self.up)
+    }
+
+    /// The request that gives the device of this index its underlay, local address and learning. The kernel lets nothing else of
+    /// it be changed (`vxlan_changelink`), nor the family of its local address.
+    #[must_use]
+    pub fn change(&self, index: u32) -> Request {
+        let mut message = LinkRef::from(index).message();
+        message.attributes.push(vxlan_info(self.changeable()));
+        let underlay = self.underlay.map(|link| format!("on link {link}, ")).unwrap_or_default();
+        let local = self.local.map(|local| format!("from {local}, ")).unwrap_or_default();
+        let learning = if self.learning { "learning" } else { "no learning" };
+        let operation = format!("change VXLAN device {}: {underlay}{local}{learning}", self.name);
+        Request::new(operation, 0, RouteNetlinkMessage::NewLink(message))
+    }
+
+    fn changeable(&self) -> Vec<InfoVxlan> {
+        let local = self.local.map(|local| match local {
+            IpAddr::V4(v4) => InfoVxlan::Local(v4),
+            IpAddr::V6(v6) => InfoVxlan::Local6(v6),
+        });
+        let learning = Some(InfoVxlan::Learning(self.learning));
+        learning.into_iter().chain(self.underlay.map(InfoVxlan::Link)).chain(local).collect()
     }
 }
 
@@ -307,6 +322,10 @@ fn end(name: &str, mac: Option<MacAddr>, mtu: Option<u32>) -> LinkMessage {
     message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     message.attributes.extend(mtu.map(LinkAttribute::Mtu));
     message
+}
+
+fn vxlan_info(data: Vec<InfoVxlan>) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Vxlan), LinkInfo::Data(InfoData::Vxlan(data))])
 }
 
 fn single_queue(message: &mut LinkMessage) {

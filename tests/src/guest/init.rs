@@ -3,6 +3,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Result};
@@ -64,7 +66,10 @@ fn prepare() -> Result<File> {
         mount(Some(kind), place, Some(kind), MsFlags::empty(), Some(options))
             .with_context(|| format!("cannot mount {kind} on {place}"))?;
     }
-    // As any distribution has it; namespaces that are made under /run/netns depend on it.
+    // As any distribution has it, both; namespaces that are made under /run/netns depend on the second.
+    if !Path::new("/var/run").exists() {
+        symlink("/run", "/var/run").context("cannot make /var/run")?;
+    }
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>)
         .context("cannot share the mounts")?;
     let port =

@@ -9,7 +9,17 @@ use anyhow::{Context, Result};
 use crate::guest::initramfs::Initramfs;
 
 /// The parts of the module tree that a guest may load from; the rest is drivers for hardware that it does not have.
-const PARTS: [&str; 5] = ["kernel/arch", "kernel/crypto", "kernel/drivers/net", "kernel/lib", "kernel/net"];
+/// `zram`, with its `zsmalloc` in `mm`, is a disk in memory.
+const PARTS: [&str; 8] = [
+    "kernel/arch",
+    "kernel/crypto",
+    "kernel/drivers/block/zram",
+    "kernel/drivers/net",
+    "kernel/fs/overlayfs",
+    "kernel/lib",
+    "kernel/mm",
+    "kernel/net",
+];
 /// Of those, what is large and of no use in a guest: everything is unpacked into its memory at each boot.
 const NOT_THESE: [&str; 5] =
     ["kernel/arch/x86/kvm", "kernel/drivers/net/ethernet", "kernel/net/ceph", "kernel/net/sunrpc", "kernel/net/tipc"];

@@ -13,11 +13,18 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Without these no guest comes up.
 const NEEDED: [&str; 3] = ["ip", "nft", "modprobe"];
 /// Witnesses and helpers that go along where they are installed.
-const WELCOME: [&str; 20] = [
+const WELCOME: [&str; 27] = [
     "bash",
     "sh",
     "cat",
+    "cp",
+    "date",
     "ls",
+    "losetup",
+    "mkswap",
+    "mount",
+    "swapoff",
+    "swapon",
     "dmesg",
     "lsmod",
     "bridge",
@@ -35,6 +42,8 @@ const WELCOME: [&str; 20] = [
     "iptables-save",
     "ip6tables-save",
 ];
+/// What is too large for every guest goes along for the tests of one file, where it is installed.
+const FOR_TESTS: [(&str, &[&str]); 1] = [("guest_bringup", &["containerd", "containerd-shim-runc-v2", "runc"])];
 /// Data that programs look names up in.
 const DATA: [&str; 4] = ["/etc/protocols", "/etc/services", "/etc/iproute2", "/usr/share/iproute2"];
 
@@ -56,6 +65,21 @@ impl<W: Write> Initramfs<W> {
         }
         // Where the kernel looks for it when it wants a module (/proc/sys/kernel/modprobe).
         self.symlink("/sbin/modprobe", "/usr/sbin/modprobe")
+    }
+
+    /// Adds the program under test with its libraries, under the path that it has here, and what its tests need.
+    ///
+    /// # Errors
+    /// As [`Initramfs::add_program`].
+    pub fn add_test(&mut self, program: &Path) -> Result<()> {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        // Cargo puts a hash behind the name.
+        let name = name.rsplit_once('-').map_or(&*name, |(name, _)| name);
+        let needed = FOR_TESTS.iter().filter(|(test, _)| *test == name).flat_map(|(_, programs)| *programs);
+        for path in needed.filter_map(|program| find(program)) {
+            self.add_program(&path)?;
+        }
+        self.add_program(program)
     }
 
     /// Adds a program under the path that it has here, with its libraries.

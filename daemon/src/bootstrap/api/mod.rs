@@ -49,6 +49,6 @@ pub use object::Outcome;
 pub use pin::{Pin, PinError};
 pub use sealed::{CertificateKey, KeyError};
 pub use server::{Existing, FIELD_MANAGER, Server, Witness};
-pub use survey::{NodeSeen, PodSeen, control_plane_pods, nodes, server_version};
+pub use survey::{NodeSeen, PodSeen, control_plane_pods, node_seen, nodes, server_version};
 pub use token::{DEFAULT_GROUP, Token, TokenError, TokenSpec, id_of};
 pub use tokens::{create_token, delete_token, ensure_token, list_tokens};

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::error::ApiError;
+use super::object::Place;
 use super::server::Server;
 
 const NODES: &str = "/api/v1/nodes";
@@ -63,6 +64,15 @@ pub async fn server_version(server: &Server) -> Result<String, ApiError> {
 pub async fn nodes(server: &Server) -> Result<Vec<NodeSeen>, ApiError> {
     let found = server.persist("list", "Nodes", || server.list_once(NODES)).await?;
     Ok(found.iter().map(node).collect())
+}
+
+/// One Node, which its kubelet may read where it may not list them; `None` if there is none of that name.
+///
+/// # Errors
+/// [`ApiError::Refused`].
+pub async fn node_seen(server: &Server, name: &str) -> Result<Option<NodeSeen>, ApiError> {
+    let found = server.get(&Place::new("v1", "Node", "", name)).await?;
+    Ok(found.as_ref().map(node))
 }
 
 /// The control plane's pods of all nodes.

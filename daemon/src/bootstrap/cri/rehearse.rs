@@ -112,6 +112,8 @@ fn fix(cause: &str) -> String {
     if has(&["get sandbox image", "failed to pull image", "failed to resolve reference"]) {
         "the runtime's own sandbox image is not here and cannot be fetched: set sandbox_image in containerd's configuration \
          to an image that `weft images list` shows as present, or bring it with --images FILE or an --image-mirror"
+    } else if has(&["resolv.conf"]) {
+        "pods get a copy of this machine's /etc/resolv.conf, and there is none to be read: make one"
     } else if has(&["get final child's PID"]) {
         "the runtime may not raise priorities against the OOM killer here (no CAP_SYS_RESOURCE): set \
          restrict_oom_score_adj = true in containerd's configuration"
@@ -140,6 +142,10 @@ mod tests {
             ),
             ("expected cgroupsPath to be of format \"slice:prefix:name\" for systemd cgroups", "SystemdCgroup"),
             ("exec: \"runc\": executable file not found in $PATH", "missing"),
+            (
+                "failed to copy host's resolv.conf to \"x\": open /etc/resolv.conf: no such file or directory",
+                "make one",
+            ),
             ("something new", "log"),
         ] {
             assert!(fix(cause).contains(word), "{cause}: {}", fix(cause));

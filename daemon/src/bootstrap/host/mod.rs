@@ -25,4 +25,4 @@ mod wanted;
 pub use hand::{Hand, HostError, Outcome};
 pub use prepare::{Prepared, prepare};
 pub use report::{Finding, Ignored, IgnoredError, KubeletNeeds, PreflightReport, Severity};
-pub use wanted::{Role, SwapPolicy, Wanted};
+pub use wanted::{Port, Role, SwapPolicy, Wanted};

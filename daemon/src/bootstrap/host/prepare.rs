@@ -93,10 +93,6 @@ fn name_host(
 }
 
 fn swap_off(hand: &mut Hand<'_>, facts: &HostFacts, prepared: &mut Prepared) -> Result<(), HostError> {
-    let fstab = hand.paths().root.join("etc/fstab");
-    // First what comes back at the next start: killed in between, the next run sees the swap that is on.
-    let outcome = hand.comment(&fstab, lines::is_swap)?;
-    prepared.note(outcome, "swap lines of /etc/fstab are comments now");
     for area in facts.swaps.iter().flatten() {
         let device = area.device.as_str();
         // The kernel gives areas without a priority negative ones, which cannot be asked for.
@@ -113,6 +109,10 @@ fn swap_off(hand: &mut Hand<'_>, facts: &HostFacts, prepared: &mut Prepared) -> 
             prepared.changes.push(format!("{unit} is masked"));
         }
     }
+    // Last: where the kernel keeps its swap, whoever chooses --swap=tolerate then has it at the next start as well. Killed before,
+    // the next run comes here all the same.
+    let outcome = hand.comment(&hand.paths().root.join("etc/fstab"), lines::is_swap)?;
+    prepared.note(outcome, "swap lines of /etc/fstab are comments now");
     Ok(())
 }
 
@@ -356,6 +356,22 @@ mod tests {
         .unwrap();
         let (_, calls) = run(root.path(), &wanted(root.path()), &[]);
         assert_eq!(calls[..2], ["swapoff /dev/zram0", "systemctl mask dev-zram0.swap"]);
+    }
+
+    #[test]
+    fn p0_1_swap_that_the_kernel_keeps_stays_at_the_next_start_too() {
+        let root = root();
+        let wanted = wanted(root.path());
+        let before = fs::read_to_string(root.path().join("etc/fstab")).unwrap();
+        let mut journal = Journal::open(&wanted.paths).unwrap();
+        let refusing = Recorder::new(|line| {
+            Ok(Said { well: !line.starts_with("swapoff"), err: "Cannot allocate memory".into(), ..Said::default() })
+        });
+        let mut hand = Hand::new(&wanted.paths, &mut journal, &refusing);
+        let refused = prepare(&mut hand, &facts(root.path()), &wanted, &[]).unwrap_err().to_string();
+        assert!(refused.starts_with("swapoff /swapfile: Cannot allocate memory; "), "{refused}");
+        assert!(refused.contains("--swap=tolerate"), "{refused}");
+        assert_eq!(fs::read_to_string(root.path().join("etc/fstab")).unwrap(), before);
     }
 
     #[test]

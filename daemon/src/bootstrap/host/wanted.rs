@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use ipnetwork::IpNetwork;
 
 use crate::bootstrap::resolved::{Cluster, EtcdPlace, Node, Paths};
+use crate::bootstrap::stable_name;
+use crate::bootstrap::static_pods::Helper;
 
 /// What the machine is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,26 @@ pub enum SwapPolicy {
     Limited,
 }
 
+/// A port on which something of the node will listen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    /// Its number.
+    pub number: u16,
+    /// What listens there.
+    pub component: &'static str,
+    /// The program that does.
+    pub program: &'static str,
+    /// Whether at the loopback addresses alone: what listens at another address is in nobody's way then.
+    pub local: bool,
+}
+
+impl Port {
+    /// A component of Kubernetes at all addresses.
+    const fn of(number: u16, component: &'static str) -> Self {
+        Self { number, component, program: component, local: false }
+    }
+}
+
 /// What is going to be put on the machine.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -52,6 +74,10 @@ pub struct Wanted {
     pub address: Option<IpAddr>,
     /// Where its API server will listen.
     pub bind_port: u16,
+    /// Where this node's balancer of the API will listen; `None` if none is wanted.
+    pub api_balancer_port: Option<u16>,
+    /// Whether the cluster is one that has balancers: its API servers answer to their name. Not, if nothing is known of it.
+    pub has_stable_name: bool,
     /// Addresses of the API server that is joined, as far as they are literal.
     pub endpoints: Vec<IpAddr>,
     /// Ranges of the pods; empty if unknown.
@@ -90,6 +116,7 @@ impl Wanted {
         self.pod_subnets.clone_from(&cluster.pod_subnets);
         self.service_subnets.clone_from(&cluster.service_subnets);
         self.kubernetes_version = Some(cluster.kubernetes_version.clone());
+        self.has_stable_name = stable_name::is_known(cluster);
         self.etcd_data = match &cluster.etcd {
             EtcdPlace::Local { data_dir, .. } if self.role.has_control_plane() => Some(under(&self.paths, data_dir)),
             EtcdPlace::Local { .. } | EtcdPlace::External(_) => None,
@@ -105,6 +132,8 @@ impl Wanted {
             node_name: node.name.clone(),
             address: Some(node.address),
             bind_port: node.bind_port,
+            api_balancer_port: None,
+            has_stable_name: false,
             endpoints: Vec::new(),
             pod_subnets: Vec::new(),
             service_subnets: Vec::new(),
@@ -127,19 +156,22 @@ impl Wanted {
         (addresses.iter().any(IpAddr::is_ipv4), addresses.iter().any(IpAddr::is_ipv6))
     }
 
-    /// Ports on which something of the node will listen, and what.
+    /// Ports on which something of the node will listen.
     #[must_use]
-    pub fn ports(&self) -> Vec<(u16, &'static str)> {
-        let mut ports = vec![(10250, "kubelet")];
+    pub fn ports(&self) -> Vec<Port> {
+        let mut ports = vec![Port::of(10250, "kubelet")];
         if self.role.has_control_plane() {
             ports.extend([
-                (self.bind_port, "kube-apiserver"),
-                (10259, "kube-scheduler"),
-                (10257, "kube-controller-manager"),
+                Port::of(self.bind_port, "kube-apiserver"),
+                Port::of(10259, "kube-scheduler"),
+                Port::of(10257, "kube-controller-manager"),
             ]);
         }
         if self.etcd_data.is_some() {
-            ports.extend([(2379, "etcd"), (2380, "etcd")]);
+            ports.extend([2379, 2380].map(|number| Port::of(number, "etcd")));
+        }
+        if let Some(number) = self.api_balancer_port.filter(|_| self.has_stable_name) {
+            ports.push(Port { number, component: Helper::Balancer.name(), program: "weft", local: true });
         }
         ports
     }
@@ -170,5 +202,25 @@ fn under(paths: &Paths, path: &std::path::Path) -> PathBuf {
         path.to_owned()
     } else {
         paths.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::pki::samples::{cluster, node};
+
+    #[test]
+    fn p0_18_the_balancers_port_is_known_with_the_cluster() {
+        let joins = Wanted { api_balancer_port: Some(7444), ..Wanted::worker(&node(), &Paths::under("/")) };
+        let numbers = |cluster: &Cluster| {
+            let mut wanted = joins.clone();
+            wanted.learn(cluster);
+            wanted.ports().iter().map(|port| port.number).collect::<Vec<_>>()
+        };
+        let mut cluster = cluster();
+        assert_eq!(numbers(&cluster), [10250], "kubeadm's clusters have no balancers");
+        cluster.api_server.cert_sans.push(stable_name::NAME.to_owned());
+        assert_eq!(numbers(&cluster), [10250, 7444]);
     }
 }

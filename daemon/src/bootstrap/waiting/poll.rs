@@ -15,7 +15,7 @@ use super::probe::Client;
 use super::targets::{Component, Target};
 
 /// Between two questions to the same.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(100);
 /// When evidence is first looked at; a control plane that is well needs some seconds.
 const FIRST_LOOK: Duration = Duration::from_secs(3);
 /// Between two looks at the evidence. A cause that two of them show, and that is certain, ends the waiting.

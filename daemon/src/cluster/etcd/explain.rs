@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn e62_a_wrong_ca_is_named() {
+    fn d62_a_wrong_ca_is_named() {
         let error = Error::IoError(std::io::Error::other("invalid peer certificate: UnknownIssuer"));
         assert!(explain(&error).contains("etcd-cafile"));
         let given = EtcdOptions { cafile: Some("/etc/weft/ca.crt".into()), ..EtcdOptions::default() };

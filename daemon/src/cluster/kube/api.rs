@@ -1,5 +1,6 @@
 //! The API server as all parts of the source see it: one client, what is counted of it, and questions with one answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, header};
@@ -10,6 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use super::explain::explain;
 use super::metrics::ApiMetrics;
+use super::servers::Servers;
 
 /// The API server.
 #[derive(Clone)]
@@ -18,6 +20,8 @@ pub struct Api {
     pub client: Client,
     /// What is counted of that.
     pub metrics: ApiMetrics,
+    /// Where it is asked; `None` for a client that is not there long enough to need another server.
+    pub servers: Option<Arc<Servers>>,
 }
 
 /// Why there is no answer.
@@ -43,10 +47,10 @@ pub struct Write {
 }
 
 impl Api {
-    /// A client of which nobody reads what is counted.
+    /// A client of one server, of which nobody reads what is counted.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, metrics: ApiMetrics::default() }
+        Self { client, metrics: ApiMetrics::default(), servers: None }
     }
 
     /// Reads an object.

@@ -1,11 +1,13 @@
 //! How the API server is reached: which address, and which credentials.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
 use super::explain::chain;
+use super::servers::Servers;
 use super::transport;
 
 /// How to reach the API server. The names are those of the configuration keys.
@@ -51,6 +53,14 @@ pub enum ConnectError {
 /// # Errors
 /// Files that cannot be read, or that say what cannot be.
 pub async fn connect(options: &KubeOptions) -> Result<Client, ConnectError> {
+    connect_through(options, &Arc::default()).await
+}
+
+/// Makes a client that goes on with another of these servers when the configured one is away; otherwise as [`connect`].
+///
+/// # Errors
+/// Files that cannot be read, or that say what cannot be.
+pub async fn connect_through(options: &KubeOptions, servers: &Arc<Servers>) -> Result<Client, ConnectError> {
     let mut config = match &options.kubeconfig {
         Some(path) => from_kubeconfig(path).await?,
         // A pod is told the Service's address; where that is not, it is not needed if another is given.
@@ -64,7 +74,7 @@ pub async fn connect(options: &KubeOptions) -> Result<Client, ConnectError> {
     if let Some(address) = &options.kube_api_server {
         config.cluster_url = address.parse().map_err(|_| ConnectError::Address(address.clone()))?;
     }
-    client(config)
+    client(config, Arc::clone(servers))
 }
 
 /// Makes a client of a kubeconfig that is in no file; otherwise as [`connect`].
@@ -74,12 +84,15 @@ pub async fn connect(options: &KubeOptions) -> Result<Client, ConnectError> {
 pub async fn connect_as(kubeconfig: Kubeconfig) -> Result<Client, ConnectError> {
     let refused =
         |error: KubeconfigError| ConnectError::Kubeconfig { path: "(in memory)".into(), message: chain(&error) };
-    client(Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(refused)?)
+    client(
+        Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(refused)?,
+        Arc::default(),
+    )
 }
 
-fn client(config: Config) -> Result<Client, ConnectError> {
+fn client(config: Config, servers: Arc<Servers>) -> Result<Client, ConnectError> {
     let url = config.cluster_url.to_string();
-    transport::client(config).map_err(|error| ConnectError::Client { url, message: chain(error.as_ref()) })
+    transport::client(config, servers).map_err(|error| ConnectError::Client { url, message: chain(error.as_ref()) })
 }
 
 async fn from_kubeconfig(path: &Path) -> Result<Config, ConnectError> {

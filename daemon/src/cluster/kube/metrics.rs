@@ -1,10 +1,12 @@
 //! What is counted of the API server. The names begin with `weft_api_`.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
@@ -22,6 +24,21 @@ struct AnswerLabel {
     code: u32,
 }
 
+/// Which server is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabel {
+    server: String,
+}
+
+/// The API server that is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerInUse {
+    /// Where it is: `192.0.2.10:6443`.
+    pub server: String,
+    /// Where the one is that the configuration names.
+    pub configured: String,
+}
+
 /// Counters of the API server.
 #[derive(Debug, Clone)]
 pub struct ApiMetrics {
@@ -31,6 +48,9 @@ pub struct ApiMetrics {
     watches: Family<ResourceLabel, Counter>,
     losses: Family<ResourceLabel, Counter>,
     objects: Family<ResourceLabel, Counter>,
+    server: Family<ServerLabel, Gauge>,
+    server_changes: Counter,
+    in_use: Arc<Mutex<Option<ServerInUse>>>,
 }
 
 impl Default for ApiMetrics {
@@ -45,6 +65,9 @@ impl Default for ApiMetrics {
             watches: Family::default(),
             losses: Family::default(),
             objects: Family::default(),
+            server: Family::default(),
+            server_changes: Counter::default(),
+            in_use: Arc::default(),
         }
     }
 }
@@ -58,6 +81,28 @@ impl ApiMetrics {
         registry.register("watches", "Watches that were opened", self.watches.clone());
         registry.register("watch_losses", "Watches that ended before their time", self.losses.clone());
         registry.register("objects", "Objects that lists and watches have told of", self.objects.clone());
+        registry.register("server", "1 for the API server that is asked", self.server.clone());
+        registry.register(
+            "server_changes",
+            "How often another API server was gone over to",
+            self.server_changes.clone(),
+        );
+    }
+
+    /// The API is asked here now, and at another server before if it `is_change`.
+    pub(super) fn asks(&self, in_use: ServerInUse, is_change: bool) {
+        self.server.clear();
+        self.server.get_or_create(&ServerLabel { server: in_use.server.clone() }).set(1);
+        if is_change {
+            self.server_changes.inc();
+        }
+        *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_use);
+    }
+
+    /// The API server that is asked; `None` until one has answered.
+    #[must_use]
+    pub fn server(&self) -> Option<ServerInUse> {
+        self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A request was answered with this status, 0 for none.

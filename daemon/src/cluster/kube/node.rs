@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::annotations::{Annotations, Field};
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::key::SubnetKey;
-use crate::cluster::lease_value::{BackendData, LeaseValue};
+use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::{Lease, Rejected, check_value};
 use crate::cluster::node::NodeName;
 use crate::cluster::services::parse::time::rfc3339;
@@ -189,8 +189,10 @@ impl KubeNode {
 /// The subnets without those of a family that the node does not speak: where a cluster gets its second family, its nodes get
 /// it one after the other. A node that speaks none is left as it is, for the check to say what is missing.
 fn families_in_use(key: &SubnetKey, value: &LeaseValue) -> SubnetKey {
-    let BackendData::Vxlan(data) = &value.backend else { return *key };
-    let is_silent = |family| data.get(family).is_none() && value.public_ips.get(family).is_none();
+    if value.backend.is_none() {
+        return *key;
+    }
+    let is_silent = |family| value.backend.data.get(family).is_none() && value.public_ips.get(family).is_none();
     let spoken = key.subnets().filter_map(|family, subnet| (!is_silent(family)).then_some(*subnet));
     SubnetKey::new(spoken).unwrap_or(*key)
 }

@@ -9,7 +9,8 @@ use super::annotations::{Annotations, Field};
 use super::api::{Api, Write};
 use super::node::{CONDITION, KubeNode};
 use super::watch::encoded;
-use crate::cluster::lease_value::{BackendData, LeaseValue, VxlanData};
+use crate::cluster::family::Family;
+use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::node::NodeName;
 
 /// Longest time that a patch may take.
@@ -28,16 +29,23 @@ pub struct Patch {
     body: Value,
 }
 
-/// What has to change so that the Node's annotations say this; `None` if they do. Back-end data of `None` has nothing to
+/// What has to change so that the Node's annotations say this; `None` if they do. A value without a back end has nothing to
 /// say and leaves what is there.
 #[must_use]
 pub fn annotations(node: &KubeNode, value: &LeaseValue, names: &Annotations) -> Option<Patch> {
-    let BackendData::Vxlan(data) = &value.backend else { return None };
+    if value.backend.is_none() {
+        return None;
+    }
+    // As flannel has it, of a back end that has nothing to say of itself.
+    let said = |family| {
+        let data = value.backend.data.get(family).map(|data| data.as_str().to_owned());
+        data.or_else(|| value.public_ips.get(family).map(|_| "null".to_owned()))
+    };
     let wanted = [
         (Field::SubnetManager, Some("true".to_owned())),
-        (Field::BackendType, Some("vxlan".to_owned())),
-        (Field::BackendData, data.v4.as_ref().map(VxlanData::to_json)),
-        (Field::BackendV6Data, data.v6.as_ref().map(VxlanData::to_json)),
+        (Field::BackendType, Some(value.backend.kind.clone())),
+        (Field::BackendData, said(Family::V4)),
+        (Field::BackendV6Data, said(Family::V6)),
         (Field::PublicIp, value.public_ips.v4.map(|ip| ip.to_string())),
         (Field::PublicIpv6, value.public_ips.v6.map(|ip| ip.to_string())),
     ];
@@ -103,6 +111,8 @@ pub async fn apply(api: &Api, node: &NodeName, patch: &Patch) -> Result<(), Stri
 mod tests {
     use super::*;
     use crate::cluster::family::PerFamily;
+    use crate::cluster::lease_value::BackendData;
+    use crate::overlay::backend::VxlanData;
 
     fn node(annotations: &[(Field, &str)], condition: Option<(&str, &str)>) -> KubeNode {
         KubeNode {
@@ -118,7 +128,7 @@ mod tests {
         let data = VxlanData { vni: Some(1), vtep_mac: "c6:d2:32:6f:8f:44".parse().unwrap() };
         LeaseValue {
             public_ips: PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None },
-            backend: BackendData::Vxlan(PerFamily { v4: Some(data), v6: None }),
+            backend: PerFamily { v4: Some(data), v6: None }.into(),
         }
     }
 
@@ -146,8 +156,15 @@ mod tests {
             "flannel.alpha.coreos.com/public-ip": "192.0.2.1", "flannel.alpha.coreos.com/backend-v6-data": null}}});
         assert_eq!(patch.body, expected);
 
-        let silent = LeaseValue { backend: BackendData::None, ..value() };
+        let silent = LeaseValue { backend: BackendData::default(), ..value() };
         assert_eq!(annotations(&node(&[], None), &silent, &names), None);
+
+        let without_data = BackendData { kind: "host-gw".into(), data: PerFamily::default() };
+        let patch = annotations(&node(&[], None), &LeaseValue { backend: without_data, ..value() }, &names).unwrap();
+        let written = &patch.body["metadata"]["annotations"];
+        assert_eq!(written["flannel.alpha.coreos.com/backend-type"], "host-gw");
+        assert_eq!(written["flannel.alpha.coreos.com/backend-data"], "null", "as flannel has it");
+        assert_eq!(written.get("flannel.alpha.coreos.com/backend-v6-data"), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::api::Api;
+use super::servers::Servers;
 use super::service_cidrs;
 use super::watch::{Object, Target, Told, encoded, run as run_watch};
 use crate::cluster::node::NodeName;
@@ -40,7 +41,8 @@ pub fn spawn(api: &Api, node: &NodeName, stop: CancellationToken) -> ServicesHan
         Feed { kind, told, listing: None, is_whole: false, watching: false, error: None, revision: 0 }
     });
     let cidrs = service_cidrs::spawn(api, stop.clone());
-    let source = Source { feeds, reader: Reader::default(), store: Arc::clone(&store), status };
+    let (reader, servers) = (Reader::default(), api.servers.clone());
+    let source = Source { feeds, reader, servers, store: Arc::clone(&store), status };
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -80,6 +82,8 @@ struct Feed {
 struct Source {
     feeds: [Feed; 3],
     reader: Reader,
+    /// Who is told what the slices say of the API servers themselves.
+    servers: Option<Arc<Servers>>,
     store: Arc<ServiceStore>,
     status: watch::Sender<ServicesStatus>,
 }
@@ -111,6 +115,9 @@ impl Source {
     fn take(&mut self, at: usize, told: Told, batch: &mut Batch) {
         let (feed, reader) = (&mut self.feeds[at], &mut self.reader);
         let kind = feed.kind;
+        if let (Kind::Slice, Some(servers)) = (kind, &self.servers) {
+            servers.take(&told);
+        }
         match told {
             Told::ListBegins => feed.listing = Some(Listing::default()),
             Told::Listed(object) => {

@@ -59,7 +59,9 @@ impl View {
             let links = socket.links().map_err(|error| error.to_string())?;
             Ok((links, socket.addresses(None).map_err(|error| error.to_string())?))
         };
-        let own = status.map(|status| status.overlay.iter().map(|device| device.address).collect());
+        // With a lease it has told of its devices, too, if only that it needs none.
+        let told = status.filter(|status| status.lease.is_some());
+        let own = told.map(|status| status.overlay.iter().map(|device| device.address).collect());
         let (links, addresses) = match read() {
             Ok(read) => read,
             Err(reason) => {

@@ -118,7 +118,7 @@ pub(super) fn wanted(last: u8) -> LeaseValue {
         v4: Some(format!("192.0.2.{last}").parse().unwrap()),
         v6: Some(format!("2001:db8::{last}").parse().unwrap()),
     };
-    LeaseValue { public_ips, backend: BackendData::None }
+    LeaseValue { public_ips, backend: BackendData::default() }
 }
 
 impl World {

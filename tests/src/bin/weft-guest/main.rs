@@ -82,7 +82,7 @@ fn pack(cli: &Cli, kernel: &Kernel, to: &Path) -> Result<()> {
     archive.folder("/root")?;
 
     let program = cli.program.canonicalize().with_context(|| format!("no {}", cli.program.display()))?;
-    archive.add_program(&program)?;
+    archive.add_test(&program)?;
     let task = Task {
         program: program.to_string_lossy().into_owned(),
         arguments: cli.arguments.clone(),

@@ -1,14 +1,15 @@
 //! Finding a cluster by a kubeconfig, in a file or behind an https URL (kubeadm's `discovery/file` and `discovery/https`).
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::error::DiscoveryError;
-use super::fetch::{Trust, get};
-use super::judge::kubeconfig;
+use super::fetch::{Failure, Trust, get};
+use super::judge::{kubeconfig, skew};
 use super::{Credentials, Discovered};
 use crate::bootstrap::api::cluster_info::{ClusterInfo, PATH};
 use crate::bootstrap::api::token::Token;
@@ -36,11 +37,22 @@ pub(super) async fn find(place: &str, tls_token: Option<&Token>) -> Result<Disco
     let mut info = ClusterInfo { server: server.to_owned(), ca };
     // A file may be older than the authority; where cluster-info is not to be had, the file's own has to do.
     let url = format!("{}{PATH}", info.server.trim_end_matches('/'));
-    if let Ok(answer) = get(&url, &Trust::Authorities(info.ca.clone()), None).await
-        && let Ok((_, text)) = kubeconfig(&answer, &info.server)
-        && let Ok(now) = ClusterInfo::from_yaml(&text)
-    {
-        info.ca = now.ca;
+    match get(&url, &Trust::Authorities(info.ca.clone()), None).await {
+        Ok(answer) => {
+            skew(&answer, &info.server, SystemTime::now())?;
+            let text = kubeconfig(&answer, &info.server).map(|(_, text)| text);
+            if let Some(now) = text.ok().and_then(|text| ClusterInfo::from_yaml(&text).ok()) {
+                info.ca = now.ca;
+            }
+        }
+        Err(Failure::NotNow(words)) => {
+            // Whoever it is may say what time it is: only words depend on it.
+            if let Ok(answer) = get(&url, &Trust::Anybody, None).await {
+                skew(&answer, &info.server, SystemTime::now())?;
+            }
+            return Err(DiscoveryError::NotNow { endpoint: info.server, words });
+        }
+        Err(_) => {}
     }
     let reached = info.server.clone();
     Ok(Discovered { info, credentials, reached })

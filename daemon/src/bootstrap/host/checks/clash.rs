@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::bootstrap::host::facts::{HostFacts, OwnRun};
 use crate::bootstrap::host::report::Finding;
-use crate::bootstrap::host::wanted::Wanted;
+use crate::bootstrap::host::wanted::{Port, Wanted};
+use crate::bootstrap::static_pods::Helper;
 
 pub(super) fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -23,13 +24,11 @@ pub(super) fn judge(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
 }
 
 fn ports(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
-    let taken = wanted.ports().into_iter().filter_map(|(port, component)| {
+    let taken = wanted.ports().into_iter().filter_map(|Port { number: port, component, program, .. }| {
         let holder = facts.taken.get(&port)?;
         // A name is cut after 15 characters.
-        let is_it = holder
-            .name
-            .as_deref()
-            .is_none_or(|name| component.starts_with(name) && name.len() >= component.len().min(15));
+        let is_it =
+            holder.name.as_deref().is_none_or(|name| program.starts_with(name) && name.len() >= program.len().min(15));
         if is_it && is_ours(component, &facts.own, wanted) {
             return None;
         }
@@ -44,7 +43,11 @@ fn ports(facts: &HostFacts, wanted: &Wanted) -> Vec<Finding> {
             Some(pid) => format!("end process {pid}, or have it listen elsewhere"),
             None => format!("ss -lntp 'sport = :{port}' tells whose it is; end that process"),
         };
-        let knob = if port == wanted.bind_port { "; or choose --apiserver-bind-port" } else { "" };
+        let knob = match component {
+            "kube-apiserver" => "; or choose --apiserver-bind-port",
+            _ if component == Helper::Balancer.name() => "; or choose another apiBalancerPort in a WeftConfiguration",
+            _ => "",
+        };
         Some(Finding::error(
             format!("Port-{port}"),
             format!("port {port} is taken {who}; {component} needs it"),
@@ -60,6 +63,7 @@ fn is_ours(component: &str, own: &OwnRun, wanted: &Wanted) -> bool {
     match component {
         "kubelet" => begun("kubelet"),
         "etcd" => own.files.contains(&manifest(component, wanted)) || begun("etcd"),
+        _ if component == Helper::Balancer.name() => begun("weft-helpers"),
         _ => own.files.contains(&manifest(component, wanted)) || begun("control-plane"),
     }
 }
@@ -179,8 +183,8 @@ mod tests {
     fn p0_7_ports_and_files_of_an_earlier_run_are_no_fault() {
         let wanted = init();
         let mut machine = facts();
-        for (port, component) in wanted.ports() {
-            machine.taken.insert(port, holder(&component[..component.len().min(15)]));
+        for Port { number, program, .. } in wanted.ports() {
+            machine.taken.insert(number, holder(&program[..program.len().min(15)]));
         }
         machine.there.extend(wanted.files());
         machine.there.extend(wanted.etcd_data.clone());
@@ -190,12 +194,39 @@ mod tests {
         assert!(foreign.get("DirAvailable--var-lib-etcd").is_some());
 
         machine.own.files.extend(wanted.files());
-        machine.own.phases.extend(["etcd/local", "control-plane", "kubelet-start"].map(str::to_owned));
+        machine.own.phases.extend(["etcd/local", "control-plane", "weft-helpers", "kubelet-start"].map(str::to_owned));
         let own = report(&machine, &wanted);
         assert!(own.is_passed(), "{own}");
         // Ours or not, somebody else holds the port.
         machine.taken.insert(6443, holder("nginx"));
         assert_eq!(names(&report(&machine, &wanted)), ["Port-6443"]);
+    }
+
+    #[test]
+    fn p0_18_the_balancers_port_is_asked_for_where_there_is_to_be_one() {
+        let mut machine = facts();
+        machine.taken.insert(7443, holder("haproxy"));
+        let found = report(&machine, &init());
+        assert_eq!(names(&found), ["Port-7443"]);
+        let port = found.get("Port-7443").unwrap();
+        assert!(port.cause.contains("by haproxy (process 77); weft-api-balancer needs it"), "{port:?}");
+        assert!(port.fix.contains("end process 77") && port.fix.contains("apiBalancerPort"), "{port:?}");
+        for wanted in [
+            Wanted { api_balancer_port: None, ..init() },
+            Wanted { api_balancer_port: Some(7444), ..init() },
+            Wanted { has_stable_name: false, ..init() },
+        ] {
+            assert!(report(&machine, &wanted).is_passed());
+        }
+        let worker = Wanted { role: WORKER, etcd_data: None, ..init() };
+        assert_eq!(names(&report(&machine, &worker)), ["Port-7443"]);
+
+        // Another node's weft, until this one has begun to start its own.
+        machine.taken.insert(7443, holder("weft"));
+        let found = report(&machine, &worker);
+        assert!(found.get("Port-7443").unwrap().fix.contains("another cluster's weft-api-balancer"), "{found}");
+        machine.own.phases.insert("weft-helpers".to_owned());
+        assert!(report(&machine, &worker).is_passed());
     }
 
     #[test]

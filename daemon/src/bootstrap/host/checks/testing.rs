@@ -23,6 +23,8 @@ pub(crate) fn init() -> Wanted {
         node_name: "n1".into(),
         address: Some("192.0.2.10".parse().unwrap()),
         bind_port: 6443,
+        api_balancer_port: Some(7443),
+        has_stable_name: true,
         endpoints: Vec::new(),
         pod_subnets: vec!["10.244.0.0/16".parse().unwrap()],
         service_subnets: vec!["10.96.0.0/12".parse().unwrap()],

@@ -48,7 +48,7 @@ pub fn facts(wanted: &Wanted, told: RuntimeTold, entries: &[Entry], tools: &dyn 
             .map_or(0, |text| text.lines().filter(|line| lines::is_swap(line)).count()),
         sysctls: kernel::sysctls(root),
         resolved: resolve(&wanted.node_name),
-        taken: ports::taken(root, &wanted.ports().into_iter().map(|(port, _)| port).collect()),
+        taken: ports::taken(root, &wanted.ports()),
         there: there(wanted),
         own: own(entries),
         programs: ["losetup", "mount", "cp", "kubelet"].map(|name| (name, program(root, name))).into(),

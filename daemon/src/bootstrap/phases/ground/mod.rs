@@ -103,6 +103,7 @@ impl<'a> Ground<'a> {
             },
             prepare: weft.prepare_host,
             fix: weft.fix,
+            api_balancer_port: weft.api_balancer.then_some(weft.api_balancer_port),
             brings_kubelet: weft.kubernetes_bin.as_ref().is_some_and(|folder| folder.join("kubelet").is_file()),
             ..wanted
         };

@@ -143,13 +143,13 @@ impl Upgrade<'_> {
         if self.config.control_plane {
             self.ground.tell.step("upgrade", format!("the control plane of {node} is at {version}"));
         }
-        // A worker's kubelet may read its own Node, and no others.
-        let kubelet = match self.config.control_plane {
-            true => api::nodes(self.server().await?).await?.into_iter().find(|seen| seen.name == node),
-            false => None,
-        };
-        if kubelet.is_none_or(|seen| seen.kubelet != version) {
-            let words = format!("kubelet of {node} is to follow: install {version}, then start kubelet anew");
+        let kubelet = api::node_seen(self.server().await?, &node).await?.map(|seen| seen.kubelet).unwrap_or_default();
+        if kubelet == version {
+            self.ground.tell.step("upgrade", format!("kubelet of {node} is at {version}"));
+        } else {
+            let words = format!(
+                "kubelet of {node} is at {kubelet} and is to follow: install {version}, then start kubelet anew"
+            );
             self.ground.tell.step("upgrade", words);
         }
         Ok(())

@@ -143,7 +143,7 @@ pub async fn plan(paths: &Paths, kubeconfig: Option<&Path>, asked: Option<&Versi
             UpgradeError::NoNode("there is no control plane here, and no kubeconfig leads to one".into()).into()
         );
     };
-    let seen = survey::seen(&place, paths, &server, &uploaded, PATIENCE).await?;
+    let seen = survey::seen(&place, paths, &server, &uploaded, PATIENCE, &|_| ()).await?;
     Ok(plan::plan(&seen, asked))
 }
 
@@ -248,7 +248,9 @@ impl<'a> Upgrade<'a> {
         // An upgrade that was ended in between may have left a control plane that is not well, and is what mends it.
         let is_resumed = backup::Backup::find(paths, jiff::Timestamp::now())?.is_resumed();
         let patience = if is_resumed { Duration::ZERO } else { self.config.limits.api_call };
-        let seen = survey::seen(&place, paths, &server, &uploaded, patience).await?;
+        let tell = self.ground.tell;
+        let say = |words: String| tell.step("preflight", words);
+        let seen = survey::seen(&place, paths, &server, &uploaded, patience, &say).await?;
         if let Some(target) = &self.options.target {
             self.permit(&seen, target)?;
         }

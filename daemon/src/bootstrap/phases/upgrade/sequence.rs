@@ -36,6 +36,9 @@ pub(super) trait Kubelet {
 
     /// Waits until these are well.
     async fn await_well(&mut self, parts: &[Part]) -> Result<(), PhaseError>;
+
+    /// Waits until these are well again with the manifests that were put back: how the ones in between ended tells nothing of them.
+    async fn await_old(&mut self, parts: &[Part]) -> Result<(), PhaseError>;
 }
 
 /// Makes the swaps in their order. `prepare` is called before each.
@@ -61,7 +64,7 @@ pub(super) async fn run(
             put_back(swap, paths)?;
         }
         let parts: Vec<Part> = made.iter().filter(|swap| swap.old.is_some()).map(|swap| swap.part).collect();
-        return Err(match kubelet.await_well(&parts).await {
+        return Err(match kubelet.await_old(&parts).await {
             Ok(()) => UpgradeError::RolledBack { part, cause },
             Err(then) => {
                 let folder = backup.display().to_string();
@@ -145,6 +148,11 @@ mod tests {
             self.asked.push(format!("well {}", parts.iter().map(|part| part.name()).collect::<Vec<_>>().join(" ")));
             if self.broken { Err(PhaseError::Usage("nobody answers".into())) } else { Ok(()) }
         }
+
+        async fn await_old(&mut self, parts: &[Part]) -> Result<(), PhaseError> {
+            self.asked.push("old".to_owned());
+            self.await_well(parts).await
+        }
     }
 
     /// Old manifests, `bad` among the new ones; what came of it, who was asked, and the manifests then.
@@ -190,7 +198,8 @@ mod tests {
             assert!(error.starts_with(bad.name()) && error.contains("ends at once"), "{error}");
             let old = |part: Part| (part != Part::Scheduler).then(|| format!("old {}", part.name()));
             assert_eq!(texts, Part::ALL.map(old), "{bad:?}");
-            assert!(asked.last().unwrap().starts_with("well etcd"), "{asked:?}");
+            let [.., old, well] = asked.as_slice() else { panic!("{asked:?}") };
+            assert!(old == "old" && well.starts_with("well etcd"), "{asked:?}");
         }
     }
 
@@ -212,7 +221,7 @@ mod tests {
         let mut kubelet = Fake { paths: paths.clone(), asked: Vec::new(), broken: true };
         let ended = run(&swaps, &paths, Path::new("/b"), &mut kubelet, &mut |_| Ok(()), &|_| ()).await;
         assert!(ended.is_err());
-        assert_eq!(kubelet.asked, ["well etcd", "well etcd"]);
+        assert_eq!(kubelet.asked, ["well etcd", "old", "well etcd"]);
         assert_eq!(fs::read_to_string(paths.manifest(Part::Etcd)).unwrap(), "old", "the one from before both");
     }
 }

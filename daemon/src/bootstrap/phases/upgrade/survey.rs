@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long CoreDNS's image is asked for.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// Looks at the cluster, and again as long as something is not well and `patience` lasts.
+/// Looks at the cluster, and again as long as something is not well and `patience` lasts; `say` is told what that is, once.
 ///
 /// # Errors
 /// The API server does not tell its version.
@@ -31,16 +31,23 @@ pub(super) async fn seen(
     server: &Server,
     uploaded: &UploadedConfig,
     patience: Duration,
+    say: &dyn Fn(String),
 ) -> Result<Seen, PhaseError> {
     let end = Instant::now() + patience;
+    let mut told = Vec::new();
     loop {
         let found = control_plane::look(place).await;
         let plane = control_plane::judge(&found);
         let mut problems: Vec<String> = plane.wrong.into_iter().chain(plane.unknown).collect();
-        let (nodes, pods) = found.told.map_or((Ok(vec![]), Ok(vec![])), |told| (told.nodes, told.pods));
+        let (nodes, pods) = found.told.map_or((Ok(vec![]), Ok(vec![])), |answers| (answers.nodes, answers.pods));
         let (nodes, pods) = (nodes.unwrap_or_default(), pods.unwrap_or_default());
         problems.extend(not_ready(&nodes));
         if !problems.is_empty() && Instant::now() < end {
+            if problems != told {
+                let left = end.saturating_duration_since(Instant::now()).as_secs();
+                say(format!("not all is well; looking again for up to {left} s: {}", problems.join("; ")));
+                told = problems;
+            }
             sleep(PAUSE).await;
             continue;
         }

@@ -24,6 +24,8 @@ use crate::bootstrap::waiting::targets::{self, Component, Target};
 const PHASE: &str = "upgrade/static-pods";
 /// Between two looks at the mirror pod.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Between two times that the mirror pod is told to be waited for.
+const REMIND: Duration = Duration::from_secs(5);
 /// How long the API server may take to show the mirror pod.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -107,7 +109,9 @@ impl Kubelet for Watch<'_> {
     }
 
     async fn await_new(&mut self, part: Part, before: Option<&str>) -> Result<(), PhaseError> {
-        let end = Instant::now() + self.limits.upgrade;
+        let begin = Instant::now();
+        let end = begin + self.limits.upgrade;
+        let mut remind = begin + REMIND;
         loop {
             let last = match self.mirrored(part).await {
                 Ok(Some(now)) if Some(now.as_str()) != before => break,
@@ -123,6 +127,12 @@ impl Kubelet for Watch<'_> {
                 let seconds = self.limits.upgrade.as_secs();
                 return Err(UpgradeError::NotTakenUp { part: part.name(), seconds, last }.into());
             }
+            if Instant::now() >= remind {
+                remind += REMIND;
+                let after = begin.elapsed().as_secs();
+                let words = format!("{after} s, waiting for kubelet to run {}'s new manifest: {last}", part.name());
+                self.tell.step(PHASE, words);
+            }
             sleep(PAUSE).await;
         }
         self.await_well(&[part]).await
@@ -132,5 +142,10 @@ impl Kubelet for Watch<'_> {
         // Whatever is changed, the API has to be there behind it.
         let parts: Vec<Part> = parts.iter().copied().chain([Part::ApiServer]).collect();
         self.wait(&self.targets(&parts)?).await
+    }
+
+    async fn await_old(&mut self, parts: &[Part]) -> Result<(), PhaseError> {
+        self.since = SystemTime::now();
+        self.await_well(parts).await
     }
 }
