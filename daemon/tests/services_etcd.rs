@@ -12,7 +12,7 @@ use etcd_client::{Client, Txn, TxnOp};
 use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use weft::cluster::Layout;
-use weft::cluster::etcd::services;
+use weft::cluster::etcd::{Store, services};
 use weft::cluster::services::{Changed, ObjectName, ServicesHandle, ServicesStatus};
 use weft::service::model::{NodeView, PlanOptions, ServiceTable};
 
@@ -62,9 +62,9 @@ struct Source {
 }
 
 impl Source {
-    fn start(client: Client, relist: Duration) -> Self {
+    fn start(store: Store, relist: Duration) -> Self {
         let stop = CancellationToken::new();
-        let handle = services::spawn(client, Layout::default(), &"n1".parse().unwrap(), relist, stop.clone());
+        let handle = services::spawn(store, Layout::default(), &"n1".parse().unwrap(), relist, stop.clone());
         Self { handle, _stop: stop.drop_guard() }
     }
 
@@ -121,7 +121,7 @@ async fn objects_come_change_and_go() {
     let client = etcd.client().await;
     put(&client, &service_key("s1"), service(1)).await;
     put(&client, &slice_key("s1-1"), slice(1, "10.180.0.1")).await;
-    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(etcd.store(), services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
     assert!(source.handle.store().synced());
     assert_eq!(source.address("s1"), "10.180.0.1");
@@ -140,7 +140,7 @@ async fn objects_come_change_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t22_an_empty_store_is_a_whole_list() {
     let etcd = Etcd::start().await;
-    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(etcd.store(), services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
     assert!(source.handle.store().synced() && source.handle.store().is_empty());
 }
@@ -150,7 +150,7 @@ async fn t54_t81_the_nodes_own_object_comes_changes_and_goes() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
     put(&client, &node_key("n2"), node("n2", "z", "x")).await;
-    let source = Source::start(etcd.client().await, Duration::from_millis(200));
+    let source = Source::start(etcd.store(), Duration::from_millis(200));
     source.status(|status| status.watching).await;
     assert_eq!(source.node(), None);
     let zone = |zone: &str| Some((zone.to_owned(), false));
@@ -184,7 +184,7 @@ async fn t54_the_nodes_own_object_is_there_when_the_services_are() {
     let client = etcd.client().await;
     put(&client, &node_key("n1"), node("n1", "a", "x")).await;
     put(&client, &service_key("s1"), service(1)).await;
-    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(etcd.store(), services::RELIST_INTERVAL);
     timeout(LIMIT, source.handle.store().wait()).await.unwrap();
     assert_eq!((source.names(), source.node()), (vec!["s1".to_owned()], Some(("a".to_owned(), false))));
 }
@@ -201,7 +201,7 @@ async fn garbage_is_counted_and_everything_else_is_read() {
     let many = slice(1, "10.180.0.1").replace(endpoint, &[endpoint; 10_000].join(",")).replace("s1-1", "many");
     put(&client, &slice_key("many"), many).await;
     put(&client, "/coreos.com/network/services/nowhere", service(3)).await;
-    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(etcd.store(), services::RELIST_INTERVAL);
     assert_eq!(source.status(|status| status.watching).await.rejected, 5);
     assert_eq!(source.names(), ["s1"]);
     // A good object that is overwritten with garbage stays as it was.
@@ -228,7 +228,7 @@ async fn a_list_of_many_pages_is_whole_and_a_repeated_one_changes_nothing() {
         };
         txn(&client, chunk.iter().flat_map(both).collect()).await;
     }
-    let source = Source::start(etcd.client().await, Duration::from_millis(200));
+    let source = Source::start(etcd.store(), Duration::from_millis(200));
     let first = source.status(|status| status.watching).await;
     let node = NodeView { name: "n1".into(), zone: None, addresses: Default::default() };
     let mut table = ServiceTable::new(node, PlanOptions::default());
@@ -246,7 +246,7 @@ async fn a_list_of_many_pages_is_whole_and_a_repeated_one_changes_nothing() {
 async fn the_writes_of_one_transaction_arrive_together() {
     let etcd = Etcd::start().await;
     let client = etcd.client().await;
-    let source = Source::start(etcd.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(etcd.store(), services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
     assert!(source.handle.store().take().0.is_empty());
     let writes = vec![
@@ -274,7 +274,7 @@ async fn an_outage_removes_nothing_and_is_made_up_for() {
         put(&client, &service_key(&format!("s{n}")), service(n)).await;
     }
     let wire = Wire::to(&etcd).await;
-    let source = Source::start(wire.client().await, services::RELIST_INTERVAL);
+    let source = Source::start(wire.store(), services::RELIST_INTERVAL);
     source.status(|status| status.watching).await;
     wire.cut();
     source.status(|status| !status.watching && status.error.is_some()).await;

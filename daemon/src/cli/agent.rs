@@ -22,6 +22,7 @@ use super::logging;
 use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
 use super::source::Leases;
+use crate::cluster::Events;
 use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
 use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
@@ -31,8 +32,8 @@ use crate::serve::{Board, Component, Health, Metrics, serve};
 /// The wait before something that the agent cannot start without is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long what is under way at SIGTERM may take: less than kubelet waits before it kills (`terminationGracePeriodSeconds`).
-const GRACE: Duration = Duration::from_secs(5);
+/// How long what is under way at SIGTERM may take: a pass that the kernel makes wait. Whatever it is, the next start does it.
+const GRACE: Duration = Duration::from_millis(1500);
 
 /// Run this node's agent: keep its subnet lease, its overlay and its rules, until SIGTERM.
 ///
@@ -106,14 +107,21 @@ async fn keep_node(
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
-    let started = Leases::start(config, values, &cluster, health, stop);
-    let Some(leases) = stop.run_until_cancelled(started).await else { return Ok(()) };
+    let leases = Leases::start(config, values, &cluster, health, stop);
     let known = keep(config, &leases, stop.clone());
 
     let (facts, node_facts) = watch::channel(None);
     let services = Services::spawn(config, node_facts, &cluster, health, metrics, stop)?;
-    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics), board)
-        .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
+    let node = Node::new(
+        node_options(settings, &cluster.events),
+        kernel,
+        value,
+        facts,
+        Arc::clone(health),
+        Arc::clone(metrics),
+        board,
+    )
+    .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
         lease: known.lease,
         snapshots: known.snapshots,
@@ -129,7 +137,7 @@ async fn keep_node(
     Ok(())
 }
 
-fn node_options(settings: &Settings) -> NodeOptions {
+fn node_options(settings: &Settings, events: &Events) -> NodeOptions {
     NodeOptions {
         name: settings.node_name.clone(),
         cluster: settings.etcd_prefix.to_string(),
@@ -147,6 +155,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         cni_state_dir: settings.cni_state_dir.clone(),
         run_dir: settings.run_dir.clone(),
         sysctl: Sysctl::at(&settings.sysctl_dir),
+        events: events.clone(),
     }
 }
 

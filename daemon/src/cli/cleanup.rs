@@ -16,7 +16,7 @@ use weft_netlink::{Link, LinkKind, Route, RouteFilter, RouteSocket, Verb, delete
 use super::lease::LEASE_LOCK;
 use super::logging;
 use super::settings::places;
-use crate::cluster::etcd::connect;
+use crate::cluster::etcd::Store;
 use crate::cluster::{kube::servers, last_known};
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, plugin_table};
@@ -206,8 +206,8 @@ fn remove_file(path: &Path) -> anyhow::Result<()> {
 
 async fn give_lease_back(config: &AgentConfig, problems: &mut Problems) {
     let settings = &config.settings;
-    let Some(client) = problems.note(connect(&config.etcd).await) else { return };
-    let released = release(&client, &settings.etcd_prefix, &settings.node_name, STORE_LIMIT).await;
+    let store = Store::new(config.etcd.clone());
+    let released = release(&store, &settings.etcd_prefix, &settings.node_name, STORE_LIMIT).await;
     if let Some(Some(key)) = problems.note(released) {
         println!("gave {key} back");
     }

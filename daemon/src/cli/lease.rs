@@ -18,11 +18,11 @@ use weft_netlink::RouteSocket;
 
 use super::settings::{public_ips, uplink_spec};
 use super::{TRY_AGAIN, logging};
-use crate::cluster::etcd::{ConnectError, connect};
+use crate::cluster::etcd::{ConnectError, Store};
 use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, LeaseFlags, Settings};
 use crate::lease::subnet_file::{subnet_env, subnets_in};
-use crate::lease::{AcquireError, LeaseRequest, acquire_once};
+use crate::lease::{AcquireError, LEASE_TTL, LeaseRequest, acquire_once};
 use crate::overlay::uplink::{self, Uplink};
 
 /// The lock of a node's `weft lease`, below the run directory.
@@ -84,7 +84,9 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
     let _lock = lock(&settings.run_dir, deadline).await?;
     let uplink = uplink(settings)?;
     let (env, previous) = subnets_in(&settings.subnet_file).unzip();
-    let client = connect(&config.etcd).await?;
+    let store = Store::new(config.etcd.clone());
+    // A file that cannot be read is told at once: to try that again is of no use.
+    store.client().await?;
     let (_value, value) =
         watch::channel(LeaseValue { public_ips: public_ips(settings, &uplink), backend: BackendData::default() });
     let request = LeaseRequest {
@@ -92,11 +94,12 @@ async fn lease(config: &AgentConfig, deadline: Instant) -> anyhow::Result<String
         node: settings.node_name.clone(),
         network: config.network.clone(),
         previous,
+        ttl: LEASE_TTL,
         renew_margin: settings.subnet_lease_renew_margin.duration(),
         value,
         snapshots: None,
     };
-    let held = acquire_once(client, request, deadline.saturating_duration_since(Instant::now())).await?;
+    let held = acquire_once(store, request, deadline.saturating_duration_since(Instant::now())).await?;
     let wanted = subnet_env(&held.key, &held.config, uplink.mtu, settings.ip_masq);
     let file = settings.subnet_file.display();
     let subnets = held.key.subnets().values().map(ToString::to_string).collect::<Vec<_>>().join(", ");

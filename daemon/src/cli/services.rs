@@ -125,9 +125,9 @@ async fn start_source(
     let settings = &config.settings;
     match api {
         None => {
-            let client = until_good(health, Component::Services, async || etcd::connect(&config.etcd).await).await;
+            let store = etcd::Store::new(config.etcd.clone());
             let (layout, relist) = (settings.etcd_prefix.clone(), etcd::services::RELIST_INTERVAL);
-            etcd::services::spawn(client, layout, &settings.node_name, relist, stop.clone())
+            etcd::services::spawn(store, layout, &settings.node_name, relist, stop.clone())
         }
         Some(api) => {
             let servers = api.servers.clone().unwrap_or_default();

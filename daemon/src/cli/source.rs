@@ -7,18 +7,20 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::until_good;
 use super::cluster::Cluster;
 use super::network::follow;
+use crate::cluster::Events;
 use crate::cluster::SourceHandle;
+use crate::cluster::etcd::{self, Store};
+use crate::cluster::key::SubnetKey;
 use crate::cluster::kube::Api;
 use crate::cluster::kube::nodes::{self, NodesRequest};
+use crate::cluster::last_known::{FILE, LastKnown};
 use crate::cluster::lease_value::LeaseValue;
-use crate::cluster::{Events, etcd};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Settings};
 use crate::lease::kube::{KubeLeaseRequest, spawn as spawn_kube_lease};
 use crate::lease::subnet_file::subnets_in;
-use crate::lease::{LeaseHandle, LeaseRequest, spawn as spawn_lease};
+use crate::lease::{LEASE_TTL, LeaseHandle, LeaseRequest, spawn as spawn_lease};
 use crate::serve::{Component, Health};
 
 /// How often it is looked whether the node has become ready.
@@ -31,8 +33,8 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    /// Starts them, once there is a client. `value` is what the own lease is to say.
-    pub(super) async fn start(
+    /// Starts them; they reach the store when they can. `value` is what the own lease is to say.
+    pub(super) fn start(
         config: &AgentConfig,
         value: watch::Receiver<LeaseValue>,
         cluster: &Cluster,
@@ -40,32 +42,35 @@ impl Leases {
         stop: &CancellationToken,
     ) -> Self {
         match &cluster.api {
-            None => from_etcd(config, value, health, stop).await,
+            None => from_etcd(config, value, stop),
             Some(api) => from_kube(config, value, api, &cluster.events, health, stop),
         }
     }
 }
 
-async fn from_etcd(
-    config: &AgentConfig,
-    value: watch::Receiver<LeaseValue>,
-    health: &Arc<Health>,
-    stop: &CancellationToken,
-) -> Leases {
+fn from_etcd(config: &AgentConfig, value: watch::Receiver<LeaseValue>, stop: &CancellationToken) -> Leases {
     let settings = &config.settings;
-    let client = until_good(health, Component::Store, async || etcd::connect(&config.etcd).await).await;
+    let store = Store::new(config.etcd.clone());
     let layout = settings.etcd_prefix.clone();
-    let source = etcd::source::spawn(client.clone(), layout, etcd::source::RELIST_INTERVAL, stop.clone());
+    let source = etcd::source::spawn(store.clone(), layout, etcd::source::RELIST_INTERVAL, stop.clone());
     let request = LeaseRequest {
         layout: settings.etcd_prefix.clone(),
         node: settings.node_name.clone(),
         network: config.network.clone(),
-        previous: subnets_in(&settings.subnet_file).map(|(_, key)| key),
+        previous: previous(settings),
+        ttl: LEASE_TTL,
         renew_margin: settings.subnet_lease_renew_margin.duration(),
         value,
         snapshots: Some(source.snapshots()),
     };
-    Leases { own: spawn_lease(client, request), source }
+    Leases { own: spawn_lease(store, request), source }
+}
+
+/// The subnets that the node ran in an earlier life: those of its pods, which a reboot has ended, or else those that the data
+/// plane goes by until the store answers. However long ago that was, they are only taken where they are free.
+fn previous(settings: &Settings) -> Option<SubnetKey> {
+    let of_pods = subnets_in(&settings.subnet_file).map(|(_, key)| key);
+    of_pods.or_else(|| Some(LastKnown::read(&settings.state_dir.join(FILE), &settings.node_name).ok()?.key))
 }
 
 fn from_kube(

@@ -110,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn e51_the_forms_flannel_writes() {
+    fn d51_the_forms_flannel_writes() {
         for text in ["10.5.52.0-24", "10.12.13.0-24&fd00:12:13::-56", "0.0.0.0-0&fd00:12:13::-56", "10.0.0.0-31"] {
             let key: SubnetKey = text.parse().unwrap();
             assert_eq!(key.to_string(), text);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn e51_the_keys_flannel_rejects() {
+    fn d51_the_keys_flannel_rejects() {
         let vectors = [
             "10",
             "10.12.13.0",

@@ -191,7 +191,10 @@ mod tests {
     fn what_was_written_is_read_again_by_the_same_node_only() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("state").join(FILE);
-        let known = known();
+        let mut known = known();
+        let foreign = br#"{"PublicIP":"192.0.2.3","BackendType":"xyz","BackendData":{"PublicKey":"x"}}"#;
+        let lease = known.leases.values_mut().next_back().unwrap();
+        lease.backend = LeaseValue::parse(foreign).unwrap().backend;
         known.write(&path).unwrap();
         let read = LastKnown::read(&path, &known.node).unwrap();
         assert_eq!(read, known);

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn e51_the_values_flannel_writes_byte_for_byte() {
+    fn d51_the_values_flannel_writes_byte_for_byte() {
         let value = LeaseValue {
             public_ips: PerFamily { v4: Some("192.168.64.3".parse().unwrap()), v6: None },
             backend: PerFamily { v4: Some(vxlan(1, "c6:d2:32:6f:8f:44")), v6: None }.into(),

@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn e58a_garbage_affects_only_itself() {
+    fn d58a_garbage_affects_only_itself() {
         let snapshot = snapshot(&[
             ("10.244.1.0-24", VALUE, 5),
             ("10.244.9.0-24", "notjson", 6),

@@ -12,9 +12,9 @@ use super::machine::{Alive, Held, Input, LeaseState, Machine, Next, Outcome, Sle
 use super::sight::Sight;
 use super::transaction::{Transaction, Write};
 use crate::cluster::backoff::Backoff;
-use crate::cluster::etcd::explain;
+use crate::cluster::etcd::Store;
 use crate::cluster::etcd::explain::is_lease_gone;
-use crate::cluster::etcd::read::{read_view, view_of, view_operations};
+use crate::cluster::etcd::read::{view_of, view_operations};
 use crate::cluster::key::SubnetKey;
 use crate::cluster::layout::Layout;
 use crate::cluster::lease_value::LeaseValue;
@@ -22,7 +22,7 @@ use crate::cluster::model::Snapshot;
 use crate::cluster::netconf::NetConf;
 use crate::cluster::node::{NodeName, NodeRecord};
 
-/// How long a lease outlives its node: flannel's 24 hours.
+/// How long a lease outlives its node, but in tests: flannel's 24 hours.
 pub const LEASE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long a node without a subnet leaves an empty store to the nodes that run one.
@@ -40,6 +40,10 @@ const CONTEST: (Duration, Duration) = (Duration::from_secs(10), Duration::from_s
 /// Longest time that a keep-alive may take; it is a stream, which the connection's own time-out does not cover.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a write that is under way is waited for by whoever stops: most often it is over at once, and then it is known how
+/// things are. A store that does not answer keeps nobody.
+const LAST_WRITE: Duration = Duration::from_millis(500);
+
 /// Who wants a lease, and what it is to say.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -51,6 +55,8 @@ pub struct LeaseRequest {
     pub network: NetConf,
     /// The subnets that the node ran in an earlier life.
     pub previous: Option<SubnetKey>,
+    /// How long the lease outlives its node: [`LEASE_TTL`]. Whole seconds.
+    pub ttl: Duration,
     /// How long before its end the etcd lease is renewed.
     pub renew_margin: Duration,
     /// What the lease is to say; each change is published. One without a back end leaves the back-end data that is there,
@@ -84,7 +90,7 @@ impl LeaseHandle {
         self.state.clone()
     }
 
-    /// Stops keeping the lease, and waits until nothing is under way. The lease itself stays, see [`release`].
+    /// Stops keeping the lease, and waits a moment for a write that is under way. The lease itself stays, see [`release`].
     pub async fn stop(mut self) {
         self.stop.cancel();
         // The task only ends; how it ended tells nothing.
@@ -116,25 +122,18 @@ pub struct ReleaseError {
 
 /// Keeps a lease from now on, on the current runtime.
 #[must_use]
-pub fn spawn(client: Client, request: LeaseRequest) -> LeaseHandle {
-    let mut driver = Driver::new(client, request);
+pub fn spawn(store: Store, request: LeaseRequest) -> LeaseHandle {
+    let mut driver = Driver::new(store, request);
     let state = driver.state.subscribe();
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
         let mut next = Next::Read;
         loop {
-            // A sleep may be cut short, an operation that is under way may not: whoever stops wants to know how things are.
-            let input = match next {
-                Next::Sleep(how) => tokio::select! {
-                    () = stopped.cancelled() => return,
-                    input = driver.sleep(how) => input,
-                },
-                other if stopped.is_cancelled() => {
-                    tracing::debug!(next = ?other, "stopped keeping the lease");
-                    return;
-                }
-                other => driver.perform(other).await,
+            let patience = if matches!(next, Next::Commit(_)) { LAST_WRITE } else { Duration::ZERO };
+            let input = tokio::select! {
+                () = told_to_stop(&stopped, patience) => return,
+                input = driver.perform(next) => input,
             };
             next = driver.step(input);
         }
@@ -142,12 +141,18 @@ pub fn spawn(client: Client, request: LeaseRequest) -> LeaseHandle {
     LeaseHandle::new(state, stop, task)
 }
 
+/// Resolves so long after the keeping is to stop.
+async fn told_to_stop(stop: &CancellationToken, patience: Duration) {
+    stop.cancelled().await;
+    sleep(patience).await;
+}
+
 /// Gets a lease and returns; the lease stays until it expires.
 ///
 /// # Errors
 /// If there is none within `limit`: the last reason.
-pub async fn acquire_once(client: Client, request: LeaseRequest, limit: Duration) -> Result<Held, AcquireError> {
-    let mut driver = Driver::new(client, request);
+pub async fn acquire_once(store: Store, request: LeaseRequest, limit: Duration) -> Result<Held, AcquireError> {
+    let mut driver = Driver::new(store, request);
     let acquire = async {
         let mut next = Next::Read;
         loop {
@@ -171,7 +176,7 @@ pub async fn acquire_once(client: Client, request: LeaseRequest, limit: Duration
 /// # Errors
 /// What the store said, in words, if it could not be reached or kept changing until `limit`.
 pub async fn release(
-    client: &Client,
+    store: &Store,
     layout: &Layout,
     node: &NodeName,
     limit: Duration,
@@ -180,10 +185,10 @@ pub async fn release(
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     let mut last = "no answer".to_owned();
     loop {
-        match timeout_at(deadline, release_once(client, layout, node)).await {
+        match timeout_at(deadline, release_once(store, layout, node)).await {
             Ok(Ok(Some(released))) => return Ok(released),
             Ok(Ok(None)) => "the lease keeps changing".clone_into(&mut last),
-            Ok(Err(error)) => last = explain(&error),
+            Ok(Err(words)) => last = words,
             Err(_) => return Err(ReleaseError { limit, reason: last }),
         }
         sleep(backoff.next_wait()).await;
@@ -191,12 +196,8 @@ pub async fn release(
 }
 
 /// One try to give back; `None` if something changed between the reading and the writing.
-async fn release_once(
-    client: &Client,
-    layout: &Layout,
-    node: &NodeName,
-) -> Result<Option<Option<SubnetKey>>, etcd_client::Error> {
-    let view = read_view(client, layout).await?;
+async fn release_once(store: &Store, layout: &Layout, node: &NodeName) -> Result<Option<Option<SubnetKey>>, String> {
+    let view = store.view(layout).await?;
     let Some(entry) = view.nodes.get(node.as_str()) else { return Ok(Some(None)) };
     let record_key = layout.node(node);
     let mut transaction = Transaction {
@@ -215,17 +216,20 @@ async fn release_once(
         transaction.writes.push(Write::Delete { key });
         released = Some(record.key);
     }
-    let response = client.kv_client().txn(to_etcd(layout, &transaction)).await?;
-    if response.succeeded() && released.is_some() {
+    let client = store.client().await.map_err(|error| error.to_string())?;
+    let answer = client.kv_client().txn(to_etcd(layout, &transaction)).await;
+    let succeeded = answer.map_err(|error| store.explain(&error))?.succeeded();
+    if succeeded && released.is_some() {
         // Nothing hangs on the etcd lease any more; left alone it would expire by itself.
         let _ = client.lease_client().revoke(entry.etcd_lease).await;
     }
-    Ok(response.succeeded().then_some(released))
+    Ok(succeeded.then_some(released))
 }
 
 struct Driver {
-    client: Client,
+    store: Store,
     layout: Layout,
+    ttl: Duration,
     renew_margin: Duration,
     value: watch::Receiver<LeaseValue>,
     sight: Sight,
@@ -238,13 +242,14 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(client: Client, mut request: LeaseRequest) -> Self {
+    fn new(store: Store, mut request: LeaseRequest) -> Self {
         let wanted = request.value.borrow_and_update().clone();
         let machine =
             Machine::new(request.layout.clone(), request.node, wanted, request.previous, request.network.to_json());
         Self {
-            client,
+            store,
             layout: request.layout,
+            ttl: request.ttl,
             renew_margin: request.renew_margin,
             value: request.value,
             sight: Sight::new(request.snapshots),
@@ -278,7 +283,7 @@ impl Driver {
 
     async fn perform(&mut self, next: Next) -> Input {
         match next {
-            Next::Read => Input::View(read_view(&self.client, &self.layout).await.map_err(|e| explain(&e))),
+            Next::Read => Input::View(self.store.view(&self.layout).await),
             Next::Grant => Input::Granted(self.grant().await),
             Next::Commit(transaction) => Input::Committed(self.commit(&transaction).await),
             Next::KeepAlive(id) => Input::KeptAlive(self.keep_alive(id).await),
@@ -286,29 +291,40 @@ impl Driver {
         }
     }
 
+    async fn client(&self) -> Result<Client, String> {
+        self.store.client().await.map_err(|error| error.to_string())
+    }
+
     async fn grant(&self) -> Result<i64, String> {
-        let ttl = i64::try_from(LEASE_TTL.as_secs()).unwrap_or(i64::MAX);
-        let granted = self.client.lease_client().grant(ttl, None).await;
-        granted.map(|granted| granted.id()).map_err(|error| explain(&error))
+        let ttl = i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX);
+        let granted = self.client().await?.lease_client().grant(ttl, None).await;
+        granted.map(|granted| granted.id()).map_err(|error| self.store.explain(&error))
     }
 
     async fn commit(&self, transaction: &Transaction) -> Outcome {
-        let txn = to_etcd(&self.layout, transaction);
-        let response = match self.client.kv_client().txn(txn).await {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(reason) => return Outcome::Unknown(reason),
+        };
+        let response = match client.kv_client().txn(to_etcd(&self.layout, transaction)).await {
             Ok(response) => response,
             Err(error) if is_lease_gone(&error) => return Outcome::EtcdLeaseGone,
-            Err(error) => return Outcome::Unknown(explain(&error)),
+            Err(error) => return Outcome::Unknown(self.store.explain(&error)),
         };
         match view_of(&self.layout, &response) {
             Ok(view) if response.succeeded() => Outcome::Done(view),
             Ok(view) => Outcome::Conflict(view),
-            Err(error) => Outcome::Unknown(explain(&error)),
+            Err(error) => Outcome::Unknown(self.store.explain(&error)),
         }
     }
 
     async fn keep_alive(&self, id: i64) -> Alive {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(reason) => return Alive::Unknown(reason),
+        };
         let once = async {
-            let (mut keeper, mut answers) = self.client.lease_client().keep_alive(id).await?;
+            let (mut keeper, mut answers) = client.lease_client().keep_alive(id).await?;
             keeper.keep_alive().await?;
             answers.message().await
         };
@@ -319,7 +335,7 @@ impl Driver {
             },
             Ok(Ok(None)) => Alive::Unknown("the keep-alive ended without an answer".to_owned()),
             Ok(Err(error)) if is_lease_gone(&error) => Alive::Gone,
-            Ok(Err(error)) => Alive::Unknown(explain(&error)),
+            Ok(Err(error)) => Alive::Unknown(self.store.explain(&error)),
             Err(_) => Alive::Unknown("no answer to the keep-alive".to_owned()),
         }
     }

@@ -19,5 +19,5 @@ pub mod transaction;
 #[cfg(test)]
 mod model_tests;
 
-pub use driver::{AcquireError, LeaseHandle, LeaseRequest, ReleaseError, acquire_once, release, spawn};
+pub use driver::{AcquireError, LEASE_TTL, LeaseHandle, LeaseRequest, ReleaseError, acquire_once, release, spawn};
 pub use machine::{Held, LeaseState};

@@ -121,7 +121,7 @@ fn the_record_comes_before_everything_else() {
 }
 
 #[test]
-fn e55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
+fn d55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 4).lease("10.244.4.0-24", "192.0.2.2", 6);
     assert_eq!(ask(&store, &Node { etcd_lease: None, ..n1() }), Plan::Grant);
     let (leased, transaction) = written(ask(&store, &n1()));
@@ -132,14 +132,14 @@ fn e55_a_lease_under_my_address_is_adopted_onto_an_etcd_lease_of_mine() {
 }
 
 #[test]
-fn e33_an_address_does_not_adopt_a_lease_that_another_node_has_recorded() {
+fn d55_an_address_does_not_adopt_a_lease_that_another_node_has_recorded() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 4).record("n2", "10.244.3.0-24", "192.0.2.1", 4);
     let (leased, _) = written(ask(&store, &n1()));
     assert_ne!(leased, "10.244.3.0-24");
 }
 
 #[test]
-fn e55_the_subnet_of_an_earlier_life_is_taken_again_unless_it_is_taken() {
+fn d55_the_subnet_of_an_earlier_life_is_taken_again_unless_it_is_taken() {
     let node = Node { previous: Some("10.244.5.0-24"), grace_over: false, ..n1() };
     assert_eq!(written(ask(&Store::new(CONFIG), &node)).0, "10.244.5.0-24");
     let taken = Store::new(CONFIG).lease("10.244.4.0-23", "192.0.2.2", 4);
@@ -170,7 +170,7 @@ fn a_claim_fails_if_any_lease_was_made_since_the_store_was_read() {
 }
 
 #[test]
-fn e57_a_lease_that_another_has_taken_is_not_written_to() {
+fn d57_a_lease_that_another_has_taken_is_not_written_to() {
     // Mine had expired together with its record; n2 then took it. Or flannel wrote over it, and my record still stands.
     let expired =
         Store::new(CONFIG).lease("10.244.7.0-24", "192.0.2.2", 8).record("n2", "10.244.7.0-24", "192.0.2.2", 8);
@@ -201,7 +201,7 @@ fn a_lease_that_does_not_fit_is_replaced_at_start_and_kept_while_it_runs() {
 }
 
 #[test]
-fn e36_a_reservation_stays_one() {
+fn d36_a_reservation_stays_one() {
     let store = Store::new(CONFIG).lease("10.244.3.0-24", "192.0.2.1", 0);
     let (leased, transaction) = written(ask(&store, &Node { etcd_lease: None, ..n1() }));
     assert_eq!(leased, "10.244.3.0-24");
@@ -226,7 +226,18 @@ fn nothing_to_say_leaves_the_back_end_data_that_is_there() {
 }
 
 #[test]
-fn e61_out_of_subnets_counts_and_warns_before() {
+fn d50_a_new_address_keeps_the_data_of_a_back_end_that_is_not_known_here() {
+    let data = r#"{"PublicIP":"192.0.2.1","PublicIPv6":null,"BackendType":"xyz","BackendData":{"Port":51820,"PublicKey":"x"}}"#;
+    let mut store =
+        Store::new(CONFIG).lease("10.244.7.0-24", "192.0.2.1", 5).record("n1", "10.244.7.0-24", "192.0.2.1", 5);
+    store.0.subnets.get_mut("10.244.7.0-24").unwrap().value = data.into();
+    let (_, transaction) = written(ask(&store, &Node { wanted: value("192.0.2.8"), ..n1() }));
+    let Write::Put { value, .. } = &transaction.writes[0] else { panic!() };
+    assert_eq!(String::from_utf8_lossy(value), data.replace("192.0.2.1", "192.0.2.8"));
+}
+
+#[test]
+fn d61_out_of_subnets_counts_and_warns_before() {
     let mut store = Store::new(r#"{"Network": "10.244.0.0/22", "SubnetLen": 25}"#);
     let lens = ["10.244.0.128-25", "10.244.1.0-25", "10.244.1.128-25", "10.244.2.0-25", "10.244.2.128-25"];
     for (n, text) in lens.iter().enumerate() {
@@ -241,7 +252,7 @@ fn e61_out_of_subnets_counts_and_warns_before() {
 }
 
 #[test]
-fn e54_ipv6_only_nodes_are_told_apart_by_their_ipv6_addresses() {
+fn d54_ipv6_only_nodes_are_told_apart_by_their_ipv6_addresses() {
     let config = r#"{"EnableIPv4": false, "EnableIPv6": true, "IPv6Network": "fd00::/48"}"#;
     let mut store = Store::new(config);
     let theirs = r#"{"PublicIP":"0.0.0.0","PublicIPv6":"2001:db8::2"}"#;

@@ -61,7 +61,7 @@ impl Sight {
 }
 
 /// Whether a snapshot shows another lease or another network configuration than the machine found.
-fn contradicts(snapshot: &Snapshot, running: &Holding) -> bool {
+pub(super) fn contradicts(snapshot: &Snapshot, running: &Holding) -> bool {
     let as_published =
         |lease: &Lease| lease.public_ips == running.published.public_ips && lease.backend == running.published.backend;
     !(snapshot.leases.get(&running.key).is_some_and(as_published)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use weft_cni::formats::conflist::Conflist;
 use weft_netlink::sysctl::Sysctl;
 
+use crate::cluster::Events;
 use crate::cluster::node::NodeName;
 use crate::overlay::uplink::UplinkSpec;
 use crate::publish::Places;
@@ -32,4 +33,6 @@ pub struct NodeOptions {
     pub run_dir: PathBuf,
     /// The kernel settings.
     pub sysctl: Sysctl,
+    /// Where the cluster is told what somebody should mend.
+    pub events: Events,
 }

@@ -1,5 +1,6 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
 use crate::overlay::backend::{self, Device, End, Here, Identity, LocalEnd};
 use crate::overlay::bridge::WantedBridge;
+use crate::overlay::shared_ip::SharedIp;
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, links};
@@ -60,6 +62,8 @@ pub struct Node {
     pub(super) peers_rest: Option<PeersRest>,
     /// What the kernel has of the peers is what the last pass has left there: nobody has told of a change since.
     pub(super) peers_known: bool,
+    /// Nodes that publish this node's public address, which has been told.
+    pub(super) shared_ips: BTreeSet<SharedIp>,
     /// Links through which peers are reached past the devices.
     pub(super) direct: Vec<u32>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
@@ -134,6 +138,7 @@ impl Node {
             repaired: 0,
             peers_rest: None,
             peers_known: false,
+            shared_ips: BTreeSet::new(),
             direct: Vec::new(),
             settled: None,
             options,

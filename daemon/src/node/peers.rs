@@ -8,9 +8,13 @@ use std::time::{Duration, Instant};
 use super::direct::direct;
 use super::held::networks;
 use super::pass::{Node, Settled};
-use crate::cluster::model::{Rejected, Snapshot};
+use crate::cluster::events::Happening;
+use crate::cluster::family::PerFamily;
+use crate::cluster::model::{Lease, Rejected, Snapshot};
 use crate::lease::Held;
+use crate::overlay::backend::LocalEnd;
 use crate::overlay::peers::{self, Bounds, Local};
+use crate::overlay::shared_ip;
 use crate::serve::{Component, PeersSeen, gauge};
 
 /// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
@@ -62,6 +66,7 @@ impl Node {
         now: Instant,
     ) -> Option<Instant> {
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
+        self.tell_shared_ips(&settled.ends, &others);
         let bounds = Bounds { cluster: networks(held) };
         let devices = settled.devices();
         let asked: Vec<IpAddr> = match held.config.backend.routes_directly() {
@@ -103,7 +108,8 @@ impl Node {
             self.metrics.peers_programmed.set(gauge(reached - failed.len()));
             let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
             let rejected = rejected.iter().copied().cloned().collect();
-            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected });
+            let shared = self.shared_ips.iter().map(ToString::to_string).collect();
+            self.board.peers(PeersSeen { snapshot, own, reached: plan.reached.clone(), failed, rejected, shared });
         }
         self.report(Component::Peers, "peers", outcome, |_| {
             let words = |rejected: &&&Rejected| format!("; ignored {}: {}", rejected.key, rejected.reason);
@@ -112,6 +118,21 @@ impl Node {
             let more = if more > 0 { format!("; and {more} more") } else { String::new() };
             format!("{reached} reached{}{more}", refused.concat())
         })
+    }
+
+    /// Tells of other nodes with this node's public address, each once, and when that is over.
+    fn tell_shared_ips(&mut self, ends: &PerFamily<LocalEnd>, others: &[&Lease]) {
+        let own = ends.values().map(|local| local.end.public_ip).collect();
+        let now = shared_ip::shared(&own, others);
+        for news in now.difference(&self.shared_ips) {
+            tracing::warn!("{news}");
+            self.options.events.tell(Happening::warning("PublicIPConflict", "Publish", news.to_string()));
+        }
+        for gone in self.shared_ips.difference(&now) {
+            tracing::info!(lease = %gone.lease, "no longer publishes {}, the public address of this node", gone.address);
+        }
+        self.metrics.public_ip_conflicts.set(gauge(now.len()));
+        self.shared_ips = now;
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `backend` has one file for each way of reaching other nodes. It, `device`, `bridge`, `peers` and most of `attachments` plan
 //! without I/O: leases in, kernel objects out. `links` and `table` carry the plans
-//! into the kernel through rtnetlink. `uplink` chooses the interface under it all. Nothing here knows where leases come
-//! from.
+//! into the kernel through rtnetlink. `uplink` chooses the interface under it all; `shared_ip` finds nodes that publish the
+//! same address. Nothing here knows where leases come from.
 
 pub mod attachments;
 pub mod backend;
@@ -12,6 +12,7 @@ pub mod device;
 pub mod links;
 pub mod mac;
 pub mod peers;
+pub mod shared_ip;
 pub mod table;
 pub mod uplink;
 

@@ -26,6 +26,8 @@ pub struct PeersSeen {
     pub failed: BTreeMap<SubnetKey, String>,
     /// Leases that are ignored.
     pub rejected: Vec<Rejected>,
+    /// Nodes that publish this node's public address, in words.
+    pub shared: Vec<String>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -88,6 +90,7 @@ impl Board {
             overlay,
             peers: told.map(|lease| peer(lease, &peers)).collect(),
             rejected: peers.rejected.iter().map(rejected).collect(),
+            shared: peers.shared.clone(),
             services: services(metrics),
             repairs: metrics.repairs_by_kind(),
             counts: None,
@@ -162,12 +165,13 @@ mod tests {
             reached: [key(2), key(3)].into(),
             failed: [(key(3), "no buffer".to_owned())].into(),
             rejected: vec![Rejected { key: "garbage".to_owned(), reason: "not a subnet key".to_owned() }],
+            shared: vec!["node n4 publishes 192.0.2.1, too".to_owned()],
         });
         let status = board.status(&Health::default(), &Metrics::default());
         let states: Vec<PeerState> = status.peers.iter().map(|peer| peer.state).collect();
         assert_eq!(states, [PeerState::Programmed, PeerState::Failed, PeerState::Unreached]);
         assert_eq!(status.peers[1].reason.as_deref(), Some("no buffer"));
-        assert_eq!(status.rejected.len(), 1);
+        assert_eq!((status.rejected.len(), status.shared.len()), (1, 1));
         assert_eq!(status.services, None, "nobody has decided on a mode");
         let brief = status.clone().brief();
         assert_eq!(brief.counts(), status.counts());

@@ -43,7 +43,9 @@ pub struct NodeStatus {
     pub peers: Vec<PeerStatus>,
     /// Leases that are ignored; the first of them if it was asked in brief.
     pub rejected: Vec<RejectedStatus>,
-    /// How many there are of both; nothing from an agent that lists them all.
+    /// Nodes that publish this node's public address, in words; the first of them if it was asked in brief.
+    pub shared: Vec<String>,
+    /// How many there are of peers and ignored leases; nothing from an agent that lists them all.
     pub counts: Option<Counts>,
     /// Services, if weft serves them on this node.
     pub services: Option<ServicesStatus>,
@@ -88,6 +90,7 @@ impl NodeStatus {
         self.peers.retain(|peer| peer.state != PeerState::Programmed);
         self.peers.truncate(LISTED);
         self.rejected.truncate(LISTED);
+        self.shared.truncate(LISTED);
         self
     }
 }

@@ -35,6 +35,8 @@ pub struct Metrics {
     pub peers_programmed: Gauge,
     /// Leases that are ignored because they cannot be right.
     pub leases_rejected: Gauge,
+    /// Other nodes that publish this node's public address.
+    pub public_ip_conflicts: Gauge,
     /// Subnets of the cluster network that are leased.
     pub subnets_used: Gauge,
     /// Subnets that the cluster network has.
@@ -61,6 +63,7 @@ impl Default for Metrics {
             peers: Gauge::default(),
             peers_programmed: Gauge::default(),
             leases_rejected: Gauge::default(),
+            public_ip_conflicts: Gauge::default(),
             subnets_used: Gauge::default(),
             subnets_total: Gauge::default(),
             store_age: Gauge::default(),
@@ -87,6 +90,11 @@ impl Default for Metrics {
             "leases_rejected",
             "Leases that are ignored because they cannot be right",
             metrics.leases_rejected.clone(),
+        );
+        registry.register(
+            "public_ip_conflicts",
+            "Public addresses of this node that another node publishes, too",
+            metrics.public_ip_conflicts.clone(),
         );
         registry.register("subnets_used", "Leased subnets of the cluster network", metrics.subnets_used.clone());
         registry.register("subnets", "Subnets that the cluster network has", metrics.subnets_total.clone());

@@ -108,11 +108,14 @@ async fn first_facts(inputs: &mut Inputs, teller: &Teller) -> NodeFacts {
 }
 
 /// Waits until the Services have been read once.
-async fn first_services(inputs: &Inputs, teller: &Teller) {
+async fn first_services(inputs: &mut Inputs, teller: &Teller) {
     while !inputs.store.synced() {
-        let error = inputs.source.borrow().error.clone();
+        let error = inputs.source.borrow_and_update().error.clone();
         teller.waiting(&error.unwrap_or_else(|| "the Services have not been read yet".to_owned()));
-        inputs.store.wait().await;
+        tokio::select! {
+            () = inputs.store.wait() => {}
+            () = changed(&mut inputs.source) => {}
+        }
     }
 }
 

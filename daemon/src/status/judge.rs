@@ -294,6 +294,7 @@ pub fn wrong(status: &NodeStatus) -> Vec<String> {
     ));
     let ignored = |lease: &RejectedStatus| format!("lease {} is ignored: {}", lease.lease, lease.reason);
     wrong.extend(first(status.rejected.iter().map(ignored), counts.rejected, "leases are ignored"));
+    wrong.extend(status.shared.iter().take(LISTED).cloned());
     wrong.extend(status.failed.iter().filter_map(|(table, count)| failed(status, table, *count)));
     if let Some(lease) = &status.lease {
         wrong.extend(capacity(lease).filter(|capacity| capacity.wrong).map(|capacity| capacity.words));
@@ -419,6 +420,7 @@ mod tests {
         status.peers = vec![peer(PeerState::Failed), peer(PeerState::Unreached)];
         status.peers[0].reason = Some("route 10.244.2.0/24: no buffer".into());
         status.rejected = vec![RejectedStatus { lease: "10.244.3.0-24".into(), reason: "overlaps".into() }];
+        status.shared = vec!["node n4 publishes 192.0.2.1, too".into()];
         if let Some(lease) = &mut status.lease {
             lease.used = 205;
             lease.notice = Some("cannot write to Node n1: forbidden".into());
@@ -432,6 +434,7 @@ mod tests {
             "peer n2 (10.244.2.0/24): route 10.244.2.0/24: no buffer",
             "publishes nothing",
             "lease 10.244.3.0-24 is ignored: overlaps",
+            "node n4 publishes 192.0.2.1, too",
             "205 of 256 subnets",
             "cannot write to Node n1: forbidden",
             "3 objects of table filter",

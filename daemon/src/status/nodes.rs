@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 
 use super::fetch;
 use super::judge::{Agent, Answer, Sighting};
-use crate::cluster::etcd::read::read_view;
-use crate::cluster::etcd::{self, EtcdOptions};
+use crate::cluster::etcd::{EtcdOptions, Store};
 use crate::cluster::kube::annotations::Field;
 use crate::cluster::kube::node::KubeNode;
 use crate::cluster::kube::{self as kube_source, Annotations, KubeOptions, Servers, explain};
@@ -41,10 +40,8 @@ pub struct Listed {
 /// # Errors
 /// In words, if it does not answer.
 pub async fn in_etcd(options: &EtcdOptions, layout: &Layout, own: &str) -> Result<Vec<Listed>, String> {
-    let client = etcd::connect(options).await.map_err(|error| error.to_string())?;
-    let view = read_view(&client, layout)
-        .await
-        .map_err(|error| format!("etcd at {}: {}", options.endpoints.join(", "), etcd::explain(&error)))?;
+    let read = Store::new(options.clone()).view(layout).await;
+    let view = read.map_err(|reason| format!("etcd at {}: {reason}", options.endpoints.join(", ")))?;
     let snapshot = Snapshot::of(&view);
     let mut listed: Vec<Listed> = snapshot.leases.values().map(|lease| leased(lease, own)).collect();
     listed.extend(snapshot.rejected.iter().map(|rejected| Listed {

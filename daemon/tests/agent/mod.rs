@@ -1,6 +1,6 @@
-//! The agent itself beside a real API server, in a network namespace with an uplink.
+//! The agent itself, in a network namespace with an uplink.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::process::{Child, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
@@ -42,33 +42,34 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    /// Starts it, with its files in `scratch`: the runtime's in `conf` and `bin`.
+    /// Starts it beside an API server, with its files in `scratch`: the runtime's in `conf` and `bin`.
     pub(crate) fn start(scratch: &Scratch, kubeconfig: &str) -> Self {
         Self::start_with(scratch, kubeconfig, &[])
     }
 
     /// The same with these arguments besides.
     pub(crate) fn start_with(scratch: &Scratch, kubeconfig: &str, more: &[&str]) -> Self {
+        let source = ["--source", "kube", "--kubeconfig", kubeconfig, "--network", "10.0.0.0/11"];
+        Self::spawn(scratch, &[&source, more].concat())
+    }
+
+    /// Starts it with these arguments beside those that say where its files are. What it logs goes to `err` there, also of
+    /// earlier starts.
+    pub(crate) fn spawn(scratch: &Scratch, args: &[&str]) -> Self {
         let port = free_port();
         let path = |name: &str| scratch.join(name).to_str().unwrap().to_owned();
+        let log = |name: &str| OpenOptions::new().create(true).append(true).open(scratch.join(name)).unwrap();
         let mut command = tool::command(binaries::find("weft").unwrap());
         command
-            .args(["agent", "--source", "kube", "--kubeconfig", kubeconfig, "--node-name", "n0"])
-            .args(["--network", "10.0.0.0/11", "--healthz-bind", &format!("127.0.0.1:{port}")])
+            .args(["agent", "--node-name", "n0", "--healthz-bind", &format!("127.0.0.1:{port}")])
             .args(["--run-dir", &path("run"), "--state-dir", &path("state"), "--cni-state-dir", &path("cni")])
-            .args([
-                "--cni-conf-dir",
-                &path("conf"),
-                "--cni-bin-dir",
-                &path("bin"),
-                "--subnet-file",
-                &path("subnet.env"),
-            ])
+            .args(["--cni-conf-dir", &path("conf"), "--cni-bin-dir", &path("bin")])
+            .args(["--subnet-file", &path("subnet.env")])
             .args(["--conntrack-max-per-core", "0", "--conntrack-tcp-timeout-established", "0"])
             .args(["--conntrack-tcp-timeout-close-wait", "0"])
-            .args(more)
-            .stdout(File::create(scratch.join("log")).unwrap())
-            .stderr(Stdio::from(File::create(scratch.join("err")).unwrap()));
+            .args(args)
+            .stdout(log("log"))
+            .stderr(Stdio::from(log("err")));
         Self { process: command.spawn().unwrap(), port, began: Instant::now() }
     }
 

@@ -61,6 +61,14 @@ impl Authority {
         self.sign(&params)
     }
 
+    /// A server's certificate that was good until ten years ago.
+    pub(crate) fn expired_server(&self, name: &str) -> Issued {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_after = rcgen::date_time_ymd(2016, 1, 1);
+        self.sign(&params)
+    }
+
     fn sign(&self, params: &CertificateParams) -> Issued {
         let key = KeyPair::generate().unwrap();
         Issued { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }

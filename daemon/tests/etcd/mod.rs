@@ -5,11 +5,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use etcd_client::Client;
+use etcd_client::{Client, Permission, PermissionType};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::copy_bidirectional;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
-use weft::cluster::etcd::{EtcdOptions, connect};
+use weft::cluster::etcd::{EtcdOptions, Store};
 
 /// Longest time that anything in these tests may take.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -17,43 +19,130 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 /// A server process.
 pub(crate) struct Etcd {
     directory: tempfile::TempDir,
-    client_url: String,
+    /// How a client reaches it that may do everything.
+    pub(crate) options: EtcdOptions,
+    name: String,
     peer_url: String,
+    /// All members, as etcd takes them.
+    members: String,
+    /// Further arguments of the server.
+    args: Vec<String>,
     process: Option<Child>,
 }
 
 impl Etcd {
     /// Starts a server with no data, and waits until it answers.
     pub(crate) async fn start() -> Self {
-        let mut etcd = Self {
-            directory: tempfile::tempdir().unwrap(),
-            client_url: format!("http://127.0.0.1:{}", free_port()),
-            peer_url: format!("http://127.0.0.1:{}", free_port()),
-            process: None,
-        };
+        let mut etcd = Self::new("http", "test");
         etcd.resume().await;
         etcd
     }
 
+    /// Starts a server that speaks TLS, with these arguments; whoever has its certificates can ask whether it answers.
+    pub(crate) async fn start_with_tls(args: &[&str]) -> Self {
+        let mut etcd = Self::new("https", "test");
+        etcd.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        etcd.spawn();
+        let deadline = Instant::now() + LIMIT;
+        while tokio::net::TcpStream::connect(("127.0.0.1", etcd.port())).await.is_err() {
+            assert!(Instant::now() < deadline, "etcd does not listen");
+            sleep(Duration::from_millis(50)).await;
+        }
+        etcd
+    }
+
+    /// Has the server ask for users from now on: these, with their passwords and whether they may write flannel's keys,
+    /// and root, as whom the tests go on.
+    pub(crate) async fn ask_for_users(&mut self, users: &[(&str, &str, bool)]) {
+        let mut client = self.client().await;
+        client.role_add("root").await.unwrap();
+        client.role_add("network").await.unwrap();
+        let keys = Permission::new(PermissionType::Readwrite, "/coreos.com/network/").with_prefix();
+        client.role_grant_permission("network", keys).await.unwrap();
+        for (name, password, may_write) in users {
+            client.user_add(*name, *password, None).await.unwrap();
+            if *may_write {
+                client.user_grant_role(*name, "network").await.unwrap();
+            }
+        }
+        client.user_add("root", "root", None).await.unwrap();
+        client.user_grant_role("root", "root").await.unwrap();
+        client.auth_enable().await.unwrap();
+        self.options.user = Some(("root".to_owned(), "root".to_owned()));
+    }
+
+    /// Starts a cluster of so many members, each of which is reached by itself.
+    pub(crate) async fn start_members(count: usize) -> Vec<Self> {
+        let mut all: Vec<Self> = (1..=count).map(|n| Self::new("http", &format!("m{n}"))).collect();
+        let members: Vec<String> = all.iter().map(|etcd| etcd.members.clone()).collect();
+        for etcd in &mut all {
+            etcd.members = members.join(",");
+            etcd.spawn();
+        }
+        for etcd in &all {
+            etcd.answers().await;
+        }
+        all
+    }
+
+    fn new(scheme: &str, name: &str) -> Self {
+        let peer_url = format!("http://127.0.0.1:{}", free_port());
+        Self {
+            directory: tempfile::tempdir().unwrap(),
+            options: EtcdOptions {
+                endpoints: vec![format!("{scheme}://127.0.0.1:{}", free_port())],
+                ..EtcdOptions::default()
+            },
+            name: name.to_owned(),
+            members: format!("{name}={peer_url}"),
+            peer_url,
+            args: Vec::new(),
+            process: None,
+        }
+    }
+
     /// Starts the server with the data that it had.
     pub(crate) async fn resume(&mut self) {
+        self.spawn();
+        self.answers().await;
+    }
+
+    /// Starts the server without waiting for it: a member that has no majority does not answer.
+    pub(crate) fn spawn(&mut self) {
         #[expect(clippy::disallowed_methods, reason = "a test starts the real server")]
         let mut command = Command::new("etcd");
+        let url = &self.options.endpoints[0];
         command
-            .args(["--name", "test", "--logger", "zap", "--log-level", "fatal"])
+            .args(["--name", &self.name, "--logger", "zap", "--log-level", "fatal"])
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
-            .args(["--listen-client-urls", &self.client_url, "--advertise-client-urls", &self.client_url])
+            .args(["--listen-client-urls", url, "--advertise-client-urls", url])
             .args(["--listen-peer-urls", &self.peer_url, "--initial-advertise-peer-urls", &self.peer_url])
-            .args(["--initial-cluster", &format!("test={}", self.peer_url)])
+            .args(["--initial-cluster", &self.members])
+            .args(&self.args)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         self.process = Some(command.spawn().expect("etcd is installed (Debian: etcd-server)"));
-        let deadline = Instant::now() + LIMIT;
-        while self.client().await.get("up", None).await.is_err() {
-            assert!(Instant::now() < deadline, "etcd does not answer");
-            sleep(Duration::from_millis(50)).await;
-        }
+    }
+
+    /// Waits until the server answers.
+    pub(crate) async fn answers(&self) {
+        self.client().await;
+    }
+
+    /// Lets the server stand still: its connections stay, and nobody answers.
+    pub(crate) fn freeze(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn thaw(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = self.process.as_ref().expect("it runs");
+        kill(Pid::from_raw(process.id().try_into().unwrap()), signal).unwrap();
     }
 
     /// Kills the server.
@@ -91,14 +180,30 @@ impl Etcd {
         weft_tests::tool::call("cp", &["--archive", &path(from), &path(to)]).unwrap();
     }
 
-    /// A client straight to the server.
+    /// A client straight to the server, which answers; to take a user may take a busy one long.
     pub(crate) async fn client(&self) -> Client {
-        client_of(&self.client_url).await
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let answer = match self.store().client().await {
+                Ok(mut client) => match client.get("up", None).await {
+                    Ok(_) => return client,
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            };
+            assert!(Instant::now() < deadline, "etcd does not answer: {answer}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The server, as the agent reaches it.
+    pub(crate) fn store(&self) -> Store {
+        Store::new(self.options.clone())
     }
 
     /// The port that the server listens on.
     pub(crate) fn port(&self) -> u16 {
-        self.client_url.rsplit(':').next().unwrap().parse().unwrap()
+        self.options.endpoints[0].rsplit(':').next().unwrap().parse().unwrap()
     }
 }
 
@@ -108,14 +213,14 @@ impl Drop for Etcd {
     }
 }
 
-/// A client as the agent makes it.
-pub(crate) async fn client_of(url: &str) -> Client {
-    connect(&EtcdOptions { endpoints: vec![url.to_owned()], ..EtcdOptions::default() }).await.unwrap()
+/// A store as the agent has it.
+pub(crate) fn store_at(url: &str) -> Store {
+    Store::new(EtcdOptions { endpoints: vec![url.to_owned()], ..EtcdOptions::default() })
 }
 
 /// A wire to the server that can be cut: while it is, connections end and no new ones are made.
 pub(crate) struct Wire {
-    url: String,
+    pub(crate) url: String,
     whole: watch::Sender<bool>,
 }
 
@@ -144,9 +249,9 @@ impl Wire {
         Self { url, whole }
     }
 
-    /// A client over the wire.
-    pub(crate) async fn client(&self) -> Client {
-        client_of(&self.url).await
+    /// The server at the other end.
+    pub(crate) fn store(&self) -> Store {
+        store_at(&self.url)
     }
 
     /// Cuts the wire.

@@ -4,9 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
+use etcd_client::{Certificate, Client, ConnectOptions, Error, Identity, TlsOptions};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::explain::explain;
+use super::explain::explain_of;
 
 /// Longest time that a TCP and TLS connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -48,6 +50,27 @@ impl fmt::Debug for EtcdOptions {
     }
 }
 
+impl EtcdOptions {
+    /// The error as one line of plain words, in which a key of the configuration that may be at fault stands with its value.
+    #[must_use]
+    pub fn explain(&self, error: &Error) -> String {
+        explain_of(error, Some(self))
+    }
+
+    /// What a key says, without secrets; `None` if nothing.
+    pub(super) fn shown(&self, key: &str) -> Option<String> {
+        let path = |path: &Option<PathBuf>| Some(path.as_ref()?.display().to_string());
+        match key {
+            "etcd-endpoints" => Some(self.endpoints.join(",")),
+            "etcd-cafile" => path(&self.cafile),
+            "etcd-certfile" => path(&self.certfile),
+            "etcd-keyfile" => path(&self.keyfile),
+            "etcd-username" => self.user.as_ref().map(|(name, _)| name.clone()),
+            _ => None,
+        }
+    }
+}
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -60,6 +83,16 @@ pub enum ConnectError {
         path: PathBuf,
         /// What the operating system said.
         cause: std::io::Error,
+    },
+    /// It can be read, but is not what it should be.
+    #[error("{key} {path}: there is no {expected} in it; expected PEM", path = path.display())]
+    Content {
+        /// The configuration key that names the file.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What should be in it.
+        expected: &'static str,
     },
     /// The store refused, or did not answer.
     #[error("etcd at {endpoints}: {message}")]
@@ -97,20 +130,36 @@ pub async fn connect(options: &EtcdOptions) -> Result<Client, ConnectError> {
     if options.endpoints.iter().any(|endpoint| endpoint.starts_with("https://")) {
         connect = connect.with_tls(tls(options)?);
     }
-    Client::connect(&options.endpoints, Some(connect))
-        .await
-        .map_err(|error| ConnectError::Refused { endpoints: options.endpoints.join(", "), message: explain(&error) })
+    Client::connect(&options.endpoints, Some(connect)).await.map_err(|error| ConnectError::Refused {
+        endpoints: options.endpoints.join(", "),
+        message: options.explain(&error),
+    })
 }
 
 fn tls(options: &EtcdOptions) -> Result<TlsOptions, ConnectError> {
     let mut tls = TlsOptions::new();
     if let Some(path) = &options.cafile {
-        tls = tls.ca_certificate(Certificate::from_pem(read("etcd-cafile", path)?));
+        tls = tls.ca_certificate(Certificate::from_pem(certificates("etcd-cafile", path)?));
     }
     if let (Some(certificate), Some(key)) = (&options.certfile, &options.keyfile) {
-        tls = tls.identity(Identity::from_pem(read("etcd-certfile", certificate)?, read("etcd-keyfile", key)?));
+        tls = tls.identity(Identity::from_pem(certificates("etcd-certfile", certificate)?, private_key(key)?));
     }
     Ok(tls)
+}
+
+/// Certificates in PEM form: what is none would be passed over without a word, and the server would seem to be at fault.
+fn certificates(key: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let pem = read(key, path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let is_good = all.is_ok_and(|all| !all.is_empty());
+    is_good.then_some(pem).ok_or_else(|| ConnectError::Content { key, path: path.to_owned(), expected: "certificate" })
+}
+
+fn private_key(path: &Path) -> Result<Vec<u8>, ConnectError> {
+    let pem = read("etcd-keyfile", path)?;
+    let is_good = PrivateKeyDer::from_pem_slice(&pem).is_ok();
+    let bad = || ConnectError::Content { key: "etcd-keyfile", path: path.to_owned(), expected: "private key" };
+    is_good.then_some(pem).ok_or_else(bad)
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, ConnectError> {

@@ -9,7 +9,9 @@ mod pages;
 pub mod read;
 pub mod services;
 pub mod source;
+mod store;
 mod watching;
 
 pub use connect::{ConnectError, EtcdOptions, connect};
 pub use explain::explain;
+pub use store::Store;

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, KeyValue, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::explain::explain;
 use super::objects::{Listing, Objects};
 use super::pages::{self, MAX_MESSAGE};
+use super::store::Store;
 use super::watching::{OLDER, RETRY, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
@@ -27,7 +27,7 @@ pub const RELIST_INTERVAL: Duration = Duration::from_secs(600);
 /// Starts a source on the current runtime of a node. `relist` is [`RELIST_INTERVAL`] but in tests.
 #[must_use]
 pub fn spawn(
-    client: Client,
+    access: Store,
     layout: Layout,
     node: &NodeName,
     relist: Duration,
@@ -36,7 +36,7 @@ pub fn spawn(
     let store = Arc::new(ServiceStore::default());
     let (status, status_out) = watch::channel(ServicesStatus::default());
     let objects = Objects::new(&layout, node);
-    let source = Source { client, layout, relist, objects, store: Arc::clone(&store), status };
+    let source = Source { access, layout, relist, objects, store: Arc::clone(&store), status };
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -48,7 +48,7 @@ pub fn spawn(
 }
 
 struct Source {
-    client: Client,
+    access: Store,
     layout: Layout,
     relist: Duration,
     objects: Objects,
@@ -96,8 +96,10 @@ impl Source {
             objects.list(&mut listing, kv.key(), kv.value(), kv.mod_revision(), is_same_store);
         };
         let range = self.layout.service_objects();
-        let read = pages::visit(&self.client, range, visit).await;
-        read.map(|revision| (revision, listing)).map_err(|error| format!("cannot list: {}", explain(&error)))
+        let client = self.access.client().await.map_err(|error| format!("cannot list: {error}"))?;
+        let read = pages::visit(&client, range, visit).await;
+        read.map(|revision| (revision, listing))
+            .map_err(|error| format!("cannot list: {}", self.access.explain(&error)))
     }
 
     fn publish_list(&mut self, revision: i64, listing: Listing) {
@@ -136,7 +138,7 @@ impl Source {
         loop {
             tokio::select! {
                 response = stream.message() => {
-                    let response = match told(response) {
+                    let response = match told(&self.access, response) {
                         Ok(response) => response,
                         Err(reason) => return reason,
                     };
@@ -159,10 +161,12 @@ impl Source {
         }
     }
 
-    async fn watch(&self, revision: i64) -> Result<WatchStream, etcd_client::Error> {
+    async fn watch(&self, revision: i64) -> Result<WatchStream, String> {
         let (first, end) = self.layout.service_objects();
         let options = WatchOptions::new().with_start_revision(revision + 1).with_range(end);
-        self.client.watch_client().max_decoding_message_size(MAX_MESSAGE).watch(first, Some(options)).await
+        let client = self.access.client().await.map_err(|error| error.to_string())?;
+        let mut client = client.watch_client().max_decoding_message_size(MAX_MESSAGE);
+        client.watch(first, Some(options)).await.map_err(|error| self.access.explain(&error))
     }
 
     /// Applies one message of the watch to what was last listed at revision `listed`; returns the revision that is reached.

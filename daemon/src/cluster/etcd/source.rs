@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd_client::{Client, EventType, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{EventType, WatchOptions, WatchResponse, WatchStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::explain::explain;
-use super::read::{entry, read_view};
+use super::read::entry;
+use super::store::Store;
 use super::watching::{OLDER, RETRY, opened, told};
 use crate::cluster::backoff::jittered;
 use crate::cluster::layout::Layout;
@@ -31,10 +31,10 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// Starts a source on the current runtime. `relist` is [`RELIST_INTERVAL`] but in tests.
 #[must_use]
-pub fn spawn(client: Client, layout: Layout, relist: Duration, stop: CancellationToken) -> SourceHandle {
+pub fn spawn(store: Store, layout: Layout, relist: Duration, stop: CancellationToken) -> SourceHandle {
     let (snapshots, snapshots_out) = watch::channel(None);
     let (status, status_out) = watch::channel(SourceStatus::default());
-    let source = Source { client, layout, relist, snapshots, status };
+    let source = Source { store, layout, relist, snapshots, status };
     tokio::spawn(async move {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -45,7 +45,7 @@ pub fn spawn(client: Client, layout: Layout, relist: Duration, stop: Cancellatio
 }
 
 struct Source {
-    client: Client,
+    store: Store,
     layout: Layout,
     relist: Duration,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
@@ -86,7 +86,7 @@ impl Source {
 
     /// Reads everything and publishes it.
     async fn list(&self) -> Result<StoreView, String> {
-        let view = read_view(&self.client, &self.layout).await.map_err(|e| format!("cannot list: {}", explain(&e)))?;
+        let view = self.store.view(&self.layout).await.map_err(|reason| format!("cannot list: {reason}"))?;
         self.status.send_modify(|status| {
             status.last_list = Some(Instant::now());
             status.error = None;
@@ -120,7 +120,7 @@ impl Source {
                     self.publish(&view);
                 }
                 response = stream.message() => {
-                    let response = match told(response) {
+                    let response = match told(&self.store, response) {
                         Ok(response) => response,
                         Err(reason) => return reason,
                     };
@@ -146,12 +146,16 @@ impl Source {
     }
 
     /// One stream with two watches: leases with node records, and the configuration.
-    async fn watch(&self, revision: i64) -> Result<WatchStream, etcd_client::Error> {
+    async fn watch(&self, revision: i64) -> Result<WatchStream, String> {
         let options = || WatchOptions::new().with_start_revision(revision + 1);
         let (first, end) = self.layout.leases_and_nodes();
-        let mut stream = self.client.watch_client().watch(first, Some(options().with_range(end))).await?;
-        stream.watch(self.layout.config(), Some(options())).await?;
-        Ok(stream)
+        let mut client = self.store.client().await.map_err(|error| error.to_string())?.watch_client();
+        let both = async {
+            let mut stream = client.watch(first, Some(options().with_range(end))).await?;
+            stream.watch(self.layout.config(), Some(options())).await?;
+            Ok(stream)
+        };
+        both.await.map_err(|error| self.store.explain(&error))
     }
 
     /// Applies one message of the watch to what was last listed at revision `listed`; says whether anything changed.

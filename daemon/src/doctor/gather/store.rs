@@ -12,7 +12,6 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::LIMIT;
-use crate::cluster::etcd::read::read_view;
 use crate::cluster::kube::explain;
 use crate::cluster::{etcd, kube as kube_source};
 use crate::config::{AgentConfig, ProxyMode, SourceKind};
@@ -54,8 +53,7 @@ async fn ask_etcd(config: &AgentConfig) -> Asked {
     let endpoints = config.etcd.endpoints.join(", ");
     let begun = Instant::now();
     let exchange = async {
-        let client = etcd::connect(&config.etcd).await.map_err(|error| error.to_string())?;
-        let view = read_view(&client, &config.settings.etcd_prefix).await.map_err(|error| etcd::explain(&error))?;
+        let view = etcd::Store::new(config.etcd.clone()).view(&config.settings.etcd_prefix).await?;
         Ok(format!("{} leases at revision {} in {} ms", view.subnets.len(), view.revision, begun.elapsed().as_millis()))
     };
     let answer = timeout(PATIENCE, exchange).await.unwrap_or_else(|_| Err("no answer".to_owned()));
