@@ -178,7 +178,7 @@ fn t030_an_interface_that_is_there_already_is_not_touched() {
 }
 
 #[test]
-fn t031_two_interfaces_of_one_container_live_and_die_apart() {
+fn t031_f77_two_interfaces_of_one_container_live_and_die_apart() {
     for_each_version(|host, conf| {
         let pod = host.pod();
         let first = host.add(conf, &pod).result();

@@ -11,7 +11,7 @@ use weft_tests::netns::OwnedNetns;
 use weft_tests::{probe, process, skip, tool, wait};
 
 #[test]
-fn t049_deleting_what_was_never_added_succeeds_in_silence() {
+fn t049_f69_deleting_what_was_never_added_succeeds_in_silence() {
     for_each_version(|host, conf| {
         host.del(conf, &host.pod()).done();
         host.assert_untouched();
@@ -19,7 +19,7 @@ fn t049_deleting_what_was_never_added_succeeds_in_silence() {
 }
 
 #[test]
-fn t050_deleting_twice_succeeds_twice() {
+fn t050_f69_deleting_twice_succeeds_twice() {
     for_each_version(|host, conf| {
         let pod = host.pod();
         let _ = host.add(conf, &pod).result();
@@ -46,7 +46,7 @@ fn t050_a_container_may_have_a_longer_name_than_a_file() {
 }
 
 #[test]
-fn t051_without_a_namespace_everything_is_released() {
+fn t051_f69_without_a_namespace_everything_is_released() {
     for_each_version(|host, conf| {
         let pod = host.pod();
         let first = host.add(conf, &pod).result().addresses();

@@ -166,7 +166,7 @@ fn after(ward: &Ward, pod: &Pod, then: Then, story: &str) {
 }
 
 #[test]
-fn t089_t093_add_killed_anywhere_then_del() {
+fn t089_t093_f71_add_killed_anywhere_then_del() {
     if !can_injure() {
         skip!("strace is not installed, or may not trace");
     }
@@ -250,6 +250,40 @@ fn t094_del_killed_anywhere_goes_on_where_it_was() {
             after(&ward, &pod, Then::NothingButANewPod, &story);
             ward.assert_clean(&story);
         }
+        ward.assert_neighbour_well();
+    }
+}
+
+#[test]
+fn f70_a_del_that_fails_anywhere_keeps_what_it_knows_and_the_next_one_releases_the_address() {
+    if !can_injure() {
+        skip!("strace is not installed, or may not trace");
+    }
+    for kind in kinds() {
+        let ward = Ward::new(kind);
+        let mut refused = 0;
+        for (errno, names) in [
+            ("ENOBUFS", &["sendto", "sendmsg", "recvmsg", "recvfrom"][..]),
+            ("EIO", &["open", "openat", "unlink", "unlinkat", "pwrite64", "ftruncate"]),
+        ] {
+            let first = ward.host.pod();
+            let _ = ward.host.make(&ward.call("ADD", &first)).result();
+            let all = points(&ward.host, ward.call("DEL", &first));
+            for point in all.into_iter().filter(|point| names.contains(&point.name.as_str())) {
+                let story = format!("{kind}: DEL whose {} {} failed with {errno}", point.name, point.nth);
+                let pod = ward.host.pod();
+                let _ = ward.host.make(&ward.call("ADD", &pod)).result();
+                let outcome = ward.host.make(&injured(ward.call("DEL", &pod), &point.fail(errno)));
+                if !outcome.succeeded() {
+                    refused_with(&outcome);
+                    refused += 1;
+                }
+                ward.host.make(&ward.call("DEL", &pod)).done();
+                Ward::assert_no_interface(&pod, &story);
+                ward.assert_clean(&story);
+            }
+        }
+        assert!(refused > 0, "{kind}: no failure was told");
         ward.assert_neighbour_well();
     }
 }

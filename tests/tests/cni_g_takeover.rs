@@ -182,7 +182,7 @@ fn t098_a_reboot_voids_what_was_recorded() {
 }
 
 #[test]
-fn t099_a_node_that_got_another_subnet_readdresses_its_bridge() {
+fn t099_f78_a_node_that_got_another_subnet_readdresses_its_bridge() {
     for_each_version(|host, conf| {
         let conf = conf.clone().without("ipam").with("ipam", json!({"dataDir": host.data_dir()}));
         let write = |subnet: &str| {

@@ -46,7 +46,7 @@ fn t117_check_right_after_add_is_content_and_quick() {
 }
 
 #[test]
-fn t118_check_sees_each_sabotage() {
+fn t118_f75_check_sees_each_sabotage() {
     // Where it is done (pod or host), the words for ip, VETH for the host's end, and what the refusal names.
     let sabotages = [
         ("pod", "addr del ADDRESS dev eth0", "address"),
@@ -159,11 +159,12 @@ fn t124_status_waits_for_no_lock_and_does_not_report_an_empty_pool() {
 }
 
 #[test]
-fn t124_status_says_what_add_would_stumble_over() {
+fn t124_f65_status_says_what_add_would_stumble_over() {
     let host = Host::new();
     let conf = host.conf("1.1.0");
     let nowhere = conf.clone().without("ipam");
     host.status(&nowhere).refused(50, &[host.subnet_file().to_str().unwrap()]);
+    host.add(&nowhere, &host.pod()).refused(11, &[host.subnet_file().to_str().unwrap()]);
     fs::write(
         host.subnet_file(),
         "FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.1.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n",
