@@ -41,7 +41,7 @@ fn entries(node: &Node) -> (Vec<Value>, Vec<Value>) {
 }
 
 #[test]
-fn c33_host_gw_needs_no_device_and_a_deleted_route_comes_back() {
+fn d33_host_gw_needs_no_device_and_a_deleted_route_comes_back() {
     let lab = OwnedLab::up(Spec::test(2).network(r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#));
     let matrix = lab.matrix(REPAIR).unwrap();
     assert!(matrix.complete(), "{:?}", matrix.broken());
@@ -61,7 +61,7 @@ fn c33_host_gw_needs_no_device_and_a_deleted_route_comes_back() {
 }
 
 #[test]
-fn c33_flannels_own_routes_are_taken_over() {
+fn d33_flannels_own_routes_are_taken_over() {
     let network = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"host-gw"}}"#;
     let lab = OwnedLab::up(Spec { pods: 0, ..Spec::test(1).network(network) });
     let node = lab.node("node1").unwrap();
@@ -97,7 +97,7 @@ fn d49_cleanup_takes_the_routes_through_peers_away() {
 }
 
 #[test]
-fn c30_c31_direct_routing_follows_the_topology() {
+fn d30_d31_direct_routing_follows_the_topology() {
     let network = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"vxlan","DirectRouting":true}}"#;
     let lab = OwnedLab::up(Spec::test(2).network(network));
     let (one, two) = (lab.node("node1").unwrap(), lab.node("node2").unwrap());

@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn c30_a_peer_on_the_same_link_is_a_gateway_and_the_others_are_behind_the_device() {
+    fn d30_a_peer_on_the_same_link_is_a_gateway_and_the_others_are_behind_the_device() {
         let direct = BTreeMap::from([("192.0.2.2".parse().unwrap(), 2)]);
         let v4 = PerFamily { v4: ends().v4, v6: None };
         let local = Local { backend: &Vxlan::default(), ends: &v4, direct: &direct };
