@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::fetch;
 use super::judge::{Agent, Answer, Sighting};
+use crate::cluster::etcd::read::read_view;
 use crate::cluster::etcd::{EtcdOptions, Store};
 use crate::cluster::kube::annotations::Field;
 use crate::cluster::kube::node::KubeNode;
@@ -40,8 +41,11 @@ pub struct Listed {
 /// # Errors
 /// In words, if it does not answer.
 pub async fn in_etcd(options: &EtcdOptions, layout: &Layout, own: &str) -> Result<Vec<Listed>, String> {
-    let read = Store::new(options.clone()).view(layout).await;
-    let view = read.map_err(|reason| format!("etcd at {}: {reason}", options.endpoints.join(", ")))?;
+    let store = Store::new(options.clone());
+    let client = store.client().await.map_err(|error| error.to_string())?;
+    let view = read_view(&client, layout)
+        .await
+        .map_err(|error| format!("etcd at {}: {}", options.endpoints.join(", "), store.explain(&error)))?;
     let snapshot = Snapshot::of(&view);
     let mut listed: Vec<Listed> = snapshot.leases.values().map(|lease| leased(lease, own)).collect();
     listed.extend(snapshot.rejected.iter().map(|rejected| Listed {

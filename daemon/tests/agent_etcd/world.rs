@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use etcd_client::{Client, GetOptions};
+use etcd_client::{Client, GetOptions, PutOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -237,7 +237,10 @@ pub(crate) fn address(n: u8) -> String {
 
 /// A peer as flannel registers it: `10.244.<n>.0/24` at [`address`].
 pub(crate) async fn put_peer(client: &Client, n: u8) {
-    put(client, &format!("subnets/10.244.{n}.0-24"), &flannel(&address(n), n)).await;
+    let mut client = client.clone();
+    let lease = client.lease_grant(86_400, None).await.unwrap().id();
+    let key = format!("{PREFIX}/subnets/10.244.{n}.0-24");
+    client.put(key, flannel(&address(n), n), Some(PutOptions::new().with_lease(lease))).await.unwrap();
 }
 
 pub(crate) async fn put(client: &Client, key: &str, value: &str) {
