@@ -22,6 +22,7 @@ use super::logging;
 use super::services::Services;
 use super::settings::{places, public_ips, uplink_spec};
 use super::source::Leases;
+use crate::cluster::Events;
 use crate::cluster::lease_value::{BackendData, LeaseValue};
 use crate::config::{AgentConfig, AgentFlags, Settings};
 use crate::node::{Inputs, Node, NodeOptions, TablesWatch, run as run_node};
@@ -112,8 +113,16 @@ async fn keep_node(
 
     let (facts, node_facts) = watch::channel(None);
     let services = Services::spawn(config, node_facts, &cluster, health, metrics, stop)?;
-    let node = Node::new(node_options(settings), kernel, value, facts, Arc::clone(health), Arc::clone(metrics), board)
-        .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
+    let node = Node::new(
+        node_options(settings, cluster.events.clone()),
+        kernel,
+        value,
+        facts,
+        Arc::clone(health),
+        Arc::clone(metrics),
+        board,
+    )
+    .map_err(|error| anyhow!("cannot reach the kernel: {error}"))?;
     let inputs = Inputs {
         lease: known.lease,
         snapshots: known.snapshots,
@@ -129,13 +138,14 @@ async fn keep_node(
     Ok(())
 }
 
-fn node_options(settings: &Settings) -> NodeOptions {
+fn node_options(settings: &Settings, events: Events) -> NodeOptions {
     NodeOptions {
         name: settings.node_name.clone(),
         cluster: settings.etcd_prefix.to_string(),
         uplink: uplink_spec(settings),
         bridge: settings.bridge.to_string(),
         ip_masq: settings.ip_masq,
+        forward_rules: settings.iptables_forward_rules,
         places: places(settings),
         conflist: Conflist {
             name: settings.network_name.to_string(),
@@ -146,6 +156,7 @@ fn node_options(settings: &Settings) -> NodeOptions {
         },
         cni_state_dir: settings.cni_state_dir.clone(),
         run_dir: settings.run_dir.clone(),
+        events,
         sysctl: Sysctl::at(&settings.sysctl_dir),
     }
 }

@@ -164,6 +164,8 @@ settings! {
         "File that tells the CNI plugin this node's subnet.";
     "ip-masq" any ip_masq: bool = "true",
         "Masquerade what pods send out of the cluster network.";
+    "iptables-forward-rules" agent iptables_forward_rules: bool = "true",
+        "Accept what goes from and to pods through this node, also in iptables' chain FORWARD where that drops everything else.";
     "run-dir" any run_dir: PathBuf where ABSOLUTE = "/run/weft",
         "Directory for locks and for what is void after a reboot.";
     "state-dir" agent state_dir: PathBuf where ABSOLUTE = "/var/lib/weft",

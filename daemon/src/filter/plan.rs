@@ -20,6 +20,8 @@ pub struct FilterConfig {
     pub subnets: Vec<IpNetwork>,
     /// Whether pods that leave the cluster network take on the node's address.
     pub masquerade: bool,
+    /// Whether pods' packets are accepted on their way through the node.
+    pub forward: bool,
 }
 
 /// A chain with all of its rules.
@@ -70,7 +72,7 @@ fn masquerade(config: &FilterConfig) -> PlannedChain {
 fn forward(config: &FilterConfig) -> PlannedChain {
     let chain = Chain::base("forward", ChainKind::Filter, Hook::Forward, priority::FORWARD_ACCEPT);
     let mut rules = Rules::of(&chain);
-    for network in &config.cluster {
+    for network in config.cluster.iter().filter(|_| config.forward) {
         rules.add("from a pod", [expr::ip_saddr_in(*network), vec![expr::accept()]]);
         rules.add("to a pod", [expr::ip_daddr_in(*network), vec![expr::accept()]]);
     }
@@ -97,6 +99,7 @@ mod tests {
             cluster: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
             subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
             masquerade: true,
+            forward: true,
         }
     }
 
@@ -118,6 +121,11 @@ mod tests {
     #[test]
     fn without_masquerade_the_chain_is_empty() {
         assert!(plan(&FilterConfig { masquerade: false, ..config() })[0].rules.is_empty());
+    }
+
+    #[test]
+    fn without_forwarding_nothing_is_accepted() {
+        assert!(plan(&FilterConfig { forward: false, ..config() })[1].rules.is_empty());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod direct;
 mod facts;
+mod forward;
 mod held;
 mod inputs;
 mod options;

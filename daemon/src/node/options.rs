@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use weft_cni::formats::conflist::Conflist;
 use weft_netlink::sysctl::Sysctl;
 
+use crate::cluster::events::Events;
 use crate::cluster::node::NodeName;
 use crate::overlay::uplink::UplinkSpec;
 use crate::publish::Places;
@@ -22,6 +23,8 @@ pub struct NodeOptions {
     pub bridge: String,
     /// Whether pods that leave the cluster network take on the node's address.
     pub ip_masq: bool,
+    /// Whether pods' packets are accepted on their way through the node.
+    pub forward_rules: bool,
     /// Where the node's files go.
     pub places: Places,
     /// The conflist to install.
@@ -30,6 +33,8 @@ pub struct NodeOptions {
     pub cni_state_dir: PathBuf,
     /// Where the record of changed settings is.
     pub run_dir: PathBuf,
+    /// Where to tell what somebody should see to.
+    pub events: Events,
     /// The kernel settings.
     pub sysctl: Sysctl,
 }

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
@@ -19,6 +20,7 @@ use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::Snapshot;
 use crate::cluster::netconf::NetConf;
+use crate::filter::forward::ForwardTable;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
 use crate::lease::subnet_file;
@@ -41,6 +43,7 @@ pub struct Node {
     pub(super) owned: Owned,
     pub(super) peers: Reconciler<PeerTable>,
     pub(super) filter: Reconciler<FilterTable>,
+    pub(super) forward: Reconciler<ForwardTable>,
     pub(super) value: watch::Sender<LeaseValue>,
     pub(super) facts: watch::Sender<Option<NodeFacts>>,
     pub(super) health: Arc<Health>,
@@ -59,6 +62,10 @@ pub struct Node {
     pub(super) peers_rest: Option<PeersRest>,
     /// Links through which peers are reached past the devices.
     pub(super) direct: Vec<u32>,
+    /// The networks that others' chains have been looked at for.
+    pub(super) let_through: Option<Vec<IpNetwork>>,
+    /// What is wrong outside of weft, and has been told.
+    pub(super) notices: Vec<String>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     pub(super) settled: Option<Settled>,
 }
@@ -125,6 +132,7 @@ impl Node {
             owned: Owned::load(&options.run_dir, NODE_RECORD)?,
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
+            forward: Reconciler::new(ForwardTable::open()?),
             route: RouteSocket::open()?,
             sysctl: options.sysctl.clone(),
             kernel,
@@ -140,6 +148,8 @@ impl Node {
             repaired: 0,
             peers_rest: None,
             direct: Vec::new(),
+            let_through: None,
+            notices: Vec::new(),
             settled: None,
             options,
         })
@@ -187,6 +197,7 @@ impl Node {
         let under = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
         self.board.node(status_of(&held), under, ends.values().filter_map(End::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
+        let forward_retry = self.place_forward(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
             Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
@@ -198,7 +209,7 @@ impl Node {
         };
         self.settled = Some(settled);
         self.publish(&held, &ends, &uplink);
-        filter_retry.into_iter().chain(peers_retry).min()
+        filter_retry.into_iter().chain(forward_retry).chain(peers_retry).min()
     }
 
     /// Tells the node's Services what of the node concerns them.
@@ -404,6 +415,7 @@ impl Node {
             cluster: networks(held),
             subnets: held.key.subnets().values().copied().collect(),
             masquerade: self.options.ip_masq,
+            forward: self.options.forward_rules,
         };
         let desired = self.filter.table_mut().plan(plan_filter(&config));
         let outcome = self.filter.pass(&desired, now).await.map_err(|error| error.to_string());
