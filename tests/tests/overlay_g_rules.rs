@@ -232,9 +232,9 @@ fn d83_tables_and_chains_of_others_stay_as_they_are() {
     iptables(node, "-N DOCKER-USER");
     iptables(node, "-A FORWARD -j DOCKER-USER");
     iptables(node, "-t nat -A POSTROUTING -o eth9 -j MASQUERADE");
-    let script = "table inet mine { set s { type ipv4_addr; elements = { 192.0.2.9 } }
-        chain forward { type filter hook forward priority 5; policy accept; ip saddr @s drop } }
-        table arp theirs { chain input { type filter hook input priority 0; } }";
+    let script = "table inet mine {\nset s {\ntype ipv4_addr\nelements = { 192.0.2.9 }\n}
+        chain forward {\ntype filter hook forward priority 5\nip saddr @s drop\n}\n}
+        table arp theirs {\nchain input {\ntype filter hook input priority 0\n}\n}";
     node.netns.tool("nft", &[script]).unwrap();
     let before = others(node);
     assert!(
@@ -256,4 +256,137 @@ fn d83_tables_and_chains_of_others_stay_as_they_are() {
     wait::until(Duration::from_secs(20), "two passes", || passes() >= seen + 2).unwrap();
     // Where weft's rules stand in the chain is the one thing that may differ, and they are left out.
     assert_eq!(others(node), before);
+}
+
+/// Gives a machine outside a way back to the pods of a node, so that it can answer them under their own addresses.
+fn way_back(outside: &Netns, node: &Node) {
+    for (subnet, gateway) in node.subnets().iter().zip([IpAddr::V4(node.v4()), node.v6().into()]) {
+        outside.tool("ip", &["route", "add", subnet, "via", &gateway.to_string()]).unwrap();
+    }
+}
+
+/// Under which addresses a pod of node1 is seen outside, of both families.
+fn seen(lab: &OwnedLab, outside: &Netns, targets: [IpAddr; 2]) -> [IpAddr; 2] {
+    let pod = lab.node("node1").unwrap().pod("pod1").unwrap();
+    targets.map(|target| probe::udp_echo(&pod.netns, outside, target).unwrap())
+}
+
+#[test]
+fn d81_what_is_marked_for_translation_is_translated_once_and_not_by_weft() {
+    let (lab, outside) = lab(Spec::test(2).agent_args(&["--proxy-mode", "none"]));
+    let node = lab.node("node1").unwrap();
+    way_back(&outside, node);
+    let pod = node.pod("pod1").unwrap();
+    let own = [pod.v4().unwrap(), pod.v6().unwrap()];
+    let of_node = [IpAddr::V4(node.v4()), node.v6().into()];
+    // What kube-proxy's rules translate to, or, as its rules may come to nothing, nobody.
+    let theirs: [IpAddr; 2] = ["192.168.100.77".parse().unwrap(), "fd00:100::77".parse().unwrap()];
+    for (address, length) in theirs.iter().zip([24, 64]) {
+        // Deprecated, so that nobody takes it by himself.
+        let address = format!("{address}/{length}");
+        node.netns.tool("ip", &["addr", "add", &address, "dev", "eth0", "preferred_lft", "0"]).unwrap();
+    }
+    let marks = |mark: &str, translate: bool| {
+        let translation = if translate {
+            format!(
+                "meta mark & 0x4000 != 0 snat ip to {}; meta mark & 0x4000 != 0 snat ip6 to {};",
+                theirs[0], theirs[1]
+            )
+        } else {
+            String::new()
+        };
+        let script = format!(
+            "table inet marks\ndelete table inet marks\ntable inet marks {{
+                chain pre {{\ntype filter hook prerouting priority mangle\niifname \"cni0\" meta mark set {mark}\n}}
+                chain post {{\ntype nat hook postrouting priority srcnat\n{translation}\n}}\n}}"
+        );
+        node.netns.tool("nft", &[&script]).unwrap();
+        seen(&lab, &outside, OUTSIDE)
+    };
+    for mark in ["0x4000", "0x4001", "0xffff"] {
+        assert_eq!(marks(mark, true), theirs, "mark {mark}");
+        assert_eq!(marks(mark, false), own, "mark {mark}");
+    }
+    assert_eq!(marks("0x1", true), of_node, "a mark that says nothing of translation");
+}
+
+#[test]
+fn d81_networks_that_are_not_masqueraded_see_the_pods_own_addresses() {
+    let list = OUTSIDE.map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })).join(",");
+    let lab = OwnedLab::up(Spec::test(1).dual_stack().agent_args(&["--no-masquerade", &list]));
+    let (outside, node) = (lab.outside().unwrap(), lab.node("node1").unwrap());
+    way_back(&outside, node);
+    let pod = node.pod("pod1").unwrap();
+    assert_eq!(seen(&lab, &outside, OUTSIDE), [pod.v4().unwrap(), pod.v6().unwrap()]);
+    let gateway = ["192.168.100.1".parse().unwrap(), "fd00:100::1".parse().unwrap()];
+    assert_eq!(seen(&lab, &lab.underlay_netns(), gateway), [IpAddr::V4(node.v4()), node.v6().into()]);
+}
+
+/// What becomes of a packet from a node to an address: the kernel's words.
+fn way(node: &Node, address: &str) -> String {
+    match node.netns.tool("ip", &["route", "get", address]) {
+        Ok(words) => words,
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// Removes the blackhole routes of a node. Without their metric, IPv6's would be the bridge's own.
+fn remove(node: &Node) {
+    for (subnet, family) in node.subnets().iter().zip(["-4", "-6"]) {
+        node.netns.tool("ip", &[family, "route", "del", "blackhole", subnet, "metric", "4294967295"]).unwrap();
+    }
+}
+
+#[test]
+fn d86_packets_to_addresses_without_a_pod_end_at_the_node() {
+    let mut lab = OwnedLab::up(Spec::test(1).dual_stack().agent_args(&["--ip-blackhole-route"]));
+    let node = lab.node("node1").unwrap().clone();
+    // Of the subnet's last addresses none is given out while there is one pod.
+    let subnets = node.subnets();
+    let unused = subnets.iter().map(|subnet| match subnet.strip_suffix(".0/24") {
+        Some(v4) => format!("{v4}.200"),
+        None => subnet.replace("::/64", "::200"),
+    });
+    let unused: Vec<String> = unused.collect();
+    let routes = || -> Vec<String> {
+        let of = |family: &str| node.netns.tool("ip", &[family, "route", "show", "type", "blackhole"]).unwrap();
+        ["-4", "-6"].iter().flat_map(|family| of(family).lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+    };
+    let there = || {
+        let found = routes();
+        node.subnets().iter().all(|subnet| found.iter().any(|line| line.contains(subnet) && line.contains("proto 119")))
+    };
+    wait::until(SOON, "the blackhole routes", there).unwrap();
+    // Behind the bridge's own route, by which pods are reached as ever.
+    let pod = node.pod("pod1").unwrap();
+    for address in [pod.v4().unwrap(), pod.v6().unwrap()] {
+        assert!(probe::ping(&node.netns, address, Duration::from_secs(2)).unwrap().is_some(), "{address}");
+        assert!(way(&node, &address.to_string()).contains("dev cni0"));
+    }
+    remove(&node);
+    wait::until(wait::patience(Duration::from_secs(10)), "the routes, put back", there).unwrap();
+    let count = || match metric(&lab, "node1", "weft_repairs_total{table=\"blackholes\"} ") {
+        2 => Ok(()),
+        _ => Err(lab.metrics("node1").unwrap().body),
+    };
+    wait::until_ok(SOON, "its count", count).unwrap();
+
+    // Without an agent and its bridge there is nothing else that would end them.
+    lab.kill_agent("node1").unwrap();
+    let gone = |word: &str| unused.iter().all(|address| way(&node, address).contains(word));
+    assert!(gone("dev cni0"));
+    node.netns.tool("ip", &["link", "set", "cni0", "down"]).unwrap();
+    assert!(unused.iter().all(|address| !way(&node, address).contains("eth0")), "{:?}", way(&node, &unused[0]));
+    remove(&node);
+    assert!(gone("eth0"), "the default route would have taken them");
+
+    // Switched off, they go with the next start.
+    lab.start_agent("node1").unwrap();
+    lab.await_ready("node1").unwrap();
+    wait::until(SOON, "the routes of a new agent", there).unwrap();
+    lab.set_agent_args("node1", &["--ip-blackhole-route=false"]).unwrap();
+    assert!(lab.stop_agent("node1").unwrap());
+    lab.start_agent("node1").unwrap();
+    lab.await_ready("node1").unwrap();
+    wait::until(SOON, "no blackhole routes", || routes().is_empty()).unwrap();
 }

@@ -26,6 +26,7 @@ use crate::filter::table::FilterTable;
 use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
 use crate::overlay::backend::{self, Device, End, Here, Identity, LocalEnd};
+use crate::overlay::blackhole::BlackholeTable;
 use crate::overlay::bridge::WantedBridge;
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
@@ -44,6 +45,11 @@ pub struct Node {
     pub(super) peers: Reconciler<PeerTable>,
     pub(super) filter: Reconciler<FilterTable>,
     pub(super) forward: Reconciler<ForwardTable>,
+    pub(super) blackholes: Reconciler<BlackholeTable>,
+    /// Blackhole routes of an earlier configuration are gone.
+    pub(super) without_blackholes: bool,
+    /// What has been told of them.
+    pub(super) blackhole_trouble: Option<String>,
     pub(super) value: watch::Sender<LeaseValue>,
     pub(super) facts: watch::Sender<Option<NodeFacts>>,
     pub(super) health: Arc<Health>,
@@ -133,6 +139,9 @@ impl Node {
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
             forward: Reconciler::new(ForwardTable::open()?),
+            blackholes: Reconciler::new(BlackholeTable::new(kernel.clone())),
+            without_blackholes: false,
+            blackhole_trouble: None,
             route: RouteSocket::open()?,
             sysctl: options.sysctl.clone(),
             kernel,
@@ -198,6 +207,7 @@ impl Node {
         self.board.node(status_of(&held), under, ends.values().filter_map(End::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
         let forward_retry = self.place_forward(&held, now).await;
+        let blackhole_retry = self.place_blackholes(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         let peers_retry = match snapshot {
             Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
@@ -209,7 +219,7 @@ impl Node {
         };
         self.settled = Some(settled);
         self.publish(&held, &ends, &uplink);
-        filter_retry.into_iter().chain(forward_retry).chain(peers_retry).min()
+        filter_retry.into_iter().chain(forward_retry).chain(blackhole_retry).chain(peers_retry).min()
     }
 
     /// Tells the node's Services what of the node concerns them.
@@ -415,6 +425,8 @@ impl Node {
             cluster: networks(held),
             subnets: held.key.subnets().values().copied().collect(),
             masquerade: self.options.ip_masq,
+            no_masquerade: self.options.no_masquerade.clone(),
+            random_ports: self.options.random_ports,
             forward: self.options.forward_rules,
         };
         let desired = self.filter.table_mut().plan(plan_filter(&config));
@@ -432,18 +444,9 @@ impl Node {
         outcome: Result<Pass<K>, String>,
         words: impl FnOnce(&Pass<K>) -> String,
     ) -> Option<Instant> {
+        self.count(table, &outcome);
         match outcome {
             Ok(pass) => {
-                if pass.repaired > 0 {
-                    tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
-                }
-                if pass.updated + pass.deleted > 0 {
-                    tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
-                }
-                self.metrics.wrote(table, pass.writes());
-                self.metrics.repaired(table, pass.repaired);
-                self.repaired += pass.repaired;
-                self.metrics.failed(table, pass.failed.len());
                 match pass.failed.first() {
                     None => self.health.good(component, words(&pass)),
                     Some((object, reason)) => {
@@ -456,9 +459,26 @@ impl Node {
             }
             Err(reason) => {
                 self.health.bad(component, reason);
-                self.metrics.failed(table, 1);
                 None
             }
         }
+    }
+
+    /// Tells log and metrics of a table's pass.
+    pub(super) fn count<K>(&mut self, table: &'static str, outcome: &Result<Pass<K>, String>) {
+        let Ok(pass) = outcome else {
+            self.metrics.failed(table, 1);
+            return;
+        };
+        if pass.repaired > 0 {
+            tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
+        }
+        if pass.updated + pass.deleted > 0 {
+            tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
+        }
+        self.metrics.wrote(table, pass.writes());
+        self.metrics.repaired(table, pass.repaired);
+        self.repaired += pass.repaired;
+        self.metrics.failed(table, pass.failed.len());
     }
 }

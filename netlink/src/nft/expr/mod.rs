@@ -18,7 +18,7 @@ mod step;
 pub use crate::{IpVersion, protocol};
 pub use actions::{
     accept, add_to_set, continue_, counter, counter_from, dnat, dnat_by_map, drop, goto, jump, limit, masquerade,
-    notrack, redirect, reject, return_, set_ct_mark, set_mark, snat, verdict_by_map,
+    masquerade_in_order, notrack, redirect, reject, return_, set_ct_mark, set_mark, snat, verdict_by_map,
 };
 pub use matches::{
     ct_direction, ct_mark_is, ct_state, ct_state_not, ct_status, ct_status_not, daddr_in, dport, fib_daddr_type,
