@@ -46,6 +46,9 @@ fn config() -> FilterConfig {
         cluster: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
         subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
         masquerade: true,
+        no_masquerade: Vec::new(),
+        random_ports: true,
+        forward: true,
     }
 }
 

@@ -27,6 +27,7 @@ mod ifreq;
 mod ip_version;
 pub mod ipset;
 pub mod ipvs;
+mod legacy;
 mod mac;
 pub mod netns;
 pub mod nft;
@@ -42,6 +43,7 @@ pub use detach::{Detached, detach, hold};
 pub use error::{Error, KernelError, Result};
 pub use ifreq::{LinkFlags, LinkProbe};
 pub use ip_version::IpVersion;
+pub use legacy::LegacyFilter;
 pub use mac::{MacAddr, ParseMacError};
 pub use nix::errno::Errno;
 pub use route::{

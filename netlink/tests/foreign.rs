@@ -7,7 +7,8 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use weft_netlink::ipset;
-use weft_netlink::nft::{Batch, Socket, Table, TableFamily};
+use weft_netlink::nft::{Batch, Hook, Policy, Rule, Socket, Table, TableFamily, expr};
+use weft_netlink::{IpVersion, LegacyFilter};
 
 #[expect(clippy::disallowed_methods, reason = "a test has the usual tools leave something")]
 fn tool(words: &str) {
@@ -58,4 +59,68 @@ fn ip_sets_are_listed_by_name_and_removed_unless_they_are_in_use() {
     let mut names = socket.names().unwrap();
     names.sort();
     assert_eq!(names, ["KUBE-B", "list"]);
+}
+
+#[test]
+fn iptables_understands_a_rule_of_ours_among_its_own() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("the tests need root");
+    for (program, family, network) in
+        [("iptables", TableFamily::Ip, "10.244.0.0/16"), ("ip6tables", TableFamily::Ip6, "fd00:244::/48")]
+    {
+        let (table, mut socket) = (Table::new(family, "filter"), Socket::open().unwrap());
+        assert_eq!(socket.chain(&table, "FORWARD").unwrap(), None);
+        tool(&format!("{program} -P FORWARD DROP"));
+        let base = socket.chain(&table, "FORWARD").unwrap().unwrap().chain.base.unwrap();
+        assert_eq!((base.hook, base.policy), (Hook::Forward, Policy::Drop));
+        assert_eq!(socket.chain(&table, "ABSENT").unwrap(), None);
+        let network: ipnetwork::IpNetwork = network.parse().unwrap();
+        let mut batch = Batch::new();
+        for phrase in [expr::saddr_in(network), expr::daddr_in(network)] {
+            let rule = Rule::new("FORWARD").with(phrase).with(expr::counter()).with(expr::accept());
+            batch.add_rule(&table, &rule.comment("weft"));
+        }
+        socket.commit(batch).unwrap();
+        // iptables finds them by what they say, and takes them away.
+        for side in ["-s", "-d"] {
+            tool(&format!("{program} -C FORWARD {side} {network} -m comment --comment weft -j ACCEPT"));
+            tool(&format!("{program} -D FORWARD {side} {network} -m comment --comment weft -j ACCEPT"));
+        }
+        assert_eq!(socket.rules(&table, Some("FORWARD")).unwrap(), []);
+    }
+}
+
+#[test]
+fn the_old_kind_of_iptables_tells_whether_it_drops_and_what_it_takes() {
+    unshare(CloneFlags::CLONE_NEWNET).expect("the tests need root");
+    for (program, version, [from, to, other]) in [
+        ("iptables-legacy", IpVersion::V4, ["10.244.0.0/16", "10.9.0.0/20", "10.8.0.0/16"]),
+        ("ip6tables-legacy", IpVersion::V6, ["fd00:244::/48", "fd00:9::/52", "fd00:8::/48"]),
+    ] {
+        assert_eq!(LegacyFilter::read(version).unwrap(), None, "nobody uses it, and to look does not change that");
+        assert_eq!(LegacyFilter::read(version).unwrap(), None);
+        tool(&format!("{program} -A FORWARD -s {from} -j ACCEPT"));
+        let read = || LegacyFilter::read(version).unwrap().unwrap();
+        assert!(!read().forward_drops);
+        tool(&format!("{program} -P FORWARD DROP"));
+        tool(&format!("{program} -A FORWARD -d {to} -m comment --comment mended -j ACCEPT"));
+        for asks_more in ["-i eth0", "-p tcp", "-m mark --mark 1", "! -d 2.2.2.2 -p udp"] {
+            if program.starts_with("ip6") && asks_more.contains("2.2.2.2") {
+                continue;
+            }
+            tool(&format!("{program} -A FORWARD -s {other} {asks_more} -j ACCEPT"));
+        }
+        tool(&format!("{program} -A FORWARD -s {other} -j DROP"));
+        tool(&format!("{program} -A INPUT -s {other} -j ACCEPT"));
+        let expected = LegacyFilter {
+            forward_drops: true,
+            accepts_from: vec![from.parse().unwrap()],
+            accepts_to: vec![to.parse().unwrap()],
+        };
+        assert_eq!(read(), expected);
+        tool(&format!("{program} -F FORWARD"));
+        tool(&format!("{program} -A FORWARD -j ACCEPT"));
+        let all =
+            |networks: Vec<ipnetwork::IpNetwork>| networks.iter().map(ipnetwork::IpNetwork::prefix).collect::<Vec<_>>();
+        assert_eq!((all(read().accepts_from), all(read().accepts_to)), (vec![0], vec![0]));
+    }
 }

@@ -144,6 +144,10 @@ fn node_options(settings: &Settings, events: &Events) -> NodeOptions {
         uplink: uplink_spec(settings),
         bridge: settings.bridge.to_string(),
         ip_masq: settings.ip_masq,
+        no_masquerade: settings.no_masquerade.clone(),
+        random_ports: !settings.ip_masq_fully_random_disable,
+        blackhole_route: settings.ip_blackhole_route,
+        forward_rules: settings.iptables_forward_rules,
         places: places(settings),
         conflist: Conflist {
             name: settings.network_name.to_string(),

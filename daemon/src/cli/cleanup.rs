@@ -19,7 +19,7 @@ use super::settings::places;
 use crate::cluster::etcd::Store;
 use crate::cluster::{kube::servers, last_known};
 use crate::config::{AgentConfig, AgentFlags, SourceKind};
-use crate::filter::{agent_table, plugin_table};
+use crate::filter::{agent_table, forward, plugin_table};
 use crate::lease::release;
 use crate::node::{NODE_RECORD, Owned};
 use crate::overlay::ROUTE_PROTOCOL;
@@ -31,7 +31,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 /// Remove everything that the agent and the plugin have made on this node, and give its lease back.
 ///
 /// Removes the conflist, the subnet file, the VXLAN devices with their routes, the routes through peers, the bridge with its pods' ports, the
-/// nf_tables tables, the IPVS virtual servers of weft's and their route, and the recorded state, and gives changed kernel settings their old values. A bridge that was there
+/// nf_tables tables, its rules in iptables' chain FORWARD, the IPVS virtual servers of weft's and their route, and the recorded state, and gives changed kernel settings their old values. A bridge that was there
 /// before weft stays. Stop the agent first. What cannot be removed is reported, and the rest removed all the same. Needs the
 /// agent's paths, bridge and node name where they are not the defaults.
 #[derive(Debug, Args)]
@@ -98,6 +98,7 @@ fn clean_node(config: &AgentConfig, problems: &mut Problems) {
     // Before the tables: what leads packets to virtual servers must not outlive the guard.
     problems.note_all(cleanup_ipvs(&settings.run_dir));
     problems.note(remove_tables());
+    problems.note(forward::withdraw());
     if let Some(owned) = problems.note(Owned::load(&settings.run_dir, SERVICES_RECORD)) {
         problems.note_all(owned.restore(&Sysctl::at(&settings.sysctl_dir)));
     }

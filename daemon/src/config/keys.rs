@@ -164,6 +164,14 @@ settings! {
         "File that tells the CNI plugin this node's subnet.";
     "ip-masq" any ip_masq: bool = "true",
         "Masquerade what pods send out of the cluster network.";
+    "no-masquerade" agent no_masquerade: Vec<IpNetwork> = "",
+        "Networks outside of the cluster, of both families, that pods reach under their own addresses; they need a way back to the pods.";
+    "ip-masq-fully-random-disable" agent ip_masq_fully_random_disable: bool = "false",
+        "Masquerade with the ports that senders have chosen, where they are free, instead of fully random ones.";
+    "iptables-forward-rules" agent iptables_forward_rules: bool = "true",
+        "Accept what goes from and to pods through this node, also in iptables' chain FORWARD where that drops everything else.";
+    "ip-blackhole-route" agent ip_blackhole_route: bool = "false",
+        "Keep a blackhole route for this node's subnets behind all others, so that no packet to an address without a pod leaves the node.";
     "run-dir" any run_dir: PathBuf where ABSOLUTE = "/run/weft",
         "Directory for locks and for what is void after a reboot.";
     "state-dir" agent state_dir: PathBuf where ABSOLUTE = "/var/lib/weft",

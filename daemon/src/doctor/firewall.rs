@@ -3,6 +3,7 @@
 use super::check::Group;
 use super::{Check, Told};
 use crate::cluster::Family;
+use crate::filter::legacy::CutOff;
 
 const GROUP: Group = Group("firewall");
 
@@ -61,6 +62,8 @@ pub struct FirewallFacts {
     pub dropping: Told<Vec<Dropping>>,
     /// Tables of iptables' old kind (`/proc/net/ip_tables_names`, `ip6_tables_names`), whose rules netlink does not show.
     pub legacy: Told<Vec<String>>,
+    /// Networks of pods that the chain FORWARD of that kind cuts off.
+    pub cut_off: Told<Vec<CutOff>>,
     /// Whether firewalld has its rules here.
     pub firewalld: Told<bool>,
     /// Whether SELinux is there and enforces.
@@ -97,13 +100,14 @@ pub fn judge(facts: &FirewallFacts) -> Vec<Check> {
         Ok(tables) => GROUP.note(
             "iptables-legacy",
             format!(
-                "tables {} are there and cannot be looked into; iptables-legacy -S FORWARD and -S INPUT show policies, and with DROP they have to accept {}",
+                "tables {} are there, and only FORWARD is looked into; iptables-legacy -S INPUT shows whether UDP {} comes in",
                 tables.join(", "),
-                if facts.networks.is_empty() { "the pods' networks".to_owned() } else { facts.networks.join(", ") }
+                facts.port
             ),
         ),
         Err(reason) => GROUP.unknown("iptables-legacy", reason.clone()),
     });
+    checks.extend(cut_off(facts));
     checks.push(firewalld(facts));
     checks.push(match &facts.selinux {
         Ok(Some(true)) => GROUP.note("SELinux", "enforcing; what it refuses is in ausearch -m avc -ts recent"),
@@ -112,6 +116,14 @@ pub fn judge(facts: &FirewallFacts) -> Vec<Check> {
         Err(reason) => GROUP.unknown("SELinux", reason.clone()),
     });
     checks
+}
+
+fn cut_off(facts: &FirewallFacts) -> Vec<Check> {
+    const NAME: &str = "iptables-legacy FORWARD";
+    match &facts.cut_off {
+        Ok(found) => found.iter().map(|found| GROUP.problem(NAME, found.cause(), for_good(&found.remedy))).collect(),
+        Err(reason) => vec![GROUP.unknown(NAME, reason.clone())],
+    }
 }
 
 fn dropping(chain: &Dropping, facts: &FirewallFacts) -> Check {
@@ -166,6 +178,10 @@ fn lasting(chain: &Dropping, commands: &str) -> String {
     if chain.is_firewalld() {
         return commands.to_owned();
     }
+    for_good(commands)
+}
+
+fn for_good(commands: &str) -> String {
     format!("{commands}; and the same in whatever makes these rules at the next boot")
 }
 
@@ -228,6 +244,7 @@ mod tests {
         FirewallFacts {
             dropping: Ok(dropping),
             legacy: Ok(Vec::new()),
+            cut_off: Ok(Vec::new()),
             firewalld: Ok(false),
             selinux: Ok(None),
             networks: vec!["10.244.0.0/16".into(), "fd00:244::/48".into()],
@@ -301,6 +318,14 @@ mod tests {
             "firewall-cmd --permanent --zone=trusted --add-source=10.244.0.0/16 --add-source=fd00:244::/48 &&";
         assert!(remedy(At::Forward).starts_with(forward), "{}", remedy(At::Forward));
         assert!(remedy(At::Input).starts_with("firewall-cmd --permanent --add-port=8472/udp"));
+    }
+
+    #[test]
+    fn what_an_old_iptables_cuts_off_is_a_problem_with_its_remedy() {
+        let found = CutOff { network: "10.244.0.0/16".parse().unwrap(), remedy: "mend".to_owned() };
+        let checks = judge(&FirewallFacts { cut_off: Ok(vec![found]), ..facts(Vec::new()) });
+        let check = checks.iter().find(|check| check.outcome == Outcome::Problem).unwrap();
+        assert!(check.remedy.as_ref().is_some_and(|remedy| remedy.starts_with("mend;")), "{check:?}");
     }
 
     #[test]

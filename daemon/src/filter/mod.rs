@@ -1,8 +1,11 @@
 //! Masquerade and forward rules, in the agent's own nf_tables table.
 //!
 //! `plan` says which rules there should be; `table` puts them into the kernel, a chain at a time, each change one atomic
-//! transaction. The plugin's table and everybody else's are never touched.
+//! transaction. The plugin's table and everybody else's are never touched, but for iptables' chain FORWARD where it drops: `forward`
+//! has pods let through there, and `legacy` says so where only its owner can.
 
+pub mod forward;
+pub mod legacy;
 pub mod plan;
 mod rules;
 pub mod table;

@@ -20,6 +20,12 @@ pub struct FilterConfig {
     pub subnets: Vec<IpNetwork>,
     /// Whether pods that leave the cluster network take on the node's address.
     pub masquerade: bool,
+    /// Networks outside of the cluster that pods reach under their own addresses all the same.
+    pub no_masquerade: Vec<IpNetwork>,
+    /// Whether masquerade takes ports fully at random: without, two connections that begin at once may be given the same.
+    pub random_ports: bool,
+    /// Whether pods' packets are accepted on their way through the node.
+    pub forward: bool,
 }
 
 /// A chain with all of its rules.
@@ -40,6 +46,7 @@ pub fn plan(config: &FilterConfig) -> Vec<PlannedChain> {
 fn masquerade(config: &FilterConfig) -> PlannedChain {
     let chain = Chain::base("postrouting", ChainKind::Nat, Hook::Postrouting, priority::POD_MASQUERADE);
     let mut rules = Rules::of(&chain);
+    let translate = if config.random_ports { expr::masquerade() } else { expr::masquerade_in_order() };
     if config.masquerade {
         rules.add(
             "translated already",
@@ -54,13 +61,19 @@ fn masquerade(config: &FilterConfig) -> PlannedChain {
             for subnet in config.subnets.iter().filter(family) {
                 rules.add("a client keeps its address", [expr::ip_daddr_in(*subnet), vec![expr::return_()]]);
             }
+            for other in config.no_masquerade.iter().filter(family) {
+                rules.add(
+                    "a pod keeps its address there",
+                    [expr::ip_saddr_in(*network), expr::ip_daddr_in(*other), vec![expr::return_()]],
+                );
+            }
             rules.add(
                 "a pod leaves the cluster network",
-                [expr::ip_saddr_in(*network), expr::ip_daddr_not_in(multicast(*network)), vec![expr::masquerade()]],
+                [expr::ip_saddr_in(*network), expr::ip_daddr_not_in(multicast(*network)), vec![translate.clone()]],
             );
             rules.add(
                 "the node's own address would not find the way back",
-                [expr::ip_daddr_in(*network), vec![expr::masquerade()]],
+                [expr::ip_daddr_in(*network), vec![translate.clone()]],
             );
         }
     }
@@ -70,7 +83,7 @@ fn masquerade(config: &FilterConfig) -> PlannedChain {
 fn forward(config: &FilterConfig) -> PlannedChain {
     let chain = Chain::base("forward", ChainKind::Filter, Hook::Forward, priority::FORWARD_ACCEPT);
     let mut rules = Rules::of(&chain);
-    for network in &config.cluster {
+    for network in config.cluster.iter().filter(|_| config.forward) {
         rules.add("from a pod", [expr::ip_saddr_in(*network), vec![expr::accept()]]);
         rules.add("to a pod", [expr::ip_daddr_in(*network), vec![expr::accept()]]);
     }
@@ -97,6 +110,9 @@ mod tests {
             cluster: vec!["10.244.0.0/16".parse().unwrap(), "fd00:10:244::/56".parse().unwrap()],
             subnets: vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()],
             masquerade: true,
+            no_masquerade: Vec::new(),
+            random_ports: true,
+            forward: true,
         }
     }
 
@@ -116,8 +132,22 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_pods_reach_under_their_own_addresses_comes_before_masquerade() {
+        let no_masquerade = vec!["10.1.0.0/16".parse().unwrap(), "fd00:1::/64".parse().unwrap()];
+        let found = comments(&plan(&FilterConfig { no_masquerade, ..config() })[..1]);
+        assert_eq!(found.len(), 1 + 2 * 5);
+        let place = |words: &str| found.iter().position(|comment| comment.starts_with(words)).unwrap();
+        assert!(place("a pod keeps its address there") < place("a pod leaves the cluster network"), "{found:?}");
+    }
+
+    #[test]
     fn without_masquerade_the_chain_is_empty() {
         assert!(plan(&FilterConfig { masquerade: false, ..config() })[0].rules.is_empty());
+    }
+
+    #[test]
+    fn without_forwarding_nothing_is_accepted() {
+        assert!(plan(&FilterConfig { forward: false, ..config() })[1].rules.is_empty());
     }
 
     #[test]

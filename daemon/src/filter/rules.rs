@@ -36,7 +36,7 @@ impl Rules {
 
 /// Identifies a rule's content. The kernel gives rules back in its own words, so after a restart this is how a rule is
 /// known to be the one that was planned.
-fn fingerprint(rule: &Rule) -> String {
+pub(super) fn fingerprint(rule: &Rule) -> String {
     let digest: [u8; 32] = Sha256::digest(format!("{rule:?}")).into();
     digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }

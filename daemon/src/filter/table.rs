@@ -39,7 +39,7 @@ pub struct FilterTable {
     known: BTreeMap<String, Vec<Vec<u8>>>,
 }
 
-/// Why the rules could not be read or written.
+/// Why rules could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
     /// Reading failed.
@@ -48,6 +48,12 @@ pub enum FilterError {
     /// The transaction failed, and changed nothing. It failed for all of its chains.
     #[error("{0}")]
     Commit(Arc<CommitError>),
+}
+
+impl From<CommitError> for FilterError {
+    fn from(error: CommitError) -> Self {
+        Self::Commit(Arc::new(error))
+    }
 }
 
 impl FilterTable {
@@ -142,7 +148,7 @@ impl Table for FilterTable {
             let mut batch = Batch::new();
             batch.delete_chain(&table, name);
             self.known.remove(name);
-            results.push(self.socket.commit(batch).map_err(|error| FilterError::Commit(Arc::new(error))));
+            results.push(self.socket.commit(batch).map_err(FilterError::from));
         }
         results
     }

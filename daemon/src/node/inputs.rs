@@ -58,10 +58,12 @@ pub async fn run(
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         let stands_in = *inputs.stands_in.borrow();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), stands_in, &health, &metrics);
+        // Before they are looked at: what somebody writes in between is seen to be new. So are the pass's own writes, and then
+        // there is one more pass, which has nothing to do.
+        inputs.tables.seen();
         let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref(), news).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
-        inputs.tables.seen();
 
         // What no event tells of is found by the timer: at half the time, so that it is repaired within the whole.
         let timer = now + inputs.repair_interval / 2;

@@ -4,8 +4,10 @@
 //! publishes when everything stands. What goes out is the kernel's state, the node's files, its lease's content and its
 //! health. Every pass is complete, so no event may be missed that a later pass would not make good.
 
+mod blackholes;
 mod direct;
 mod facts;
+mod forward;
 mod held;
 mod inputs;
 mod news;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
 use weft_cni::formats::conflist::Conflist;
 use weft_netlink::sysctl::Sysctl;
 
@@ -23,6 +24,14 @@ pub struct NodeOptions {
     pub bridge: String,
     /// Whether pods that leave the cluster network take on the node's address.
     pub ip_masq: bool,
+    /// Networks that pods reach under their own addresses all the same.
+    pub no_masquerade: Vec<IpNetwork>,
+    /// Whether masquerade takes ports fully at random.
+    pub random_ports: bool,
+    /// Whether pods' packets are accepted on their way through the node.
+    pub forward_rules: bool,
+    /// Whether packets to the node's own subnets end here at the latest.
+    pub blackhole_route: bool,
     /// Where the node's files go.
     pub places: Places,
     /// The conflist to install.

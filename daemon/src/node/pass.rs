@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ipnetwork::IpNetwork;
 use tokio::sync::watch;
 use weft_netlink::agent::{Connection, Event};
 use weft_netlink::sysctl::Sysctl;
@@ -21,11 +22,13 @@ use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
 use crate::cluster::model::Snapshot;
 use crate::cluster::netconf::NetConf;
+use crate::filter::forward::ForwardTable;
 use crate::filter::plan::{FilterConfig, plan as plan_filter};
 use crate::filter::table::FilterTable;
 use crate::lease::subnet_file;
 use crate::lease::{Held, LeaseState};
 use crate::overlay::backend::{self, Device, End, Here, Identity, LocalEnd};
+use crate::overlay::blackhole::BlackholeTable;
 use crate::overlay::bridge::WantedBridge;
 use crate::overlay::shared_ip::SharedIp;
 use crate::overlay::table::PeerTable;
@@ -44,6 +47,12 @@ pub struct Node {
     pub(super) owned: Owned,
     pub(super) peers: Reconciler<PeerTable>,
     pub(super) filter: Reconciler<FilterTable>,
+    pub(super) forward: Reconciler<ForwardTable>,
+    pub(super) blackholes: Reconciler<BlackholeTable>,
+    /// Blackhole routes of an earlier configuration are gone.
+    pub(super) without_blackholes: bool,
+    /// What has been told of them.
+    pub(super) blackhole_trouble: Option<String>,
     pub(super) value: watch::Sender<LeaseValue>,
     pub(super) facts: watch::Sender<Option<NodeFacts>>,
     pub(super) health: Arc<Health>,
@@ -66,6 +75,10 @@ pub struct Node {
     pub(super) shared_ips: BTreeSet<SharedIp>,
     /// Links through which peers are reached past the devices.
     pub(super) direct: Vec<u32>,
+    /// The networks that others' chains have been looked at for.
+    pub(super) let_through: Option<Vec<IpNetwork>>,
+    /// What is wrong outside of weft, and has been told.
+    pub(super) notices: Vec<String>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     pub(super) settled: Option<Settled>,
 }
@@ -123,6 +136,10 @@ impl Node {
             owned: Owned::load(&options.run_dir, NODE_RECORD)?,
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
             filter: Reconciler::new(FilterTable::open()?),
+            forward: Reconciler::new(ForwardTable::open()?),
+            blackholes: Reconciler::new(BlackholeTable::new(kernel.clone())),
+            without_blackholes: false,
+            blackhole_trouble: None,
             route: RouteSocket::open()?,
             sysctl: options.sysctl.clone(),
             kernel,
@@ -140,6 +157,8 @@ impl Node {
             peers_known: false,
             shared_ips: BTreeSet::new(),
             direct: Vec::new(),
+            let_through: None,
+            notices: Vec::new(),
             settled: None,
             options,
         })
@@ -199,6 +218,8 @@ impl Node {
         let under = UplinkStatus { name: uplink.name.clone(), mtu: uplink.mtu };
         self.board.node(status_of(&held), under, ends.values().filter_map(End::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
+        let forward_retry = self.place_forward(&held, now).await;
+        let blackhole_retry = self.place_blackholes(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         self.peers_known &= links_are_as_before;
         let peers_retry = match snapshot {
@@ -215,7 +236,7 @@ impl Node {
         };
         self.settled = Some(settled);
         self.publish(&held, &ends, &uplink);
-        filter_retry.into_iter().chain(peers_retry).min()
+        filter_retry.into_iter().chain(forward_retry).chain(blackhole_retry).chain(peers_retry).min()
     }
 
     /// Tells the node's Services what of the node concerns them.
@@ -421,6 +442,9 @@ impl Node {
             cluster: networks(held),
             subnets: held.key.subnets().values().copied().collect(),
             masquerade: self.options.ip_masq,
+            no_masquerade: self.options.no_masquerade.clone(),
+            random_ports: self.options.random_ports,
+            forward: self.options.forward_rules,
         };
         let desired = self.filter.table_mut().plan(plan_filter(&config));
         let outcome = self.filter.pass(&desired, now).await.map_err(|error| error.to_string());
@@ -437,18 +461,9 @@ impl Node {
         outcome: Result<Pass<K>, String>,
         words: impl FnOnce(&Pass<K>) -> String,
     ) -> Option<Instant> {
+        self.count(table, &outcome);
         match outcome {
             Ok(pass) => {
-                if pass.repaired > 0 {
-                    tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
-                }
-                if pass.updated + pass.deleted > 0 {
-                    tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
-                }
-                self.metrics.wrote(table, pass.writes());
-                self.metrics.repaired(table, pass.repaired);
-                self.repaired += pass.repaired;
-                self.metrics.failed(table, pass.failed.len());
                 match pass.failed.first() {
                     None => self.health.good(component, words(&pass)),
                     Some((object, reason)) => {
@@ -461,9 +476,26 @@ impl Node {
             }
             Err(reason) => {
                 self.health.bad(component, reason);
-                self.metrics.failed(table, 1);
                 None
             }
         }
+    }
+
+    /// Tells log and metrics of a table's pass.
+    pub(super) fn count<K>(&mut self, table: &'static str, outcome: &Result<Pass<K>, String>) {
+        let Ok(pass) = outcome else {
+            self.metrics.failed(table, 1);
+            return;
+        };
+        if pass.repaired > 0 {
+            tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
+        }
+        if pass.updated + pass.deleted > 0 {
+            tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
+        }
+        self.metrics.wrote(table, pass.writes());
+        self.metrics.repaired(table, pass.repaired);
+        self.repaired += pass.repaired;
+        self.metrics.failed(table, pass.failed.len());
     }
 }

@@ -26,7 +26,7 @@ impl TablesWatch {
         Ok(Self { socket: Socket::open()?, seen: None })
     }
 
-    /// All tables have just been looked at.
+    /// All tables are about to be looked at.
     pub(super) fn seen(&mut self) {
         // What cannot be asked is looked at when the timer says so.
         self.seen = self.socket.generation().ok();

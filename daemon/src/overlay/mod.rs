@@ -7,6 +7,7 @@
 
 pub mod attachments;
 pub mod backend;
+pub mod blackhole;
 pub mod bridge;
 pub mod device;
 pub mod links;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_netlink::agent::Connection;
-use weft_netlink::{Error, Request, Route, RouteFilter, Verb};
+use weft_netlink::{Error, Request, Route, RouteFilter, RouteKind, Verb};
 
 use super::ROUTE_PROTOCOL;
 use super::peers::{PeerKey, PeerObject};
@@ -65,7 +65,12 @@ impl Table for PeerTable {
             }
         }
         // By whatever link: a peer that is reached past the device may have moved to another, or behind a router.
-        let own = RouteFilter { protocol: Some(ROUTE_PROTOCOL), table: Some(Route::MAIN), ..RouteFilter::default() };
+        let own = RouteFilter {
+            protocol: Some(ROUTE_PROTOCOL),
+            table: Some(Route::MAIN),
+            kind: Some(RouteKind::Unicast),
+            ..RouteFilter::default()
+        };
         for route in self.kernel.routes(own).await? {
             add(PeerObject::Route(route));
         }

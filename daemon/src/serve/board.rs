@@ -36,6 +36,7 @@ struct Seen {
     uplink: Option<UplinkStatus>,
     overlay: Vec<DeviceStatus>,
     peers: PeersSeen,
+    notices: Vec<String>,
 }
 
 /// The board. Shared: written by the node's loop, read by the server.
@@ -67,10 +68,15 @@ impl Board {
         self.lock().peers = peers;
     }
 
+    /// What is wrong outside of weft, for somebody to mend.
+    pub fn notices(&self, notices: Vec<String>) {
+        self.lock().notices = notices;
+    }
+
     /// All that is known of the node.
     #[must_use]
     pub fn status(&self, health: &Health, metrics: &Metrics) -> NodeStatus {
-        let Seen { lease, uplink, overlay, peers } = self.lock().clone();
+        let Seen { lease, uplink, overlay, peers, notices } = self.lock().clone();
         let (components, revision) = health.components();
         let others = peers.snapshot.leases.values().filter(|lease| Some(lease.key) != peers.own);
         let refused: BTreeSet<&str> = peers.rejected.iter().map(|rejected| rejected.key.as_str()).collect();
@@ -95,6 +101,7 @@ impl Board {
             repairs: metrics.repairs_by_kind(),
             counts: None,
             failed: metrics.failures_by_table(),
+            notices,
         }
     }
 

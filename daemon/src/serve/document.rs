@@ -53,6 +53,8 @@ pub struct NodeStatus {
     pub repairs: BTreeMap<String, u64>,
     /// Objects that are not as they should be, by table.
     pub failed: BTreeMap<String, i64>,
+    /// What is wrong outside of weft, with the command that mends it.
+    pub notices: Vec<String>,
 }
 
 /// So many of each list a brief document has at most: one document for each of thousands of nodes

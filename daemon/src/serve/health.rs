@@ -25,6 +25,8 @@ pub enum Component {
     Peers,
     /// Masquerade and forward rules.
     Filter,
+    /// Others' rules that pods' packets have to pass.
+    Forward,
     /// Subnet file, plugin and conflist.
     Publish,
     /// Services. Behind everything else: pods may come before their Services do.
@@ -32,8 +34,17 @@ pub enum Component {
 }
 
 impl Component {
-    const ALL: [Self; 8] =
-        [Self::Uplink, Self::Store, Self::Lease, Self::Links, Self::Peers, Self::Filter, Self::Publish, Self::Services];
+    const ALL: [Self; 9] = [
+        Self::Uplink,
+        Self::Store,
+        Self::Lease,
+        Self::Links,
+        Self::Peers,
+        Self::Filter,
+        Self::Forward,
+        Self::Publish,
+        Self::Services,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -43,6 +54,7 @@ impl Component {
             Self::Links => "links",
             Self::Peers => "peers",
             Self::Filter => "filter",
+            Self::Forward => "forward",
             Self::Publish => "publish",
             Self::Services => "services",
         }

@@ -17,7 +17,7 @@ use super::document::ApiServerStatus;
 use crate::cluster::kube::ApiMetrics;
 
 /// The tables of the node's loop.
-const TABLES: [&str; 3] = ["links", "peers", "filter"];
+const TABLES: [&str; 5] = ["links", "peers", "filter", "forward", "blackholes"];
 
 /// Which table a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

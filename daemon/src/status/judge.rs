@@ -300,6 +300,7 @@ pub fn wrong(status: &NodeStatus) -> Vec<String> {
         wrong.extend(capacity(lease).filter(|capacity| capacity.wrong).map(|capacity| capacity.words));
         wrong.extend(lease.notice.clone());
     }
+    wrong.extend(status.notices.iter().cloned());
     if let Some(services) = &status.services {
         if services.rejected > 0 {
             wrong.push(format!(

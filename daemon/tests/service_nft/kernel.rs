@@ -371,6 +371,9 @@ fn the_agents_other_chains_live_beside() {
             cluster: vec!["10.180.0.0/16".parse().unwrap()],
             subnets: vec!["10.180.0.0/24".parse().unwrap()],
             masquerade: true,
+            no_masquerade: Vec::new(),
+            random_ports: true,
+            forward: true,
         };
         let desired = filter.table_mut().plan(plan_filter(&config));
         let pass = filter.pass(&desired, Instant::now()).await.unwrap();

@@ -61,6 +61,25 @@ impl Socket {
         })
     }
 
+    /// The chain of that name; `None` if it, or its table, does not exist. Asked for by its name, as a table of iptables' may
+    /// have thousands of others.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] if the kernel refuses, [`Error::Decode`] if the answer cannot be read.
+    pub fn chain(&mut self, table: &Table, name: &str) -> Result<Option<ChainInfo>> {
+        let operation = format!("look up chain {name} of table {table}");
+        let request = request(message::GET_CHAIN, table.family.number(), |w| {
+            w.string(message::TABLE_NAME, &table.name);
+            w.string(super::chain::NFTA_CHAIN_NAME, name);
+        });
+        match self.netlink.get::<Message>(&operation, request) {
+            Err(error) if error.is_absent() => Ok(None),
+            answered => ChainInfo::read(table.family, answered?.attributes())
+                .map(Some)
+                .map_err(|reason| Error::decode(operation, reason)),
+        }
+    }
+
     /// The rules of a table, or of one of its chains, in their order; none if it does not exist.
     ///
     /// # Errors

@@ -252,6 +252,8 @@ pub struct RouteFilter {
     pub table: Option<u32>,
     /// Only those with this `rtm_protocol`.
     pub protocol: Option<u8>,
+    /// Only those of this kind.
+    pub kind: Option<RouteKind>,
     /// Only one address family: true for IPv6, false for IPv4.
     pub v6: Option<bool>,
 }
@@ -272,7 +274,7 @@ impl RouteFilter {
             table: 0,
             protocol: self.protocol.map_or(RouteProtocol::Unspec, RouteProtocol::from),
             scope: WireScope::Universe,
-            kind: RouteType::Unspec,
+            kind: self.kind.map_or(RouteType::Unspec, RouteKind::to_wire),
             flags: RouteFlags::empty(),
         };
         message.attributes.extend(self.link.map(RouteAttribute::Oif));
@@ -291,6 +293,7 @@ impl RouteFilter {
         self.link.is_none_or(|link| route.next_hops().any(|hop| hop.link == Some(link)))
             && self.table.is_none_or(|table| route.table == table)
             && self.protocol.is_none_or(|protocol| route.protocol == protocol)
+            && self.kind.is_none_or(|kind| route.kind == kind)
             && self.v6.is_none_or(|v6| route.dst.is_ipv6() == v6)
     }
 }

@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::doctor::Told;
 use crate::doctor::firewall::{At, Dropping, FirewallFacts};
 use crate::doctor::leftovers::{Found, LeftoverFacts};
+use crate::filter::legacy::cut_off;
 use crate::filter::{agent_table, plugin_table};
 use crate::migrate::virtual_servers::{DEVICE, Ground, left};
 
@@ -60,6 +61,8 @@ impl Rules {
         FirewallFacts {
             dropping: self.0.as_ref().map(|tables| tables.iter().flat_map(dropping).collect()).map_err(Clone::clone),
             legacy: legacy(),
+            cut_off: cut_off(&networks.iter().filter_map(|network| network.parse().ok()).collect::<Vec<_>>())
+                .map_err(|error| error.to_string()),
             firewalld: self.0.as_ref().map(|tables| tables.iter().any(firewalld)).map_err(Clone::clone),
             selinux: selinux(),
             networks: networks.to_vec(),

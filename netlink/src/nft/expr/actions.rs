@@ -86,6 +86,12 @@ pub fn masquerade() -> Expr {
     Expr::Masquerade(NatFlags::FULLY_RANDOM)
 }
 
+/// The same, with the port that the sender has chosen where it is free.
+#[must_use]
+pub fn masquerade_in_order() -> Expr {
+    Expr::Masquerade(NatFlags::default())
+}
+
 /// Rewrites the source.
 #[must_use]
 pub fn snat(address: IpAddr, port: Option<u16>, flags: NatFlags) -> Vec<Expr> {

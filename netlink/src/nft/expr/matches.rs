@@ -75,23 +75,39 @@ pub fn ip_daddr_not_in(network: IpNetwork) -> Vec<Expr> {
     in_network(Side::Destination, Compare::NotEqual, network)
 }
 
+/// The packet comes from this network, in a table of the network's IP version alone: there the version need not be asked
+/// for, and iptables, whose tables those are, does not understand the question.
+#[must_use]
+pub fn saddr_in(network: IpNetwork) -> Vec<Expr> {
+    of_network(Side::Source, Compare::Equal, network)
+}
+
+/// The packet goes to this network, in a table of the network's IP version alone: see [`saddr_in`].
+#[must_use]
+pub fn daddr_in(network: IpNetwork) -> Vec<Expr> {
+    of_network(Side::Destination, Compare::Equal, network)
+}
+
 fn in_network(side: Side, comparison: Compare, network: IpNetwork) -> Vec<Expr> {
-    let version = IpVersion::of(network.ip());
-    let mut phrase = nfproto(version);
+    let mut phrase = nfproto(IpVersion::of(network.ip()));
+    phrase.extend(of_network(side, comparison, network));
+    phrase
+}
+
+fn of_network(side: Side, comparison: Compare, network: IpNetwork) -> Vec<Expr> {
     if network.prefix() == 0 && comparison == Compare::Equal {
-        return phrase;
+        return Vec::new();
     }
     let whole = match network {
         IpNetwork::V4(_) => 32,
         IpNetwork::V6(_) => 128,
     };
-    let address = Value::from(network.network());
+    let (source, address) = (Source::Address(IpVersion::of(network.ip()), side), Value::from(network.network()));
     if network.prefix() == whole {
-        phrase.extend(compare(Source::Address(version, side), comparison, address));
+        compare(source, comparison, address)
     } else {
-        phrase.extend(masked(Source::Address(version, side), network.mask().into(), comparison, address));
+        masked(source, network.mask().into(), comparison, address)
     }
-    phrase
 }
 
 /// The packet comes from this port, of a protocol that has ports (see [`super::protocol`]).

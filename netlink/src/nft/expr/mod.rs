@@ -18,12 +18,13 @@ mod step;
 pub use crate::{IpVersion, protocol};
 pub use actions::{
     accept, add_to_set, continue_, counter, counter_from, dnat, dnat_by_map, drop, goto, jump, limit, masquerade,
-    notrack, redirect, reject, return_, set_ct_mark, set_mark, snat, verdict_by_map,
+    masquerade_in_order, notrack, redirect, reject, return_, set_ct_mark, set_mark, snat, verdict_by_map,
 };
 pub use matches::{
-    ct_direction, ct_mark_is, ct_state, ct_state_not, ct_status, ct_status_not, dport, fib_daddr_type,
+    ct_direction, ct_mark_is, ct_state, ct_state_not, ct_status, ct_status_not, daddr_in, dport, fib_daddr_type,
     fib_daddr_type_not, fib_saddr_type, iifname, iifname_not, in_set, ip_daddr_in, ip_daddr_not_in, ip_saddr_in,
-    ip_saddr_not_in, is, is_not, l4proto, mark_is, mark_is_not, nfproto, not_in_set, oifname, oifname_not, sport,
+    ip_saddr_not_in, is, is_not, l4proto, mark_is, mark_is_not, nfproto, not_in_set, oifname, oifname_not, saddr_in,
+    sport,
 };
 pub use nat::{NatFlags, NatKind};
 pub use registers::{Register, load};
