@@ -1,15 +1,13 @@
-//! The lab as a whole: what a running network survives, and that a lab leaves nothing behind.
+//! The lab as a whole: nodes come and go, and a lab leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use weft_tests::lab::{Lab, OwnedLab, Spec, root};
 use weft_tests::netns::Netns;
-use weft_tests::probe::Pinger;
 use weft_tests::scratch::unique_name;
 use weft_tests::tool::{self, Output, Stdin};
 use weft_tests::{binaries, wait};
@@ -24,164 +22,6 @@ fn two_nodes() -> OwnedLab {
     let matrix = lab.matrix(AT_FIRST).unwrap();
     assert!(matrix.complete(), "{:?}", matrix.broken());
     lab
-}
-
-/// Pings from the pod of node 1 to that of node 2.
-fn pinger(lab: &Lab) -> Pinger {
-    let [from, to] = ["node1", "node2"].map(|node| lab.node(node).unwrap().pod("pod1").unwrap());
-    Pinger::start(&from.netns, to.v4().unwrap())
-}
-
-/// Everything weft has put into a node's kernel, without what counts by itself.
-fn kernel(node: &Netns) -> Vec<String> {
-    let links = node.objects("ip", &["-d", "link", "show"]).unwrap();
-    let vxlan = links.iter().filter(|link| link["ifname"].as_str().is_some_and(|name| name.starts_with("flannel")));
-    let device = |link: &Value| format!("{} {} {} {}", link["ifindex"], link["ifname"], link["address"], link["mtu"]);
-    let mut found: Vec<String> = vxlan.map(device).collect();
-    for (program, words) in [
-        ("ip", &["route", "show", "table", "all"][..]),
-        ("ip", &["-6", "route", "show", "table", "all"]),
-        ("ip", &["neigh", "show", "nud", "permanent"]),
-        ("bridge", &["fdb", "show"]),
-        ("ip", &["addr", "show", "dev", "cni0"]),
-        ("nft", &["-s", "list", "ruleset"]),
-    ] {
-        let mut lines: Vec<String> = node.tool(program, words).unwrap().lines().map(str::to_owned).collect();
-        lines.sort();
-        // Routes learnt from router advertisements, and lifetimes, come and go.
-        lines.retain(|line| !line.contains("valid_lft") && !line.contains("proto ra"));
-        found.extend(lines);
-    }
-    found
-}
-
-#[test]
-fn a_killed_agent_loses_no_packet_and_its_restart_changes_nothing() {
-    let mut lab = two_nodes();
-    let node = lab.node("node1").unwrap().netns.clone();
-    let before = kernel(&node);
-    let pinger = pinger(&lab);
-    pinger.let_pass(100).unwrap();
-    lab.kill_agent("node1").unwrap();
-    lab.kill_agent("node2").unwrap();
-    pinger.let_pass(300).unwrap();
-    assert_eq!(kernel(&node), before);
-    lab.start_agent("node1").unwrap();
-    lab.start_agent("node2").unwrap();
-    lab.await_ready("node1").unwrap();
-    lab.await_ready("node2").unwrap();
-    pinger.let_pass(300).unwrap();
-    let losses = pinger.finish().unwrap();
-    assert_eq!(losses.count(), 0, "{losses:?}");
-    assert_eq!(kernel(&node), before);
-}
-
-#[test]
-fn an_agent_that_is_asked_to_end_leaves_the_network_as_it_is() {
-    let mut lab = two_nodes();
-    let node = lab.node("node1").unwrap().netns.clone();
-    let before = kernel(&node);
-    let pinger = pinger(&lab);
-    pinger.let_pass(50).unwrap();
-    assert!(lab.stop_agent("node1").unwrap(), "SIGTERM was not enough");
-    pinger.let_pass(200).unwrap();
-    assert_eq!(pinger.finish().unwrap().count(), 0);
-    assert_eq!(kernel(&node), before);
-}
-
-/// Breaks node 1 and waits until pods reach each other again, and the kernel is as before, by the same agent.
-fn heals(lab: &Lab, device_stays: bool, sabotage: &[&str]) {
-    let node = lab.node("node1").unwrap();
-    let before = kernel(&node.netns);
-    node.netns.tool(sabotage[0], &sabotage[1..]).unwrap();
-    let without_index = |lines: &[String]| {
-        let word =
-            |line: &String| line.split_once(" \"flannel").map_or_else(|| line.clone(), |(_, rest)| rest.to_owned());
-        lines.iter().map(word).collect::<Vec<_>>()
-    };
-    wait::until_ok(REPAIR, &format!("repair after {sabotage:?}"), || {
-        let now = kernel(&node.netns);
-        let same = if device_stays { now == before } else { without_index(&now) == without_index(&before) };
-        if same { Ok(()) } else { Err(missing(&before, &now)) }
-    })
-    .unwrap();
-    assert!(lab.matrix(Duration::from_secs(2)).unwrap().complete());
-    assert!(node.agent.unwrap().alive(), "healed by a restart");
-}
-
-fn missing(before: &[String], now: &[String]) -> String {
-    let now: BTreeSet<&String> = now.iter().collect();
-    before.iter().filter(|line| !now.contains(line)).cloned().collect::<Vec<_>>().join(" | ")
-}
-
-#[test]
-fn what_somebody_deletes_is_back_within_ten_seconds_without_a_restart() {
-    let lab = two_nodes();
-    heals(&lab, false, &["ip", "link", "delete", "flannel.1"]);
-    heals(&lab, true, &["ip", "route", "flush", "dev", "flannel.1"]);
-    heals(&lab, true, &["ip", "neigh", "flush", "dev", "flannel.1", "nud", "permanent"]);
-    heals(&lab, true, &["nft", "flush", "ruleset"]);
-    heals(&lab, true, &["ip", "link", "set", "flannel.1", "down"]);
-    heals(&lab, false, &["sh", "-c", "ip link set flannel.1 down; ip link set flannel.1 name renamed up"]);
-}
-
-#[test]
-fn pods_are_back_on_the_bridge_within_ten_seconds() {
-    let lab = two_nodes();
-    let node = lab.node("node1").unwrap();
-    let [first] = &node.subnets()[..] else { panic!("one family") };
-    let subnet = first.clone();
-    // Their own node's pods are reached by the route that came with the bridge's address.
-    for sabotage in [
-        vec!["ip", "link", "delete", "cni0"],
-        vec!["ip", "route", "delete", &subnet, "dev", "cni0"],
-        vec![
-            "sh",
-            "-c",
-            "ip -br link show master cni0 | while read name rest; do ip link set ${name%@*} nomaster; done",
-        ],
-    ] {
-        node.netns.tool(sabotage[0], &sabotage[1..]).unwrap();
-        let reached = || lab.matrix(Duration::from_millis(300)).unwrap().complete();
-        wait::until(REPAIR, &format!("all pods to reach each other after {sabotage:?}"), reached).unwrap();
-    }
-}
-
-#[test]
-fn d50_a_lease_over_the_nodes_or_beside_the_network_is_ignored() {
-    let lab = two_nodes();
-    let value = r#"{"PublicIP":"192.168.100.79","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"c6:d2:32:6f:8f:47"}}"#;
-    let node = lab.node("node1").unwrap().netns.clone();
-    let before = kernel(&node);
-    for key in ["192.168.100.12-30", "10.99.0.0-24", "0.0.0.0-1"] {
-        lab.etcd().unwrap().put(&format!("/coreos.com/network/subnets/{key}"), value).unwrap();
-    }
-    // A lease that is right comes after them: once it is there, they have been seen.
-    let good = value.replace("192.168.100.79", "192.168.100.80").replace(":47", ":48");
-    lab.etcd().unwrap().put("/coreos.com/network/subnets/10.244.77.0-24", &good).unwrap();
-    let seen = || kernel(&node).iter().any(|line| line.contains("10.244.77.0/24"));
-    wait::until(REPAIR, "the good lease's route", seen).unwrap();
-    let news: Vec<String> = kernel(&node).into_iter().filter(|line| !before.contains(line)).collect();
-    assert!(news.iter().all(|line| line.contains("10.244.77.0") || line.contains(":48")), "{news:?}");
-}
-
-#[test]
-fn a_partition_removes_nothing_and_heals() {
-    let mut lab = two_nodes();
-    let node = lab.node("node1").unwrap().netns.clone();
-    let before = kernel(&node);
-    lab.cut("node2").unwrap();
-    assert!(!lab.matrix(Duration::from_millis(200)).unwrap().complete());
-    lab.kill_etcd().unwrap();
-    wait::throughout(Duration::from_secs(3), || {
-        if kernel(&node) == before { Ok(()) } else { Err(missing(&before, &kernel(&node))) }
-    })
-    .unwrap();
-    lab.start_etcd().unwrap();
-    lab.heal(None).unwrap();
-    let matrix = lab.matrix(AT_FIRST).unwrap();
-    assert!(matrix.complete(), "{:?}", matrix.broken());
-    assert_eq!(kernel(&node), before);
 }
 
 #[test]

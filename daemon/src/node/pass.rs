@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
+use weft_cni::formats::subnet_env::SubnetEnv;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
@@ -51,8 +52,8 @@ pub struct Node {
     pub(super) held: Option<Held>,
     /// The network configuration whose oddities have been told.
     pub(super) config: Option<Vec<u8>>,
-    /// The node's files have been written once: from then on they are kept, whatever else is wrong.
-    pub(super) published: bool,
+    /// What the node's files say, once they have been written: from then on they are kept, whatever else is wrong.
+    pub(super) published: Option<SubnetEnv>,
     /// Objects that this pass has put back.
     pub(super) repaired: usize,
     /// The peers were as they should be, and nobody has told of a change since.
@@ -136,7 +137,7 @@ impl Node {
             uplink: None,
             held: None,
             config: None,
-            published: false,
+            published: None,
             repaired: 0,
             peers_rest: None,
             direct: Vec::new(),
@@ -350,17 +351,11 @@ impl Node {
         let wanted =
             |settled: &Settled| (settled.ends.filter_map(|_, end| Some(end.end.clone())), settled.bridge.clone());
         let repair = self.settled.as_ref().is_some_and(|before| wanted(before) == wanted(&settled));
-        for what in &done {
-            if repair {
-                tracing::warn!("repaired: {what}");
-            } else {
-                tracing::info!("{what}");
-            }
-        }
         self.metrics.wrote("links", done.len());
         if repair {
-            self.metrics.repaired("links", done.len());
-            self.repaired += done.len();
+            self.note_repairs("links", done.len(), || done.join("; "));
+        } else {
+            done.iter().for_each(|what| tracing::info!("{what}"));
         }
         Ok(settled)
     }
@@ -422,22 +417,19 @@ impl Node {
     ) -> Option<Instant> {
         match outcome {
             Ok(pass) => {
-                if pass.repaired > 0 {
-                    tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
-                }
+                self.note_repairs(table, pass.repaired, || {
+                    let first = pass.repaired_first.as_ref().map(ToString::to_string).unwrap_or_default();
+                    format!("{first}{}", and_more(pass.repaired))
+                });
                 if pass.updated + pass.deleted > 0 {
                     tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
                 }
                 self.metrics.wrote(table, pass.writes());
-                self.metrics.repaired(table, pass.repaired);
-                self.repaired += pass.repaired;
                 self.metrics.failed(table, pass.failed.len());
                 match pass.failed.first() {
                     None => self.health.good(component, words(&pass)),
                     Some((object, reason)) => {
-                        let others = pass.failed.len() - 1;
-                        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
-                        self.health.bad(component, format!("{object}: {reason}{more}"));
+                        self.health.bad(component, format!("{object}: {reason}{}", and_more(pass.failed.len())));
                     }
                 }
                 pass.retry_at
@@ -449,4 +441,17 @@ impl Node {
             }
         }
     }
+    /// Counts what somebody else had changed and is right again, and says so in one line, whatever it was made of.
+    pub(super) fn note_repairs(&mut self, table: &'static str, objects: usize, what: impl FnOnce() -> String) {
+        if objects > 0 {
+            tracing::warn!(table, objects, "repaired what somebody else had changed: {}", what());
+            self.metrics.repaired(table, objects);
+            self.repaired += objects;
+        }
+    }
+}
+
+/// What is added to the first of so many.
+fn and_more(objects: usize) -> String {
+    if objects > 1 { format!(" (and {} more)", objects - 1) } else { String::new() }
 }

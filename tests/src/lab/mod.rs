@@ -5,6 +5,7 @@
 
 mod agent;
 mod balance;
+mod kernel;
 mod matrix;
 mod node;
 mod outside;
@@ -25,6 +26,7 @@ use crate::netns::Netns;
 
 pub use agent::AGENT_READY_LIMIT;
 pub use balance::{Balance, Way};
+pub use kernel::{difference, kernel, without_numbers};
 pub use matrix::{Matrix, Pair};
 pub use node::{Node, PodRecord};
 pub use outside::OUTSIDE;
