@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_tests::lab::{Lab, OwnedLab, Spec, root};
+use weft_tests::lab::{OwnedLab, Spec, root};
 use weft_tests::netns::Netns;
 use weft_tests::scratch::unique_name;
 use weft_tests::tool::{self, Output, Stdin};
@@ -37,30 +37,6 @@ fn nodes_come_and_go() {
     })
     .unwrap();
     assert!(lab.matrix(AT_FIRST).unwrap().complete());
-}
-
-#[test]
-fn cleanup_leaves_a_node_as_it_was_before() {
-    let mut lab = OwnedLab::bare(Spec { pods: 0, ..Spec::test(1) });
-    let name = lab.new_node().unwrap();
-    let snapshot = |lab: &Lab| {
-        let node = lab.node(&name).unwrap();
-        let links = node.netns.tool("ip", &["-o", "link", "show"]).unwrap();
-        let routes = node.netns.tool("ip", &["route", "show", "table", "all"]).unwrap();
-        (links, routes, node.netns.tool("nft", &["list", "ruleset"]).unwrap())
-    };
-    let before = snapshot(&lab);
-    lab.start_agent(&name).unwrap();
-    lab.await_ready(&name).unwrap();
-    lab.stop_agent(&name).unwrap();
-    assert_ne!(snapshot(&lab), before);
-    let output = lab.weft(&name, "cleanup", &[]).unwrap();
-    assert_eq!(output.exit, Some(0), "{output:?}");
-    assert_eq!(snapshot(&lab), before);
-    let node = lab.node(&name).unwrap();
-    assert!(!node.conflist().exists() && !node.path("subnet.env").exists());
-    let leases = lab.etcd().unwrap().get("/coreos.com/network/subnets/").unwrap();
-    assert_eq!(leases, [], "the lease was not given back");
 }
 
 /// Runs `weft-lab` to its end.
