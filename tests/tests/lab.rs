@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use weft_tests::lab::{OwnedLab, Spec, root};
-use weft_tests::netns::Netns;
+use weft_tests::lab::{OwnedLab, Spec, traces};
 use weft_tests::scratch::unique_name;
 use weft_tests::tool::{self, Output, Stdin};
 use weft_tests::{binaries, wait};
@@ -46,18 +44,6 @@ fn weft_lab(name: &str, words: &[&str]) -> Output {
     tool::run_with(&mut command, Stdin::Bytes(b"")).unwrap()
 }
 
-/// What of this machine's belongs to a lab: namespaces, files, processes.
-fn traces(name: &str) -> Vec<String> {
-    let mut found: Vec<String> =
-        Netns::matching(|netns| netns.starts_with(name)).unwrap().iter().map(|netns| netns.name().to_owned()).collect();
-    found.extend(Path::new(&root().join(name)).exists().then(|| "its folder".to_owned()));
-    let processes = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let lines = processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    let needle = format!("/{name}/");
-    found.extend(lines.map(|line| String::from_utf8_lossy(&line).into_owned()).filter(|line| line.contains(&needle)));
-    found
-}
-
 #[test]
 fn the_command_brings_a_lab_up_twice_and_takes_it_down_without_a_trace() {
     let name = unique_name();
@@ -65,7 +51,7 @@ fn the_command_brings_a_lab_up_twice_and_takes_it_down_without_a_trace() {
         || (tool::call("ip", &["-o", "link", "show"]).unwrap(), tool::call("nft", &["list", "ruleset"]).unwrap());
     let before = host();
     assert_eq!(weft_lab(&name, &["status"]).exit, Some(1));
-    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(traces(&name).unwrap(), [""; 0]);
 
     let up = ["--output", "json", "up", "--nodes", "2"];
     let first = weft_lab(&name, &up);
@@ -95,7 +81,7 @@ fn the_command_brings_a_lab_up_twice_and_takes_it_down_without_a_trace() {
     assert_eq!(nowhere.exit, Some(1));
     assert!(nowhere.stderr.contains("node1-pod1"), "{nowhere:?}");
     assert_eq!((down.exit, again.exit), (Some(0), Some(0)));
-    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(traces(&name).unwrap(), [""; 0]);
     assert_eq!(host(), before);
 }
 
@@ -128,5 +114,5 @@ fn the_command_writes_services_and_tells_who_answers() {
     assert_eq!(outside.exit, Some(1), "{outside:?}");
     assert_eq!((gone.exit, twice.exit, down.exit), (Some(0), Some(1), Some(0)));
     assert!(twice.stderr.contains("default/lab"), "{twice:?}");
-    assert_eq!(traces(&name), [""; 0]);
+    assert_eq!(traces(&name).unwrap(), [""; 0]);
 }

@@ -67,14 +67,21 @@ pub fn difference(before: &[String], now: &[String]) -> String {
     format!("gone: {}; new: {}", of(before, now), of(now, before))
 }
 
+/// What the agent in a namespace says at `/status`.
+///
+/// # Errors
+/// When nobody answers, or not in JSON.
+pub fn agent_status(node: &Netns) -> Result<Value> {
+    Ok(serde_json::from_str(&http::get(node, super::agent::health(), "/status")?.body)?)
+}
+
 impl Lab {
     /// What a node's agent says at `/status`.
     ///
     /// # Errors
     /// When nobody answers, or not in JSON.
     pub fn status(&self, name: &str) -> Result<Value> {
-        let answer = http::get(&self.node(name)?.netns, super::agent::health(), "/status")?;
-        Ok(serde_json::from_str(&answer.body)?)
+        agent_status(&self.node(name)?.netns)
     }
 
     /// How many objects of a table a node's agent has put back since its start, by its metrics.
