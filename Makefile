@@ -19,7 +19,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
-.PHONY: help build image lab lab-down test e2e guest lint bench clean setup-%
+.PHONY: help build image lab lab-down test chaos e2e guest lint bench clean setup-%
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -53,6 +53,12 @@ lab-down: setup-build ## remove every trace of the lab: LAB=lab
 
 test: setup-test build ## all tests, in namespaces of their own
 	@WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh
+
+chaos: NODES = 20
+chaos: SECONDS ?= 600
+chaos: setup-test build ## a lab in which everything fails at random: NODES=20 SECONDS=600 SEED=12
+	@WEFT_CHAOS_NODES=$(NODES) WEFT_CHAOS_SECONDS=$(SECONDS) $(if $(SEED),WEFT_CHAOS_SEED=$(SEED)) \
+		WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) tests/run.sh --package weft-tests --test chaos -- --nocapture
 
 # WEFT_PEERS: a folder with kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kubectl, containerd 2 with ctr and
 # its shim, and what else CONTRIBUTING.md names. What is missing is said, and skipped.

@@ -44,7 +44,7 @@ if [ "$(id -u)" != 0 ]; then
     # For the test that asks cargo what the image is made of: root's cargo would fetch everything again.
     export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
     host=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
-    export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=CARGO_HOME,WEFT_BIN_DIR,WEFT_PEERS,WEFT_E2E_OUTAGE,WEFT_E2E_REPORTS,WEFT_SKIP_LOG,WEFT_TEST_OUTAGES,RUST_BACKTRACE"
+    export "CARGO_TARGET_${host}_RUNNER=sudo --preserve-env=CARGO_HOME,WEFT_BIN_DIR,WEFT_PEERS,WEFT_E2E_OUTAGE,WEFT_E2E_REPORTS,WEFT_SKIP_LOG,WEFT_TEST_OUTAGES,WEFT_CHAOS_NODES,WEFT_CHAOS_SECONDS,WEFT_CHAOS_SEED,RUST_BACKTRACE"
 fi
 
 # Features of all packages together are a build of its own: whoever names a package has that alone.

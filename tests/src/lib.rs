@@ -18,6 +18,7 @@
 //! The judges are the kernel's own tools (`ip`, `bridge`, `nft`): a test must not trust the code that it tests.
 
 pub mod binaries;
+pub mod chaos;
 pub mod cni;
 pub mod containerd;
 pub mod cri;

@@ -18,6 +18,7 @@ mod peers;
 mod publishing;
 mod sysctls;
 mod tables;
+mod told;
 
 pub use facts::NodeFacts;
 pub use inputs::{Inputs, run};

@@ -1,12 +1,12 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
 use std::collections::BTreeSet;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnetwork::IpNetwork;
 use tokio::sync::watch;
+use weft_cni::formats::subnet_env::SubnetEnv;
 use weft_netlink::agent::{Connection, Event};
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
@@ -34,7 +34,7 @@ use crate::overlay::shared_ip::SharedIp;
 use crate::overlay::table::PeerTable;
 use crate::overlay::uplink::{self, Uplink};
 use crate::overlay::{attachments, links};
-use crate::reconcile::{Pass, Reconciler};
+use crate::reconcile::Reconciler;
 use crate::serve::document::UplinkStatus;
 use crate::serve::{Board, Component, Health, Metrics};
 
@@ -63,8 +63,8 @@ pub struct Node {
     pub(super) held: Option<Held>,
     /// The network configuration whose oddities have been told.
     pub(super) config: Option<Vec<u8>>,
-    /// The node's files have been written once: from then on they are kept, whatever else is wrong.
-    pub(super) published: bool,
+    /// What the node's files say, once they have been written: from then on they are kept, whatever else is wrong.
+    pub(super) published: Option<SubnetEnv>,
     /// Objects that this pass has put back.
     pub(super) repaired: usize,
     /// The peers were as they should be, and nobody has told of a change since.
@@ -151,7 +151,7 @@ impl Node {
             uplink: None,
             held: None,
             config: None,
-            published: false,
+            published: None,
             repaired: 0,
             peers_rest: None,
             peers_known: false,
@@ -388,17 +388,11 @@ impl Node {
         let wanted =
             |settled: &Settled| (settled.ends.filter_map(|_, end| Some(end.end.clone())), settled.bridge.clone());
         let repair = self.settled.as_ref().is_some_and(|before| wanted(before) == wanted(&settled));
-        for what in &done {
-            if repair {
-                tracing::warn!("repaired: {what}");
-            } else {
-                tracing::info!("{what}");
-            }
-        }
         self.metrics.wrote("links", done.len());
         if repair {
-            self.metrics.repaired("links", done.len());
-            self.repaired += done.len();
+            self.note_repairs("links", done.len(), || done.join("; "));
+        } else {
+            done.iter().for_each(|what| tracing::info!("{what}"));
         }
         Ok(settled)
     }
@@ -451,51 +445,5 @@ impl Node {
         self.report(Component::Filter, "filter", outcome, |_| {
             format!("masquerade {}", if config.masquerade { "on" } else { "off" })
         })
-    }
-
-    /// Tells log, metrics and health of a table's pass.
-    pub(super) fn report<K: Display>(
-        &mut self,
-        component: Component,
-        table: &'static str,
-        outcome: Result<Pass<K>, String>,
-        words: impl FnOnce(&Pass<K>) -> String,
-    ) -> Option<Instant> {
-        self.count(table, &outcome);
-        match outcome {
-            Ok(pass) => {
-                match pass.failed.first() {
-                    None => self.health.good(component, words(&pass)),
-                    Some((object, reason)) => {
-                        let others = pass.failed.len() - 1;
-                        let more = if others > 0 { format!(" (and {others} more)") } else { String::new() };
-                        self.health.bad(component, format!("{object}: {reason}{more}"));
-                    }
-                }
-                pass.retry_at
-            }
-            Err(reason) => {
-                self.health.bad(component, reason);
-                None
-            }
-        }
-    }
-
-    /// Tells log and metrics of a table's pass.
-    pub(super) fn count<K>(&mut self, table: &'static str, outcome: &Result<Pass<K>, String>) {
-        let Ok(pass) = outcome else {
-            self.metrics.failed(table, 1);
-            return;
-        };
-        if pass.repaired > 0 {
-            tracing::warn!(table, objects = pass.repaired, "repaired what somebody else had changed");
-        }
-        if pass.updated + pass.deleted > 0 {
-            tracing::info!(table, updated = pass.updated, deleted = pass.deleted, "brought up to date");
-        }
-        self.metrics.wrote(table, pass.writes());
-        self.metrics.repaired(table, pass.repaired);
-        self.repaired += pass.repaired;
-        self.metrics.failed(table, pass.failed.len());
     }
 }

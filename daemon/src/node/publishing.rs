@@ -11,12 +11,14 @@ use crate::serve::Component;
 impl Node {
     /// Subnet file, plugin and conflist, once everything before them stands.
     pub(super) fn publish(&mut self, held: &Held, ends: &PerFamily<End>, uplink: &Uplink) {
-        if !self.published && !self.health.good_before(Component::Publish) {
+        if self.published.is_none() && !self.health.good_before(Component::Publish) {
             self.health.waiting(Component::Publish, "the node is not ready for pods yet");
             return;
         }
         // The address may be another one, if the user says so on the Node.
-        if !self.published && held.published.backend != backend::lease_value(&*held.config.backend, ends).backend {
+        if self.published.is_none()
+            && held.published.backend != backend::lease_value(&*held.config.backend, ends).backend
+        {
             let why = held.notice.as_ref().map(|notice| format!(": {notice}")).unwrap_or_default();
             let words = format!("the other nodes have not been told yet how this one is reached{why}");
             self.health.waiting(Component::Publish, words);
@@ -31,10 +33,13 @@ impl Node {
         }
         match self.options.places.publish(&subnet, &self.options.conflist) {
             Ok(written) => {
-                for path in written {
-                    tracing::info!(path = %path.display(), "wrote");
+                let paths = || written.iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+                if self.published.as_ref() == Some(&subnet) {
+                    self.note_repairs("files", written.len(), || paths().join("; "));
+                } else {
+                    paths().iter().for_each(|path| tracing::info!(path, "wrote"));
                 }
-                self.published = true;
+                self.published = Some(subnet);
                 self.health.good(Component::Publish, self.options.places.conflist().display().to_string());
             }
             Err(error) => self.health.bad(Component::Publish, error.to_string()),

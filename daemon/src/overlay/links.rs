@@ -68,8 +68,8 @@ pub async fn vxlan(
     };
     // Nothing out there may configure it; its addresses come from us alone. A kernel without IPv6 has no such setting.
     let accept_ra = format!("net/ipv6/conf/{}/accept_ra", wanted.name);
-    if sysctl.read(&accept_ra)?.is_some() {
-        sysctl.ensure(&accept_ra, "0")?;
+    if sysctl.read(&accept_ra)?.is_some() && sysctl.ensure(&accept_ra, "0")?.is_some() {
+        done.push(format!("{accept_ra} = 0"));
     }
     let addresses = kernel.addresses(Some(device.index)).await?;
     carry_out(kernel, device::addresses(device.index, address, cluster, &addresses), &mut done).await?;

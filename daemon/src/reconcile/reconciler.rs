@@ -36,8 +36,11 @@ pub trait Table {
 pub struct Pass<K> {
     /// Objects created or changed because the desired state is new.
     pub updated: usize,
-    /// Objects put back although the desired state is as it was: somebody else had changed them.
+    /// Objects put back although the desired state is as it was, or taken away that were never wanted: somebody else had
+    /// changed them.
     pub repaired: usize,
+    /// One of those, to name it.
+    pub repaired_first: Option<K>,
     /// Objects deleted.
     pub deleted: usize,
     /// What is not as it should be, and why.
@@ -48,11 +51,16 @@ pub struct Pass<K> {
 
 impl<K> Default for Pass<K> {
     fn default() -> Self {
-        Self { updated: 0, repaired: 0, deleted: 0, failed: Vec::new(), retry_at: None }
+        Self { updated: 0, repaired: 0, repaired_first: None, deleted: 0, failed: Vec::new(), retry_at: None }
     }
 }
 
 impl<K> Pass<K> {
+    fn repaired(&mut self, key: K) {
+        self.repaired += 1;
+        self.repaired_first.get_or_insert(key);
+    }
+
     /// How many objects the pass wrote.
     #[must_use]
     pub fn writes(&self) -> usize {
@@ -67,12 +75,14 @@ pub struct Reconciler<T: Table> {
     failures: Failures<T::Key>,
     /// What the last pass left in the kernel, as far as it succeeded.
     settled: BTreeMap<T::Key, T::Value>,
+    /// There has been a pass: what is found from now on and was never wanted, somebody else has put there.
+    passed: bool,
 }
 
 impl<T: Table> Reconciler<T> {
     /// A reconciler that knows nothing yet.
     pub fn new(table: T) -> Self {
-        Self { table, failures: Failures::new(), settled: BTreeMap::new() }
+        Self { table, failures: Failures::new(), settled: BTreeMap::new(), passed: false }
     }
 
     /// The table, to tell it what has changed around it.
@@ -98,6 +108,7 @@ impl<T: Table> Reconciler<T> {
             (None, None) => false,
             (wanted, found) => wanted != found,
         });
+        self.passed = true;
         if self.settled != *desired {
             self.settled.clone_from(desired);
         }
@@ -131,7 +142,7 @@ impl<T: Table> Reconciler<T> {
             for (update, result) in update.iter().zip(self.table.update(&update).await) {
                 if self.note(&update.key, result, now) {
                     if self.settled.get(&update.key) == Some(&update.value) {
-                        pass.repaired += 1;
+                        pass.repaired(update.key.clone());
                     } else {
                         pass.updated += 1;
                     }
@@ -140,7 +151,13 @@ impl<T: Table> Reconciler<T> {
         }
         if !delete.is_empty() {
             for ((key, _), result) in delete.iter().zip(self.table.delete(&delete).await) {
-                pass.deleted += usize::from(self.note(key, result, now));
+                if self.note(key, result, now) {
+                    if self.passed && !self.settled.contains_key(key) {
+                        pass.repaired(key.clone());
+                    } else {
+                        pass.deleted += 1;
+                    }
+                }
             }
         }
         pass
@@ -259,6 +276,19 @@ mod tests {
         let pass = reconciler.follow(&desired(&[(1, 1), (5, 1)]), now).await;
         assert_eq!((pass.deleted, pass.failed.len()), (2, 1));
         assert_eq!(*reconciler.settled(), desired(&[(1, 1)]), "what failed is not there");
+    }
+
+    #[tokio::test]
+    async fn what_somebody_adds_is_a_repair_and_what_an_earlier_life_left_is_none() {
+        let mut reconciler = Reconciler::new(Memory { objects: desired(&[(7, 1)]), ..Memory::default() });
+        let now = Instant::now();
+        let pass = reconciler.pass(&desired(&[(1, 1)]), now).await.unwrap();
+        assert_eq!((pass.repaired, pass.deleted), (0, 1));
+        reconciler.table_mut().objects.insert(7, 1);
+        let pass = reconciler.pass(&desired(&[(1, 1)]), now).await.unwrap();
+        assert_eq!((pass.repaired, pass.repaired_first, pass.deleted), (1, Some(7), 0));
+        let pass = reconciler.pass(&desired(&[]), now).await.unwrap();
+        assert_eq!((pass.repaired, pass.deleted), (0, 1), "no longer wanted");
     }
 
     #[tokio::test]

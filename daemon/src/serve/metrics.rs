@@ -17,7 +17,7 @@ use super::document::ApiServerStatus;
 use crate::cluster::kube::ApiMetrics;
 
 /// The tables of the node's loop.
-const TABLES: [&str; 5] = ["links", "peers", "filter", "forward", "blackholes"];
+const TABLES: [&str; 6] = ["links", "peers", "filter", "forward", "blackholes", "files"];
 
 /// Which table a number belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -108,7 +108,7 @@ impl Default for Metrics {
         registry.register("kernel_writes", "Kernel objects created, changed or deleted", metrics.writes.clone());
         registry.register(
             "repairs",
-            "Kernel objects put back that somebody else had changed or deleted",
+            "Kernel objects, settings and files put back that somebody else had changed or deleted",
             metrics.repairs.clone(),
         );
         registry.register("objects_failed", "Kernel objects that are not as they should be", metrics.failures.clone());

@@ -129,7 +129,7 @@ pub(super) fn readyz(node: &Node) -> Result<Answer> {
     http::get(&node.netns, health(), "/readyz")
 }
 
-fn health() -> SocketAddr {
+pub(super) fn health() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, HEALTH_PORT))
 }
 

@@ -5,6 +5,7 @@
 
 mod agent;
 mod balance;
+mod kernel;
 mod matrix;
 mod node;
 mod outside;
@@ -25,6 +26,7 @@ use crate::netns::Netns;
 
 pub use agent::AGENT_READY_LIMIT;
 pub use balance::{Balance, Way};
+pub use kernel::{agent_status, difference, kernel, without_numbers};
 pub use matrix::{Matrix, Pair};
 pub use node::{Node, PodRecord};
 pub use outside::OUTSIDE;
@@ -143,6 +145,17 @@ impl Lab {
     pub fn kill_etcd(&self) -> Result<()> {
         self.etcd()?.process().kill();
         Ok(())
+    }
+
+    /// Takes its data from an etcd that does not run.
+    ///
+    /// # Errors
+    /// When it runs, or the data cannot be removed.
+    pub fn wipe_etcd(&self) -> Result<()> {
+        if self.etcd()?.process().alive() {
+            bail!("etcd runs; its data cannot be taken away");
+        }
+        std::fs::remove_dir_all(self.state.folder().join("etcd/data")).context("cannot remove etcd's data")
     }
 
     /// Adds a node with its agent and pods, and waits until it is ready. Returns its name.
@@ -302,6 +315,23 @@ impl Lab {
     fn tell(&self, line: &str) {
         eprintln!("[{:5.1}s] {line}", self.begin.elapsed().as_secs_f64());
     }
+}
+
+/// What of this machine's belongs to a lab of that name: namespaces, files, processes.
+///
+/// # Errors
+/// When `/run/netns` or `/proc` cannot be listed.
+pub fn traces(name: &str) -> Result<Vec<String>> {
+    let namespaces = Netns::matching(|found| found.starts_with(&format!("{name}-")))?;
+    let mut found: Vec<String> = namespaces.iter().map(|netns| netns.name().to_owned()).collect();
+    found.extend(root().join(name).exists().then(|| "its folder".to_owned()));
+    let needle = format!("/{name}/");
+    for process in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let line = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        found.extend(line.contains(&needle).then_some(line));
+    }
+    Ok(found)
 }
 
 /// A lab that goes away with its owner, also when the test panics; then the ends of its logs are shown.
