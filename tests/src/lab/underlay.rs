@@ -58,8 +58,10 @@ pub fn ensure(underlay: &Netns) -> Result<()> {
     if underlay.tool("ip", &["link", "show", "br0"]).is_ok() {
         return Ok(());
     }
-    // No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery.
-    underlay.tool("ip", &["link", "add", "br0", "type", "bridge", "stp_state", "0", "mcast_snooping", "0"])?;
+    // An address of its own: else it has that of one of its ports, and another when that one is unplugged, which the nodes take
+    // half a minute to find out. No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery.
+    let bridge = ["type", "bridge", "stp_state", "0", "mcast_snooping", "0"];
+    underlay.tool("ip", &[&["link", "add", "br0", "address", "02:00:00:00:00:01"], &bridge[..]].concat())?;
     underlay.tool("ip", &["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
     underlay.tool("ip", &["addr", "add", &format!("{GATEWAY_V6}/64"), "dev", "br0", "nodad"])?;
     underlay.tool("ip", &["link", "set", "br0", "up"])?;
