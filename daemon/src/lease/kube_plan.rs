@@ -134,12 +134,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_waited_for_is_explained() {
+    fn d05_what_is_waited_for_is_explained() {
         for (own, words) in [
             (OwnNode::Unread, "has not been read yet"),
             (OwnNode::Absent, "there is no Node n1"),
             (known("null"), "--allocate-node-cidrs"),
-            (known(r#""10.1.0.0/24""#), "not within the IPv4 network 10.244.0.0/16"),
+            (known(r#""10.1.0.0/24""#), "podCIDR 10.1.0.0/24, which is not within the IPv4 network 10.244.0.0/16"),
             (known(r#""10.0.0.0/8""#), "not within the IPv4 network 10.244.0.0/16"),
         ] {
             let LeaseState::Acquiring { reason } = state_of(&own, None, None) else { panic!("{own:?}") };
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_address_is_published_instead() {
+    fn d21_the_users_address_is_published_instead() {
         let mut node = node(r#""10.244.1.0/24""#);
         node.annotations.insert(Field::PublicIpOverwrite, "203.0.113.7".to_owned());
         let own = PerFamily { v4: Some("192.0.2.1".parse().unwrap()), v6: None };
