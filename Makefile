@@ -4,6 +4,7 @@
 
 NODES  ?= 3
 PODS   ?= 2
+FLANNEL ?= 0
 LAB    ?= lab
 OUTPUT ?= table
 MODE   ?= auto
@@ -16,7 +17,8 @@ SUDO   := $(if $(filter 0,$(shell id -u)),,sudo)
 # rustup puts cargo where a shell that was open before does not look.
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
-weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(OUT)/debug/weft-lab --name $(LAB)
+weft-lab = $(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) \
+	$(OUT)/debug/weft-lab --name $(LAB)
 
 .DEFAULT_GOAL := help
 .PHONY: help build image lab lab-down test chaos e2e guest lint bench clean setup-%
@@ -44,8 +46,9 @@ image: setup-build build ## the container image, without an engine, into target/
 		--revision $$(git rev-parse HEAD)$$(git diff --quiet HEAD || echo -dirty) \
 		$$(for weft in $(OUT)/*-unknown-linux-musl/release/weft; do echo --binaries $${weft%/weft}; done)
 
-lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
-	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --proxy-mode $(MODE)
+# FLANNEL: how many of the nodes a real flanneld has; WEFT_PEERS is the folder with its programs. What is missing is said.
+lab: setup-lab build ## a cluster network on this machine: NODES=3 PODS=2 FLANNEL=0 LAB=lab OUTPUT=table|json MODE=auto|ipvs|nftables
+	@$(weft-lab) --output $(OUTPUT) up --nodes $(NODES) --pods $(PODS) --flannel $(FLANNEL) --proxy-mode $(MODE)
 
 lab-down: setup-build ## remove every trace of the lab: LAB=lab
 	@test -x $(OUT)/debug/weft-lab || cargo build --locked --package weft-tests --bin weft-lab

@@ -13,7 +13,8 @@
 //!
 //! Nodes and pods are network namespaces. Everything that is a name or a path begins with the lab's name, so labs and
 //! tests run beside each other. [`lab`] builds it, [`runtime`] calls plugins as libcni does, [`probe`] asks what
-//! gets through, [`cni`] is a single machine for tests of the plugin alone, [`guest`] a virtual one with another kernel.
+//! gets through, [`chaos`] breaks all of it at random, [`cni`] is a single machine for tests of the plugin alone, [`guest`] a
+//! virtual one with another kernel.
 //!
 //! The judges are the kernel's own tools (`ip`, `bridge`, `nft`): a test must not trust the code that it tests.
 

@@ -20,8 +20,8 @@ use weft_tests::netns::{Netns, OwnedNetns};
 use weft_tests::probe::{Answer, Dialogue, Pinger, ProbeServer, Question};
 use weft_tests::process::{self, ProcessId};
 use weft_tests::runtime::{Attachment, Runtime};
-use weft_tests::tool::{self, Output, Stdin};
-use weft_tests::{binaries, skip, wait};
+use weft_tests::tool::{self, Output};
+use weft_tests::{skip, wait};
 
 /// Where Debian keeps the plugins that were there before.
 const OTHERS: &str = "/usr/lib/cni";
@@ -60,6 +60,7 @@ impl World {
         let name = lab.new_node().unwrap();
         let (node, client) = (lab.node(&name).unwrap().clone(), lab.outside().unwrap());
         let world = Self { lab, node, client };
+        fs::create_dir_all(world.node.path("networks")).unwrap();
         world.write_conflist(false);
         world.ip(&format!(
             "link add flannel.1 type vxlan id 1 local {} dev eth0 dstport 8472 nolearning",
@@ -114,17 +115,10 @@ impl World {
         all.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
     }
 
-    /// The runtime of this node. weft's conflist leaves host-local's directory at its default, which is the machine's; here
-    /// it is read from a copy that names this node's.
+    /// The runtime of this node, with Debian's plugins.
     fn runtime(&self) -> Runtime {
-        let runtime = Runtime { bin_dirs: vec![self.node.path("bin"), OTHERS.into()], ..self.node.runtime() };
-        if self.conflists()[0] == FLANNEL_CONFLIST {
-            return runtime;
-        }
-        let mut conflist: Value = serde_json::from_slice(&fs::read(self.node.conflist()).unwrap()).unwrap();
-        conflist["plugins"][0]["ipam"] = json!({"dataDir": self.node.path("networks")});
-        self.write("net.copy/10-weft.conflist", &conflist);
-        Runtime { conf_dir: self.node.path("net.copy"), ..runtime }
+        let runtime = self.lab.runtime(&self.node.name).unwrap();
+        Runtime { bin_dirs: vec![self.node.path("bin"), OTHERS.into()], ..runtime }
     }
 
     /// A pod made by whichever plugins the runtime takes now.
@@ -155,27 +149,7 @@ impl World {
     }
 
     fn migrate(&self, words: &str) -> Output {
-        let mut command = tool::command(binaries::find("weft").unwrap());
-        let verb = words.split(' ').next().unwrap();
-        command.arg("migrate").args(words.split(' ')).args([
-            "--node-name",
-            &self.node.name,
-            "--healthz-bind",
-            "0.0.0.0:8081",
-        ]);
-        command.arg("--data-dir").arg(self.node.path("networks"));
-        for (flag, name) in [("--cni-conf-dir", "net.d"), ("--run-dir", "run")] {
-            command.arg(flag).arg(self.node.path(name));
-        }
-        match verb {
-            "node" => command.arg("--cni-cache-dir").arg(self.node.path("results")),
-            _ => command
-                .arg("--cni-state-dir")
-                .arg(self.node.path("cni"))
-                .arg("--flannel-dir")
-                .arg(self.node.path("flannel")),
-        };
-        self.node.netns.run(|| tool::run_with(&mut command, Stdin::Bytes(b""))).unwrap().unwrap()
+        self.lab.migrate(&self.node.name, &words.split(' ').collect::<Vec<_>>()).unwrap()
     }
 
     /// As [`Self::migrate`], which has to do all of it.

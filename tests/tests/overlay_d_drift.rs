@@ -120,6 +120,14 @@ fn the_bridge_and_its_ports_come_back() {
 }
 
 #[test]
+fn rules_that_somebody_flushes_or_adds_to_come_back() {
+    let lab = two_nodes();
+    heals(&lab, "filter", "nft flush ruleset");
+    heals(&lab, "filter", "nft flush chain inet weft postrouting");
+    heals(&lab, "filter", "nft insert rule inet weft forward drop");
+}
+
+#[test]
 fn d42_a_changed_mac_is_set_back_and_peers_keep_one_forwarding_entry() {
     let mut lab = two_nodes();
     let mac = |lab: &Lab| lab.view().nodes[0].vteps[0].mac.clone();

@@ -2,11 +2,11 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use serde_json::Value;
 
 use super::run::Failure;
@@ -16,7 +16,7 @@ use crate::netns::Netns;
 use crate::wait;
 
 /// The pause between two looks.
-const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A subnet that is somebody's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,36 +107,46 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    fn note(&self, claims: &[Claim]) {
+        let found = overlaps(claims);
+        if !found.is_empty() {
+            let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
+            wrong.get_or_insert_with(|| format!("two nodes have one subnet: {}", found.join("; ")));
+        }
+    }
+
     /// What must not be, as the failure of this step.
     pub(super) fn judge(&self, step: impl Fn(String) -> Failure) -> Result<(), Failure> {
-        match &*self.wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        match &*self.wrong.lock().unwrap_or_else(PoisonError::into_inner) {
             Some(wrong) => Err(step(wrong.clone())),
             None => Ok(()),
         }
     }
 }
 
-/// Looks again and again until told to stop, or until something is wrong.
-pub(super) fn watch(etcd: &Etcd, nodes: &[(String, Netns)], seen: &Seen, stop: &AtomicBool) {
+/// Looks at the store again and again until told to stop, or until something is wrong.
+pub(super) fn watch_store(etcd: &Etcd, seen: &Seen, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let mut claims = match in_store(etcd).context("the store is away") {
-            Ok(claims) => {
-                seen.store.fetch_add(1, Ordering::Relaxed);
-                claims
-            }
-            Err(_) => Vec::new(),
-        };
+        if let Ok(claims) = in_store(etcd) {
+            seen.store.fetch_add(1, Ordering::Relaxed);
+            seen.note(&claims);
+        }
+        wait::pause(PAUSE);
+    }
+}
+
+/// The same at the nodes one after the other, beside what the store says then.
+pub(super) fn watch_agents(etcd: &Etcd, nodes: &[(String, Netns)], seen: &Seen, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut claims = Vec::new();
         for (name, netns) in nodes {
             let said = of_agent(name, netns);
             seen.agents.fetch_add(usize::from(!said.is_empty()), Ordering::Relaxed);
             claims.extend(said);
         }
-        let found = overlaps(&claims);
-        if !found.is_empty() {
-            let mut wrong = seen.wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            *wrong = Some(format!("two nodes have one subnet: {}", found.join("; ")));
-            return;
-        }
+        // It may be away; then the nodes have only each other to contradict.
+        claims.extend(in_store(etcd).unwrap_or_default());
+        seen.note(&claims);
         wait::pause(PAUSE);
     }
 }

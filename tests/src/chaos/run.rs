@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::aftermath::aftermath;
-use super::observe::{Seen, in_store, of_agent, overlaps, watch};
+use super::observe::{Seen, in_store, of_agent, overlaps, watch_agents, watch_store};
 use super::plan::{Fault, Step, plan};
 use crate::lab::{Lab, OwnedLab, Spec, traces};
 use crate::netns::Netns;
@@ -93,7 +93,8 @@ fn broken(lab: &mut Lab, seed: u64, steps: &[Step]) -> Result<(usize, usize), Fa
     let nodes: Vec<(String, Netns)> = lab.nodes().iter().map(|node| (node.name.clone(), node.netns.clone())).collect();
     let (seen, stop) = (Seen::default(), AtomicBool::new(false));
     let done = std::thread::scope(|scope| {
-        scope.spawn(|| watch(&etcd, &nodes, &seen, &stop));
+        scope.spawn(|| watch_store(&etcd, &seen, &stop));
+        scope.spawn(|| watch_agents(&etcd, &nodes, &seen, &stop));
         let begin = Instant::now();
         let carry_out = || {
             for (number, step) in steps.iter().enumerate() {

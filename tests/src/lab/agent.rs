@@ -19,7 +19,7 @@ pub const AGENT_READY_LIMIT: Duration = Duration::from_secs(90);
 const HEALTH_PORT: u16 = 8081;
 
 impl Lab {
-    /// Starts a node's agent, unless it runs.
+    /// Starts a node's agent, unless it runs; flannel, if it has the node.
     ///
     /// # Errors
     /// When the binary is missing.
@@ -29,6 +29,9 @@ impl Lab {
         let node = self.node_mut(name)?;
         if node.agent.is_some_and(process::ProcessId::alive) {
             return Ok(());
+        }
+        if node.flannel {
+            return self.start_flannel(name);
         }
         let mut command = command(node, "agent")?;
         command.args(["--etcd-endpoints", &endpoint]).args(merged(&agent_args, &node.agent_args)).envs(agent_env);
@@ -71,6 +74,9 @@ impl Lab {
     /// When it does not get ready, or its agent ends; with the end of its log.
     pub fn await_ready(&self, name: &str) -> Result<()> {
         let node = self.node(name)?;
+        if node.flannel {
+            return self.await_flannel(name);
+        }
         let waited = wait::until_ok(wait::patience(AGENT_READY_LIMIT), &format!("{name} to be ready"), || {
             if !node.agent.is_some_and(process::ProcessId::alive) {
                 return Ok(Err(anyhow!("the agent of {name} has ended")));

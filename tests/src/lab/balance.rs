@@ -66,7 +66,7 @@ impl Balance {
 
 impl Lab {
     /// Asks the first port of a Service again and again: its cluster IPs from a pod of each node, its node port at each
-    /// node from outside. All pods are taken to be behind it. Waits up to `limit` until each way is open at first.
+    /// node from outside; of each that weft has. All pods are taken to be behind it. Waits up to `limit` until each way is open at first.
     ///
     /// # Errors
     /// When a namespace cannot be entered.
@@ -74,11 +74,13 @@ impl Lab {
         let port = service.ports().into_iter().next().context("a Service without port")?;
         let pods: Vec<String> =
             self.nodes().iter().flat_map(|node| node.pods.iter().map(|pod| pod.name.clone())).collect();
-        let each = (pods.len() * FOR_EACH_POD).div_ceil(self.nodes().len().max(1));
+        // Where flannel is, nobody serves Services.
+        let serving = || self.nodes().iter().filter(|node| !node.flannel);
+        let each = (pods.len() * FOR_EACH_POD).div_ceil(serving().count().max(1));
         let mut ways = Vec::new();
         for ip in service.cluster_ips() {
             let target = SocketAddr::new(ip, port.port);
-            let asking = self.nodes().iter().filter_map(|node| Some((node.pods.first()?.netns.clone(), target)));
+            let asking = serving().filter_map(|node| Some((node.pods.first()?.netns.clone(), target)));
             let outcome = sum(asking, each, limit)?;
             ways.push(Way { to: format!("cluster IP {target}"), from: "a pod of each node".into(), outcome });
         }
@@ -86,7 +88,7 @@ impl Lab {
         for (v6, node_port) in families.filter_map(|v6| Some((v6, port.node_port?))) {
             let outside = self.outside()?;
             let address = |node: &Node| -> IpAddr { if v6 { node.v6().into() } else { node.v4().into() } };
-            let asking = self.nodes().iter().map(|node| (outside.clone(), SocketAddr::new(address(node), node_port)));
+            let asking = serving().map(|node| (outside.clone(), SocketAddr::new(address(node), node_port)));
             let outcome = sum(asking, each, limit)?;
             let family = if v6 { "IPv6" } else { "IPv4" };
             ways.push(Way { to: format!("{family} port {node_port} of each node"), from: "outside".into(), outcome });

@@ -5,6 +5,7 @@
 
 mod agent;
 mod balance;
+mod flannel;
 mod kernel;
 mod matrix;
 mod node;
@@ -26,6 +27,7 @@ use crate::netns::Netns;
 
 pub use agent::AGENT_READY_LIMIT;
 pub use balance::{Balance, Way};
+pub use flannel::flannel_obstacle;
 pub use kernel::{agent_status, difference, kernel, without_numbers};
 pub use matrix::{Matrix, Pair};
 pub use node::{Node, PodRecord};
@@ -176,7 +178,10 @@ impl Lab {
     /// When `ip` refuses.
     pub fn new_node(&mut self) -> Result<String> {
         let number = self.state.next_number()?;
-        let node = Node::new(&self.state.spec.name, number, &self.state.folder());
+        let mut node = Node::new(&self.state.spec.name, number, &self.state.folder());
+        // The last ones of those that the lab shall have.
+        let Spec { nodes, flannel, .. } = self.state.spec;
+        node.flannel = (nodes.saturating_sub(flannel) + 1..=nodes).contains(&u16::from(number));
         // Recorded before it is made, so that `down` after a kill right here finds it.
         let name = node.name.clone();
         self.state.nodes.push(node.clone());
@@ -195,7 +200,10 @@ impl Lab {
         let emptied = self.empty(name);
         let stopped = self.stop_agent(name);
         let endpoint = self.etcd()?.endpoint();
-        let cleaned = self.node(name).and_then(|node| agent::cleanup(node, &endpoint));
+        let cleaned = self.node(name).and_then(|node| match node.flannel {
+            true => flannel::release(self, node),
+            false => agent::cleanup(node, &endpoint),
+        });
         let node = self.node(name)?.clone();
         Netns::delete_all(&node.namespaces())?;
         underlay::detach(&self.state.underlay(), &node)?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Lab, underlay};
+use super::{Lab, flannel, underlay};
 use crate::netns::Netns;
 use crate::process::ProcessId;
 use crate::runtime::{Attachment, Generation, Runtime};
@@ -31,6 +31,9 @@ pub struct Node {
     pub cut: bool,
     /// Its pods.
     pub pods: Vec<PodRecord>,
+    /// Whether flannel has it: its agent is flanneld then.
+    #[serde(default)]
+    pub flannel: bool,
     /// Further arguments of its agent alone.
     #[serde(default)]
     pub agent_args: Vec<String>,
@@ -63,6 +66,7 @@ impl Node {
             agent: None,
             cut: false,
             pods: Vec::new(),
+            flannel: false,
             agent_args: Vec::new(),
         }
     }
@@ -179,7 +183,7 @@ impl Lab {
         let mut record = PodRecord { name: full.clone(), netns, attachment, ips: Vec::new(), server: None };
         owner.pods.retain(|known| known.name != full);
         owner.pods.push(record.clone());
-        let runtime = owner.runtime();
+        let runtime = flannel::runtime(owner)?;
         self.state.save()?;
 
         Netns::ensure(record.netns.name())?;
@@ -198,7 +202,7 @@ impl Lab {
     /// Takes all pods of a node out of the network and removes them.
     pub(super) fn empty(&mut self, node: &str) -> Result<()> {
         let owner = self.node_mut(node)?;
-        let (runtime, pods) = (owner.runtime(), std::mem::take(&mut owner.pods));
+        let (runtime, pods) = (flannel::runtime(owner)?, std::mem::take(&mut owner.pods));
         let gone: Vec<Result<()>> = pods.iter().map(|pod| runtime.del(&pod.attachment)).collect();
         Netns::delete_all(&pods.into_iter().map(|pod| pod.netns).collect::<Vec<_>>())?;
         self.state.save()?;

@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::flannel_obstacle;
 use crate::kube::{SERVICE_CIDR_V4, SERVICE_CIDR_V6};
 use crate::scratch::unique_name;
 
@@ -20,6 +21,9 @@ pub struct Spec {
     pub nodes: u16,
     /// How many pods on each node.
     pub pods: u16,
+    /// How many of them flannel has: the last ones.
+    #[serde(default)]
+    pub flannel: u16,
     /// Whether the cluster network has both families.
     pub dual_stack: bool,
     /// The cluster network's configuration (net-conf.json), if it is not weft's default.
@@ -37,6 +41,7 @@ impl Spec {
             name: name.into(),
             nodes: 3,
             pods: 2,
+            flannel: 0,
             dual_stack: false,
             network: None,
             agent_args: Vec::new(),
@@ -54,6 +59,13 @@ impl Spec {
     #[must_use]
     pub fn dual_stack(mut self) -> Self {
         self.dual_stack = true;
+        self
+    }
+
+    /// The same with so many nodes, the last ones, that flannel has.
+    #[must_use]
+    pub fn flannel(mut self, nodes: u16) -> Self {
+        self.flannel = nodes;
         self
     }
 
@@ -90,7 +102,15 @@ impl Spec {
     pub(super) fn network_config(&self) -> Option<String> {
         const BOTH: &str =
             r#"{"Network":"10.244.0.0/16","EnableIPv6":true,"IPv6Network":"fd00:244::/48","Backend":{"Type":"vxlan"}}"#;
-        self.network.clone().or_else(|| self.dual_stack.then(|| BOTH.to_owned()))
+        // flannel waits until there is one. By nf_tables: the compatibility layer of iptables wants modules that a machine may not
+        // have.
+        const FLANNEL: &str = r#"{"Network":"10.244.0.0/16","EnableNFTables":true,"Backend":{"Type":"vxlan"}}"#;
+        let own = || match (self.dual_stack, self.flannel) {
+            (true, _) => Some(BOTH),
+            (false, 0) => None,
+            (false, _) => Some(FLANNEL),
+        };
+        self.network.clone().or_else(|| own().map(str::to_owned))
     }
 
     /// Refuses what cannot be built.
@@ -99,7 +119,13 @@ impl Spec {
         if self.nodes > MOST_NODES {
             bail!("{} nodes do not fit into the underlay: at most {MOST_NODES}", self.nodes);
         }
-        Ok(())
+        if self.flannel > self.nodes || self.flannel > 0 && self.dual_stack {
+            bail!("{} nodes of flannel's: at most {}, and none with both families", self.flannel, self.nodes);
+        }
+        match flannel_obstacle().filter(|_| self.flannel > 0) {
+            Some(obstacle) => bail!(obstacle),
+            None => Ok(()),
+        }
     }
 }
 
@@ -146,5 +172,7 @@ mod tests {
             assert!(check_name(bad).is_err(), "{bad}");
         }
         assert!(Spec { nodes: 241, ..Spec::named("a") }.check().is_err());
+        assert!(Spec::named("a").flannel(4).check().is_err());
+        assert!(Spec::named("a").dual_stack().flannel(1).check().is_err());
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::state::State;
-use super::{Node, agent};
+use super::{Node, agent, flannel};
 use crate::netns::Netns;
 use crate::process::ProcessId;
 
@@ -31,6 +31,8 @@ pub struct LabView {
 pub struct NodeView {
     /// Its name.
     pub name: String,
+    /// Whether flannel has it.
+    pub flannel: bool,
     /// Its namespace.
     pub netns: Netns,
     /// Its underlay addresses.
@@ -105,12 +107,14 @@ pub(super) fn look(state: &State) -> LabView {
 
 fn node(node: &Node) -> NodeView {
     let ready = match agent::readyz(node) {
+        _ if node.flannel => flannel::is_up(node).map_err(|error| format!("{error:#}")),
         Ok(answer) if answer.status == 200 => Ok(()),
         Ok(answer) => Err(answer.body.trim().to_owned()),
         Err(error) => Err(format!("{error:#}")),
     };
     NodeView {
         name: node.name.clone(),
+        flannel: node.flannel,
         netns: node.netns.clone(),
         addresses: vec![node.v4().into(), node.v6().into()],
         subnets: node.subnets(),

@@ -20,8 +20,8 @@ const LOOK_LIMIT: Duration = Duration::from_secs(2);
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
     let Cli { name, output, verb } = cli;
     match verb {
-        Verb::Up { nodes, pods, dual_stack, proxy_mode } => {
-            up(Spec { nodes, pods, dual_stack, ..Spec::named(name) }.services(&proxy_mode), output)
+        Verb::Up { nodes, pods, flannel, dual_stack, proxy_mode } => {
+            up(Spec { nodes, pods, flannel, dual_stack, ..Spec::named(name) }.services(&proxy_mode), output)
         }
         Verb::Down => {
             let was_there = Lab::down(&name)?;

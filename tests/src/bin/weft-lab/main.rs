@@ -52,6 +52,9 @@ enum Verb {
         /// How many pods on each node.
         #[arg(long, default_value_t = 2)]
         pods: u16,
+        /// How many of them flannel has, the last ones (new labs only). Needs its programs in the folder that `WEFT_PEERS` names.
+        #[arg(long, default_value_t = 0)]
+        flannel: u16,
         /// Give pods an address of each family (new labs only).
         #[arg(long)]
         dual_stack: bool,

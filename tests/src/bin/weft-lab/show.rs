@@ -38,6 +38,7 @@ pub(crate) fn lab(view: &LabView, output: Output) -> Result<()> {
 fn health(node: &NodeView) -> String {
     let agent = match (&node.agent, &node.ready) {
         (None, _) => "not running".to_owned(),
+        (Some(_), Ok(())) if node.flannel => "ready (flannel)".to_owned(),
         (Some(_), Ok(())) => "ready".to_owned(),
         (Some(_), Err(reason)) => reason.lines().next().unwrap_or("not ready").to_owned(),
     };
