@@ -10,6 +10,8 @@ use crate::tool;
 
 /// The address of the underlay itself: the nodes' default gateway, and etcd's.
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 1);
+/// Its MAC.
+const GATEWAY_MAC: &str = "02:00:c0:a8:64:01";
 /// etcd's client port.
 pub(super) const ETCD_PORT: u16 = 2379;
 
@@ -58,10 +60,10 @@ pub fn ensure(underlay: &Netns) -> Result<()> {
     if underlay.tool("ip", &["link", "show", "br0"]).is_ok() {
         return Ok(());
     }
-    // An address of its own: else it has that of one of its ports, and another when that one is unplugged, which the nodes take
-    // half a minute to find out. No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery.
-    let bridge = ["type", "bridge", "stp_state", "0", "mcast_snooping", "0"];
-    underlay.tool("ip", &[&["link", "add", "br0", "address", "02:00:00:00:00:01"], &bridge[..]].concat())?;
+    // No snooping: a querier that is not there makes a bridge forget v6 neighbour discovery. A MAC of its own: a bridge takes
+    // that of a port else, and another one when that port goes, of which nobody tells the nodes.
+    let own = ["link", "add", "br0", "address", GATEWAY_MAC, "type", "bridge", "stp_state", "0", "mcast_snooping", "0"];
+    underlay.tool("ip", &own)?;
     underlay.tool("ip", &["addr", "add", &format!("{GATEWAY}/24"), "dev", "br0"])?;
     underlay.tool("ip", &["addr", "add", &format!("{GATEWAY_V6}/64"), "dev", "br0", "nodad"])?;
     underlay.tool("ip", &["link", "set", "br0", "up"])?;
