@@ -103,7 +103,7 @@ impl Node {
         self.peers_known = outcome.as_ref().is_ok_and(|pass| pass.failed.is_empty());
         let reached = plan.reached.len();
         if let Ok(pass) = &outcome {
-            let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));
+            let told = |(key, reason): &(_, String)| Some((plan.owner(key)?, format!("{key}: {reason}")));
             let failed: BTreeMap<_, _> = pass.failed.iter().filter_map(told).collect();
             self.metrics.peers_programmed.set(gauge(reached - failed.len()));
             let (snapshot, own) = (Arc::clone(snapshot), Some(held.key));
