@@ -77,7 +77,7 @@ fn a_killed_agent_loses_no_packet_and_its_restart_changes_nothing() {
 }
 
 #[test]
-fn d49_an_agent_that_is_asked_to_end_leaves_the_network_as_it_is() {
+fn an_agent_that_is_asked_to_end_leaves_the_network_as_it_is() {
     let mut lab = two_nodes();
     let node = lab.node("node1").unwrap().netns.clone();
     let before = kernel(&node);
@@ -200,7 +200,7 @@ fn nodes_come_and_go() {
 }
 
 #[test]
-fn d49_cleanup_leaves_a_node_as_it_was_before() {
+fn cleanup_leaves_a_node_as_it_was_before() {
     let mut lab = OwnedLab::bare(Spec { pods: 0, ..Spec::test(1) });
     let name = lab.new_node().unwrap();
     let snapshot = |lab: &Lab| {

@@ -8,6 +8,7 @@ mod balance;
 mod matrix;
 mod node;
 mod outside;
+mod reboot;
 mod services;
 mod spec;
 mod state;
