@@ -72,7 +72,7 @@ lint: setup-lint ## format, clippy, the named crates, licenses and sources of th
 	@tests/deny.sh $(OUT)
 
 bench: ARGS ?= cni
-bench: setup-test build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000", ARGS=services WEFT_PEERS=folder
+bench: setup-bench build ## the measurements, side by side with the peers: ARGS="cni --rounds 1000", ARGS=overlay WEFT_PEERS=folder
 	@cargo build --locked --release --target $(TARGET) --package weft-bench --no-default-features --bin cni-floor
 	@cargo build --locked --profile quick --package weft-bench --bin weft-bench
 	@$(SUDO) env WEFT_BIN_DIR=$(abspath $(OUT)/$(TARGET)/release) $(if $(WEFT_PEERS),WEFT_PEERS=$(abspath $(WEFT_PEERS))) \

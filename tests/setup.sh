@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what a target of the Makefile needs and this machine (Debian 12 or later, or Ubuntu) does not have.
 #
-#   tests/setup.sh build|lab|test|e2e|lint
+#   tests/setup.sh build|lab|test|e2e|lint|bench
 #
 # Looks for the tools themselves, so a machine that has them from elsewhere is left alone: then nothing is installed and
 # no password asked. Says what it installs. Everything it says goes to stderr, as stdout belongs to the target.
 set -euo pipefail
 
-target=${1:?usage: tests/setup.sh build|lab|test|e2e|lint}
+target=${1:?usage: tests/setup.sh build|lab|test|e2e|lint|bench}
 
 say() { echo "setup: $*" >&2; }
 die() { say "$*"; exit 1; }
@@ -82,6 +82,11 @@ test)
     need_guest
     ;;
 e2e) need_build && need_lab && need_runtime && need_e2e ;;
+bench)
+    need_build && need_lab && need_runtime
+    need strace strace
+    need iperf3 iperf3
+    ;;
 *) die "unknown target $target" ;;
 esac
 

@@ -2,17 +2,26 @@
 //!
 //! Every benchmark is a subcommand in a folder of its own. They share the machine they run on ([`machine`]), the way of
 //! timing a process ([`call`]) or a list of plugins ([`chain`]) and of looking into it ([`memory`], [`trace`], [`usage`]),
-//! statistics ([`stats`]), and how a result is shown ([`promise`], [`table`]).
+//! daemons ([`agent`], [`flannel`], [`metric`]) on a node ([`site`]), a flow of datagrams ([`flow`]), statistics ([`stats`]),
+//! and how a result is shown ([`promise`], [`table`]).
 
+mod agent;
 mod call;
 mod chain;
 mod cni;
 mod crowd;
+mod flannel;
+mod flow;
 mod machine;
 mod memory;
+mod metric;
+mod overlay;
+mod path;
+mod pause;
 mod ports;
 mod promise;
 mod services;
+mod site;
 mod stats;
 mod table;
 mod trace;
@@ -50,6 +59,12 @@ enum Benchmark {
     /// CNI ADD on a full node: weft-cni with 10 pods, with 1000, and with 60,000 addresses given away.
     #[command(after_help = "Example:\n  weft-bench crowd --pods 500")]
     Crowd(crowd::Options),
+    /// The other nodes: weft's agent and flanneld, from cold, at a change, while leases are renewed, restarted.
+    #[command(after_help = "Example:\n  weft-bench overlay --peers 1000,5000 --rounds 3")]
+    Overlay(overlay::Options),
+    /// From pod to pod on another node: weft, the same by iproute2, and flannel; and what a restart of the agent costs.
+    #[command(after_help = "Example:\n  weft-bench path --rounds 10 --seconds 3")]
+    Path(path::Options),
     /// Pods with a host port, one after the other and 110 at once: weft-cni, and Debian's bridge with portmap.
     #[command(after_help = "Example:\n  weft-bench ports --rounds 100 --bursts 5")]
     Ports(ports::Options),
@@ -63,6 +78,8 @@ fn main() -> ExitCode {
     let done = match &cli.benchmark {
         Benchmark::Cni(options) => cni::run(options, cli.output),
         Benchmark::Crowd(options) => crowd::run(options, cli.output),
+        Benchmark::Overlay(options) => overlay::run(options, cli.output),
+        Benchmark::Path(options) => path::run(options, cli.output),
         Benchmark::Ports(options) => ports::run(options, cli.output),
         Benchmark::Services(options) => services::run(options, cli.output),
     };

@@ -38,8 +38,31 @@ impl Latency {
     }
 }
 
+/// Of a few samples.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Spread {
+    #[serde(rename = "median_ms", serialize_with = "millis")]
+    pub(crate) median: Duration,
+    #[serde(rename = "min_ms", serialize_with = "millis")]
+    pub(crate) min: Duration,
+    #[serde(rename = "max_ms", serialize_with = "millis")]
+    pub(crate) max: Duration,
+}
+
+impl Spread {
+    /// `None` if there are none.
+    pub(crate) fn of(samples: impl Iterator<Item = Duration>) -> Option<Self> {
+        let Latency { min, p50, max, .. } = Latency::of(samples.collect())?;
+        Some(Self { median: p50, min, max })
+    }
+}
+
 fn micros<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64() * 1000.0)
 }
 
 #[cfg(test)]

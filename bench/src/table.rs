@@ -6,6 +6,7 @@ use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
 
 use crate::promise::Promise;
+use crate::stats::Spread;
 
 /// An empty table.
 pub(crate) fn table(header: &[&str]) -> Table {
@@ -35,4 +36,16 @@ pub(crate) fn promises(promises: &[Promise]) -> Table {
 /// With two decimals.
 pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{:.2}", duration.as_secs_f64() * 1000.0)
+}
+
+/// Median, and from where to where.
+pub(crate) fn seconds(spread: Option<Spread>) -> String {
+    or_dash(spread.map(|Spread { median, min, max }| {
+        format!("{:.2} ({:.2} to {:.2})", median.as_secs_f64(), min.as_secs_f64(), max.as_secs_f64())
+    }))
+}
+
+/// A figure, if there is one.
+pub(crate) fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

@@ -395,7 +395,7 @@ fn p0_18_a_node_learns_from_a_real_api_server_what_servers_there_are() {
         let path = plane.kubeconfig("through.conf", &user);
         // As kubelet.conf has it on a node that has joined.
         let mut config = Kubeconfig::load(&path).unwrap().unwrap();
-        config.set_server(&format!("https://{listen}"), stable_name::NAME);
+        config.set_server(&format!("https://{listen}"), Some(stable_name::NAME));
         fs::write(&path, config.render().expose()).unwrap();
         let client = plane.client(&path).await;
         until("an answer through the balancer", async || {

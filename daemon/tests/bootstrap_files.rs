@@ -6,6 +6,8 @@
 #[macro_use]
 mod own_root;
 
+#[path = "bootstrap_files/balancer.rs"]
+mod balancer;
 #[path = "bootstrap_files/certificates.rs"]
 mod certificates;
 #[path = "bootstrap_files/dry_run.rs"]

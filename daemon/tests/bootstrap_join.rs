@@ -1,5 +1,5 @@
 //! How a node finds a cluster, and whom it does not believe, on a real control plane from `WEFT_PEERS`; and kubelet's first
-//! certificate, with a stand-in for kubelet.
+//! certificate, with a stand-in for kubelet; and a worker's balancer of the API, which comes and goes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -9,9 +9,16 @@ mod control_plane;
 #[allow(dead_code, reason = "these tests take less of it than others do")]
 mod etcd;
 
+#[path = "bootstrap_join/balancer.rs"]
+mod balancer;
+
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use balancer::{
+    p0_18_a_balancer_stays_for_as_long_as_kubelet_has_no_other_way,
+    p0_18_a_balancer_that_is_not_wanted_any_more_goes_and_comes_back,
+};
 use control_plane::authority::{Authority, request};
 use control_plane::impostor::{Impostor, response};
 use control_plane::{ControlPlane, LIMIT, ask, base64, unbase64, until};
@@ -50,6 +57,8 @@ fn joining() {
             j10_a_file_of_any_kind_finds_the_cluster,
             j11_kubelet_gets_its_certificate_and_no_others,
             j12_a_ready_node_of_the_name_is_in_the_way,
+            p0_18_a_balancer_that_is_not_wanted_any_more_goes_and_comes_back,
+            p0_18_a_balancer_stays_for_as_long_as_kubelet_has_no_other_way,
         ]
     );
 }

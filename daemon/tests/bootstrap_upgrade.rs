@@ -10,16 +10,18 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use weft::bootstrap::api;
 use weft::bootstrap::config;
-use weft::bootstrap::phases::upgrade::{self, APPLY, Upgrade, UpgradeConfig, UpgradeOptions};
+use weft::bootstrap::phases::upgrade::{self, APPLY, NODE, Upgrade, UpgradeConfig, UpgradeOptions};
 use weft::bootstrap::phases::{Format, PhaseError, Teller, select};
-use weft::bootstrap::resolved::Limits;
-use weft::bootstrap::static_pods::Part;
+use weft::bootstrap::resolved::{Limits, Paths};
+use weft::bootstrap::static_pods::{Helper, HelperFacts, Part, helper_file, helper_pod, write_helper};
 use weft_tests::node::peers;
+use weft_tests::scratch::Scratch;
 use weft_tests::{skip, tool};
 use world::World;
 
@@ -35,6 +37,8 @@ fn a_control_plane_is_upgraded_rolled_back_and_told_of() {
     u02_one_that_does_not_get_well_is_taken_back(&world);
     u01_a_cluster_goes_to_another_version(&world);
     a_second_run_changes_nothing(&world);
+    helpers_of_another_weft_are_renewed_where_there_are_some(&world);
+    a_workers_balancer_is_renewed(&world);
     s01_a_dead_etcd_is_told_of_with_its_reason(&world);
 }
 
@@ -144,6 +148,68 @@ fn a_second_run_changes_nothing(world: &World) {
     apply(world, world::NEW, false, false).unwrap_or_else(|(phase, error)| panic!("{phase}: {error}"));
     assert_eq!((manifests(world), kept(world, ""), Part::ALL.map(written)), (texts, folders, times));
     assert_eq!(fs::read(world.paths.pki.join("apiserver.crt")).unwrap(), certificate);
+}
+
+/// Where a helper's manifest is.
+fn helper(world: &World, helper: Helper) -> PathBuf {
+    helper_file(&world.paths, helper)
+}
+
+fn helpers_of_another_weft_are_renewed_where_there_are_some(world: &World) {
+    let upgrade =
+        |dry_run| apply(world, world::NEW, false, dry_run).unwrap_or_else(|(phase, error)| panic!("{phase}: {error}"));
+    let all = [Helper::Balancer, Helper::CertRenewal];
+    assert!(all.iter().all(|it| !helper(world, *it).exists()), "a node that has none gets none");
+    // Another weft has made them, with the balancer at another port than usual.
+    let listen = ["127.0.0.1:7444", "[::1]:7444"].map(|text| text.parse().unwrap());
+    let facts = HelperFacts { image: "example.net/weft:0.0.1", paths: &world.paths, listen: &listen };
+    for it in all {
+        let mut pod = helper_pod(it, &facts);
+        pod["spec"]["containers"][0]["command"].as_array_mut().unwrap().push(json!("--of-old"));
+        write_helper(&world.paths, it, &pod).unwrap();
+    }
+    let text = |it: Helper| fs::read_to_string(helper(world, it)).unwrap();
+    let old = all.map(text);
+    upgrade(true);
+    assert_eq!(all.map(text), old, "a dry run");
+    upgrade(false);
+    let image = format!("localhost/weft:{}", env!("CARGO_PKG_VERSION"));
+    let wanted = HelperFacts { image: &image, ..facts };
+    for it in all {
+        let found: Value = serde_saphyr::from_str(&text(it)).unwrap();
+        assert_eq!(found, helper_pod(it, &wanted), "{}", it.name());
+    }
+    let written = |it: Helper| fs::metadata(helper(world, it)).unwrap().modified().unwrap();
+    let times = all.map(written);
+    upgrade(false);
+    assert_eq!(all.map(written), times, "once more there is nothing to do");
+    // One that was taken away on purpose stays away.
+    fs::remove_file(helper(world, Helper::Balancer)).unwrap();
+    upgrade(false);
+    assert!(!helper(world, Helper::Balancer).exists() && helper(world, Helper::CertRenewal).exists());
+}
+
+/// A worker has no control plane, and its balancer is renewed all the same.
+fn a_workers_balancer_is_renewed(world: &World) {
+    let root = Scratch::new();
+    let paths = Paths::under(root.path());
+    fs::create_dir_all(&paths.kubernetes).unwrap();
+    fs::copy(world.paths.kubernetes.join("kubelet.conf"), paths.kubernetes.join("kubelet.conf")).unwrap();
+    let listen = ["127.0.0.1:7444".parse().unwrap()];
+    let facts = HelperFacts { image: "example.net/weft:0.0.1", paths: &paths, listen: &listen };
+    write_helper(&paths, Helper::Balancer, &helper_pod(Helper::Balancer, &facts)).unwrap();
+    let config = UpgradeConfig::here(&paths, &world.facts(), Some("unix:///none")).unwrap();
+    assert!(!config.control_plane);
+    let options = UpgradeOptions { target: None, force: false, etcd: true, renew: true, dry_run: false };
+    let phases = select(NODE, &[], Some("weft-helpers")).unwrap();
+    let tell = Teller::without_log(Format::Text);
+    world.inside(async || {
+        let mut upgrade = Upgrade::new(&config, &options, &paths, world::services(), &tell).unwrap();
+        upgrade.run(&phases).await.unwrap_or_else(|(phase, error)| panic!("{phase}: {error}"));
+    });
+    let text = fs::read_to_string(helper_file(&paths, Helper::Balancer)).unwrap();
+    assert!(text.contains("image: localhost/weft:") && text.contains("--listen=127.0.0.1:7444"), "{text}");
+    assert!(!helper_file(&paths, Helper::CertRenewal).exists());
 }
 
 /// `weft status`: exit code, document, and how long it took.

@@ -130,7 +130,6 @@ fn peer(number: u8) -> Lease {
         .into(),
         node: None,
         create_revision: i64::from(number),
-        mod_revision: i64::from(number),
     }
 }
 

@@ -137,10 +137,11 @@ fn events_tell_who_was_touched() {
 
         let neighbour = Neighbour { link, ip: "10.244.2.0".parse().unwrap(), mac: MacAddr([2, 0, 0, 0, 0, 1]) };
         other.one(neighbour.request(Verb::Replace)).unwrap();
-        wait_for(&mut monitor, &Event::Neighbour { link }).await;
+        let ip = Some(neighbour.ip);
+        wait_for(&mut monitor, &Event::Neighbour { link, ip, now: Some(neighbour) }).await;
         let fdb = FdbEntry { link, mac: neighbour.mac, dst: "192.0.2.2".parse().unwrap() };
         other.one(fdb.request(Verb::Replace)).unwrap();
-        wait_for(&mut monitor, &Event::Neighbour { link }).await;
+        wait_for(&mut monitor, &Event::Fdb { link, entry: Some(fdb), is_there: true }).await;
         let address = Address::new(link, "10.244.1.0/32".parse().unwrap());
         other.one(address.request(Verb::Create)).unwrap();
         wait_for(&mut monitor, &Event::Address { link }).await;
@@ -149,7 +150,14 @@ fn events_tell_who_was_touched() {
             ..Route::new("10.244.2.0/24".parse().unwrap(), 119)
         };
         other.one(route.request(Verb::Create)).unwrap();
-        wait_for(&mut monitor, &Event::Route { link }).await;
+        let told = |is_there| Event::Route { link, route: Some(Box::new(route.clone())), is_there };
+        wait_for(&mut monitor, &told(true)).await;
+        for request in [route.request(Verb::Delete), fdb.request(Verb::Delete), neighbour.request(Verb::Delete)] {
+            other.one(request).unwrap();
+        }
+        wait_for(&mut monitor, &told(false)).await;
+        wait_for(&mut monitor, &Event::Fdb { link, entry: Some(fdb), is_there: false }).await;
+        wait_for(&mut monitor, &Event::Neighbour { link, ip, now: None }).await;
         other.one(LinkChange::new(link).down().request()).unwrap();
         wait_for(&mut monitor, &Event::Link { index: link }).await;
         other.one(delete_link(link)).unwrap();

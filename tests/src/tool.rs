@@ -1,6 +1,6 @@
 //! Other programs: those under test, and those that judge them.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -40,6 +40,14 @@ pub enum Stdin<'a> {
 #[expect(clippy::disallowed_methods, reason = "tests run the binaries under test and the tools that judge them")]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     Command::new(program)
+}
+
+/// A command that is started by way of another program, if there are words for that.
+pub fn wrapped(under: &[OsString], program: impl AsRef<OsStr>) -> Command {
+    let Some((wrapper, words)) = under.split_first() else { return command(program) };
+    let mut wrapped = command(wrapper);
+    wrapped.args(words).arg(program);
+    wrapped
 }
 
 /// Runs a command to its end with `stdin`, and keeps what it said. One that hangs for a minute is killed.

@@ -3,12 +3,22 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::tool;
+use crate::process::ProcessId;
+use crate::{tool, wait};
+
+/// The first type of rtnetlink (`RTM_BASE`).
+const RTM_BASE: u16 = 16;
+/// linux/netfilter/nfnetlink.h.
+const NFNL_SUBSYS_NFTABLES: u8 = 10;
 
 /// What one call has asked of the kernel, itself and the processes that it has started.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
@@ -35,6 +45,21 @@ pub struct Request {
     length: u32,
 }
 
+impl Request {
+    /// Whether it changes something, if it goes to rtnetlink or nf_tables. rtnetlink's types come in fours, of which the third
+    /// asks (linux/rtnetlink.h); those of nf_tables in threes, of which the second does (linux/netfilter/nf_tables.h). What
+    /// begins and ends a transaction of nf_tables cannot be told from rtnetlink's types, and counts.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        let [subsystem, kind] = self.kind.to_be_bytes();
+        match subsystem {
+            0 => self.kind >= RTM_BASE && self.kind % 4 != 2,
+            NFNL_SUBSYS_NFTABLES => kind % 3 != 1,
+            _ => true,
+        }
+    }
+}
+
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // linux/rtnetlink.h
@@ -53,6 +78,47 @@ impl fmt::Display for Request {
             other => write!(f, "type {other}"),
         }
     }
+}
+
+/// A running process whose threads' sent messages are noted.
+#[derive(Debug)]
+pub struct Attached {
+    strace: Child,
+    folder: PathBuf,
+}
+
+impl Attached {
+    /// Begins with every thread that the process has, and notes in `folder`, which is made. Only what it sends is noted, so that
+    /// it is held up little.
+    ///
+    /// # Errors
+    /// When it has ended, or strace may not trace.
+    pub fn to(process: ProcessId, folder: &Path) -> Result<Self> {
+        let words = wrapper(folder)?;
+        let (program, arguments) = words.split_first().context("nothing to trace with")?;
+        let mut command = tool::command(program);
+        command.args(arguments).args(["-e", "trace=sendto,sendmsg,sendmmsg", "-p", &process.pid.to_string()]);
+        let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        let this = Self { strace, folder: folder.to_owned() };
+        wait::until(Duration::from_secs(10), "strace to trace every thread", || every_thread_is_traced(process.pid))?;
+        Ok(this)
+    }
+
+    /// Ends it. Returns what has been sent; the folder is removed.
+    ///
+    /// # Errors
+    /// When there is nothing to read.
+    pub fn finish(mut self) -> Result<Trace> {
+        kill(Pid::from_raw(i32::try_from(self.strace.id())?), Signal::SIGINT)?;
+        self.strace.wait()?;
+        read(&self.folder)
+    }
+}
+
+fn every_thread_is_traced(pid: i32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok()).peekable();
+    states.peek().is_some() && states.all(|state| !state.contains("TracerPid:\t0\n"))
 }
 
 /// Whether this machine has strace.
@@ -171,6 +237,9 @@ sendmsg(3, {msg_iov=[{iov_base=[{nlmsg_len=16]}]}, 0) = 16
         assert_eq!((trace.threads, trace.processes, trace.syscalls), (1, 1, 4));
         assert_eq!(trace.requests_in_words(), "NEWLINK, NEWADDR x2");
         assert_eq!(trace.requests.first(), Some(&Request { kind: 16, flags: 0x605, length: 20 }));
+        assert!(trace.requests.iter().all(Request::is_write));
+        let asks = [18, 26, 30, 2, 0xa01, 0xa07, 0xa10].map(|kind| Request { kind, flags: 0, length: 16 });
+        assert!(!asks.iter().any(Request::is_write));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::site::SERVER;
+use crate::site::SERVER;
 
 /// The namespace of all objects.
 pub(crate) const NAMESPACE: &str = "bench";

@@ -7,12 +7,12 @@ use anyhow::Result;
 use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::Value;
-use weft_tests::http;
 use weft_tests::netns::Netns;
 use weft_tests::process::ProcessId;
 
 use super::cluster::Cluster;
 use super::kernel::Frontends;
+use crate::metric::{sample, scrape};
 
 /// Where both daemons show kube-proxy's metrics.
 const METRICS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
@@ -69,30 +69,12 @@ pub(crate) trait Contender: Sync {
 
 /// The sum of a metric of a daemon over its labels; 0 if it is not there.
 pub(crate) fn metric(netns: &Netns, name: &str) -> Result<f64> {
-    Ok(sample(&http::get(netns, METRICS, "/metrics")?.body, name))
+    Ok(sample(&scrape(netns, METRICS)?, name))
 }
 
 /// Number and sum of the passes of IPv4, in seconds, by kube-proxy's metric `sync_proxy_rules_duration_seconds`.
 pub(crate) fn passes(netns: &Netns) -> Result<(f64, f64)> {
-    let answer = http::get(netns, METRICS, "/metrics")?;
+    let text = scrape(netns, METRICS)?;
     let name = "kubeproxy_sync_proxy_rules_duration_seconds";
-    Ok((sample(&answer.body, &format!("{name}_count")), sample(&answer.body, &format!("{name}_sum"))))
-}
-
-/// The value of a metric, over all label sets that are not of IPv6; 0 if it is not there.
-fn sample(text: &str, name: &str) -> f64 {
-    let lines = text.lines().filter_map(|line| line.strip_prefix(name)).filter(|rest| rest.starts_with(['{', ' ']));
-    let own = lines.filter(|rest| !rest.contains("\"IPv6\""));
-    own.filter_map(|rest| rest.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_of_the_other_family_and_of_longer_names_do_not_count() {
-        let text = "# HELP a_sum x\na_sum{ip_family=\"IPv4\"} 1.5\na_sum{ip_family=\"IPv6\"} 7\na_summary 9\na_sum 2\n";
-        assert!((sample(text, "a_sum") - 3.5).abs() < 1e-9);
-    }
+    Ok((sample(&text, &format!("{name}_count")), sample(&text, &format!("{name}_sum"))))
 }

@@ -13,6 +13,7 @@ use weft_tests::netns::Netns;
 
 use super::cluster::{Cluster, cluster_ip};
 use super::contenders::Mode;
+use crate::pause::pause;
 
 /// Between two looks while a single change is awaited: what a time is exact to.
 const GLANCE: Duration = Duration::from_micros(100);
@@ -205,12 +206,4 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a look every so often: the kernel tells listeners, but then works for them"
-)]
-pub(crate) fn pause(time: Duration) {
-    std::thread::sleep(time);
 }

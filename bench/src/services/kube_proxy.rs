@@ -14,7 +14,7 @@ use super::api::{Api, Kind};
 use super::cluster::{Cluster, service, service_name, slice_name};
 use super::contenders::{Contender, Mode, passes};
 use super::kernel::Frontends;
-use super::site::NODE;
+use crate::site::NODE;
 
 /// The binary, in the folder that `WEFT_PEERS` names.
 pub(crate) const BINARY: &str = "kube-proxy";

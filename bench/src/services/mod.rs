@@ -2,11 +2,9 @@
 //!
 //! ```text
 //!   cluster      the objects that all are given, and how they change
-//!   site         a node, a client, a server
 //!   contenders   what all are asked; weft, kube_proxy, layout: who they are
 //!   api          an API server for kube-proxy
 //!   kernel       the judge: what is there, and since when
-//!   flow         what gets lost meanwhile
 //!   rounds       what is done with each, timed
 //!   report       figures, ratios, promises
 //!   show         tables
@@ -15,14 +13,12 @@
 mod api;
 mod cluster;
 mod contenders;
-mod flow;
 mod kernel;
 mod kube_proxy;
 mod layout;
 mod report;
 mod rounds;
 mod show;
-mod site;
 mod weft;
 
 use std::path::{Path, PathBuf};
@@ -32,12 +28,12 @@ use clap::Args;
 
 use crate::Output;
 use crate::machine::{Facts, Machine};
+use crate::site::Site;
 use cluster::{Cluster, Shape};
 use contenders::{Contender, Mode};
 use kernel::Kernel;
 use report::{Figures, Report};
 use rounds::{Round, Sample};
-use site::Site;
 
 /// What is said where kube-proxy is not there.
 const STAND_IN: &str = "THERE IS NO kube-proxy (WEFT_PEERS names no folder that holds it): in its place nft(8) loads the same \

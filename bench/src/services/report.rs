@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Options;
 use super::cluster::Shape;
 use super::contenders::Mode;
-use super::flow::Outcome;
 use super::rounds::Sample;
+use crate::flow::Outcome;
 use crate::machine::Facts;
 use crate::promise::Promise;
-use crate::stats::Latency;
+use crate::stats::{Latency, Spread};
 
 /// Own time from cold with 10,000 Services of 4 endpoints, and with 30,000 of 10, in seconds.
 const OWN: [(Shape, f64); 2] =
@@ -70,24 +70,6 @@ pub(crate) struct Figures {
     pub(crate) flow: Option<Outcome>,
 }
 
-/// Of a few samples.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub(crate) struct Spread {
-    #[serde(rename = "median_ms", serialize_with = "millis")]
-    pub(crate) median: Duration,
-    #[serde(rename = "min_ms", serialize_with = "millis")]
-    pub(crate) min: Duration,
-    #[serde(rename = "max_ms", serialize_with = "millis")]
-    pub(crate) max: Duration,
-}
-
-impl Spread {
-    fn of(samples: impl Iterator<Item = Duration>) -> Option<Self> {
-        let Latency { min, p50, max, .. } = Latency::of(samples.collect())?;
-        Some(Self { median: p50, min, max })
-    }
-}
-
 impl Figures {
     /// Of the samples of all rounds.
     pub(crate) fn new(shape: Shape, name: &'static str, samples: &[Sample]) -> Self {
@@ -97,12 +79,6 @@ impl Figures {
         let usage = || samples.iter().filter_map(|sample| sample.usage);
         let restart = || samples.iter().filter_map(|sample| sample.restart);
         let resync = || samples.iter().filter_map(|sample| sample.resync);
-        let sum = |all: Outcome, one: Outcome| Outcome {
-            sent: all.sent + one.sent,
-            lost: all.lost + one.lost,
-            fresh: all.fresh + one.fresh,
-            fresh_lost: all.fresh_lost + one.fresh_lost,
-        };
         Self {
             shape,
             name,
@@ -117,7 +93,7 @@ impl Figures {
             restart: Spread::of(restart().map(|restart| restart.took)),
             restart_transactions: restart().map(|restart| restart.transactions).max(),
             resync: Spread::of(resync().map(|resync| resync.took)),
-            flow: resync().map(|resync| resync.flow).reduce(sum),
+            flow: resync().map(|resync| resync.flow).reduce(Outcome::and),
         }
     }
 }
@@ -204,8 +180,4 @@ fn ipvs(weft: &Figures, peer: &Figures) -> Vec<Promise> {
         |what, ratio| Promise::new(format!("{}: {what}, over {}", weft.shape, peer.name), ratio, IPVS_OVER_PEER);
     let cold = cold.map(|ratio| promise("from cold", ratio));
     cold.into_iter().chain(change.map(|ratio| promise("one endpoint changed, p50", ratio))).collect()
-}
-
-fn millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64() * 1000.0)
 }

@@ -7,11 +7,12 @@ use weft_tests::process::ProcessId;
 use weft_tests::wait;
 
 use super::Options;
-use super::cluster::Cluster;
+use super::cluster::{Cluster, FLOW_ADDRESS, FLOW_PORT};
 use super::contenders::{Contender, Mode};
-use super::flow::{Flow, Outcome};
-use super::kernel::{Kernel, pause};
-use super::site::Site;
+use super::kernel::Kernel;
+use crate::flow::{Flow, Outcome};
+use crate::pause::pause;
+use crate::site::{SERVER, Site};
 use crate::usage::Usage;
 
 /// How long the flow runs before anything happens to it, and after.
@@ -213,7 +214,8 @@ impl Round<'_> {
 
     /// Kills it, changes everything, and starts it again, while the flow runs.
     fn resync(&mut self) -> Result<Resync> {
-        let flow = Flow::start(self.site)?;
+        let Site { client, server, .. } = self.site;
+        let flow = Flow::start(client, (FLOW_ADDRESS, FLOW_PORT).into(), server, (SERVER, FLOW_PORT).into())?;
         pause(CALM);
         self.kill()?;
         self.cluster.change_all();

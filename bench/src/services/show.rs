@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use comfy_table::Table;
 
-use super::report::{Figures, Report, Spread};
-use crate::table::{numbers_to_the_right, promises, table};
+use super::report::{Figures, Report};
+use crate::table::{numbers_to_the_right, or_dash, promises, seconds, table};
 
 /// All that the report says.
 pub(crate) fn tables(report: &Report) -> String {
@@ -85,14 +85,4 @@ fn changes(results: &[Figures]) -> Table {
     }
     numbers_to_the_right(&mut table, 2);
     table
-}
-
-fn seconds(spread: Option<Spread>) -> String {
-    or_dash(spread.map(|Spread { median, min, max }| {
-        format!("{:.2} ({:.2} to {:.2})", median.as_secs_f64(), min.as_secs_f64(), max.as_secs_f64())
-    }))
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }

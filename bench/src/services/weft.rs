@@ -8,16 +8,13 @@ use serde_json::Value;
 use weft_netlink::nft::TableFamily;
 use weft_tests::etcd::Etcd;
 use weft_tests::netns::Netns;
-use weft_tests::process::{self, ProcessId};
-use weft_tests::{binaries, tool};
+use weft_tests::process::ProcessId;
 
 use super::cluster::{Cluster, NAMESPACE, service, service_name, slice_name};
 use super::contenders::{Contender, Mode, metric, passes};
 use super::kernel::Frontends;
-use super::site::UPLINK;
-
-/// Where the agent's keys are in etcd.
-const PREFIX: &str = "/coreos.com/network";
+use crate::agent::{PREFIX, Place};
+use crate::site::UPLINK;
 
 /// The lease of another node.
 const OTHER_NODE: &str = r#"{"PublicIP":"172.16.2.9","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"0a:00:00:00:00:09"}}"#;
@@ -61,20 +58,9 @@ impl Contender for Weft {
     }
 
     fn start(&mut self) -> Result<()> {
-        let mut command = tool::command(binaries::find("weft")?);
-        command.args(["agent", "--node-name", "bench-node", "--iface", UPLINK, "--proxy-mode", self.mode.name()]);
-        command.args(["--etcd-endpoints", &self.etcd.endpoint(), "--etcd-prefix", PREFIX]);
-        for (flag, name) in [
-            ("--subnet-file", "subnet.env"),
-            ("--run-dir", "run"),
-            ("--state-dir", "lib"),
-            ("--cni-conf-dir", "net.d"),
-            ("--cni-bin-dir", "bin"),
-            ("--cni-state-dir", "cni"),
-        ] {
-            command.arg(flag).arg(self.folder.join(name));
-        }
-        self.process = Some(process::spawn(&self.node, &mut command, &self.folder.join("agent.log"))?);
+        let place =
+            Place { node: &self.node, name: "bench-node", uplink: UPLINK, folder: &self.folder, etcd: &self.etcd };
+        self.process = Some(place.start(&["--proxy-mode", self.mode.name()])?);
         Ok(())
     }
 

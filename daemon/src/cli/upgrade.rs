@@ -17,8 +17,9 @@ use crate::bootstrap::version::Version;
 /// Bring a cluster, weft's or kubeadm's, to another version of Kubernetes, one node after the other.
 ///
 /// First `weft upgrade plan`, then `weft upgrade apply VERSION` on one control-plane node, then `weft upgrade node` on each other
-/// node. kubelet itself is a program of the machine: install its new version on each node afterwards. Nothing is looked up in
-/// the Internet: images come from where --images and --kubernetes-bin say, else the container runtime pulls what is missing.
+/// node. Those of weft's own static pods that a node has become this weft's, too. kubelet itself is a program of the machine:
+/// install its new version on each node afterwards. Nothing is looked up in the Internet: images come from where --images and
+/// --kubernetes-bin say, else the container runtime pulls what is missing.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  weft upgrade plan\n  weft upgrade apply v1.36.2 --dry-run\n  weft upgrade apply v1.36.2\n  weft upgrade node"

@@ -154,7 +154,6 @@ fn lease(wire: &WireLease) -> Option<Lease> {
         backend: value.backend,
         node: wire.node.as_ref().and_then(|node| node.parse().ok()),
         create_revision: wire.created,
-        mod_revision: 0,
     })
 }
 
@@ -175,7 +174,6 @@ mod tests {
                 backend: value.backend.clone(),
                 node: node.map(|node| node.parse().unwrap()),
                 create_revision: 7,
-                mod_revision: 0,
             };
             (key, lease)
         };

@@ -26,8 +26,6 @@ pub struct Lease {
     /// When the lease was first made, in whatever grows with time where it is kept: the store revision in etcd, seconds since
     /// 1970 for a Node. The older of two that overlap stands.
     pub create_revision: i64,
-    /// Store revision of the last write in etcd; 0 for a Node, which is written for other reasons, too.
-    pub mod_revision: i64,
 }
 
 /// An entry under `subnets/`, or a Node, that is ignored.
@@ -53,6 +51,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Whether another says the same, at whichever revision.
+    #[must_use]
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (&self.config, &self.leases, &self.rejected) == (&other.config, &other.leases, &other.rejected)
+    }
+
     /// Judges each entry of a view. Of two leases that overlap the older one stands, and every node comes to the same
     /// verdict, because it rests on the store's own history.
     #[must_use]
@@ -156,7 +160,6 @@ fn lease(text: &str, entry: &Entry, owners: &BTreeMap<SubnetKey, NodeName>) -> R
         backend: value.backend,
         node: owners.get(&key).cloned(),
         create_revision: entry.create_revision,
-        mod_revision: entry.mod_revision,
     })
 }
 

@@ -33,22 +33,36 @@ pub struct StoreView {
 }
 
 impl StoreView {
-    /// Puts a key that was read or changed, or takes it out; a key that is not ours to know is passed over.
-    pub fn set(&mut self, layout: &Layout, key: &str, entry: Option<Entry>) {
+    /// Puts a key that was read or changed, or takes it out; a key that is not ours to know is passed over. Says whether the
+    /// store says something else now: renewing a lease writes what was there before.
+    pub fn set(&mut self, layout: &Layout, key: &str, entry: Option<Entry>) -> bool {
         let (map, name) = if let Some(name) = key.strip_prefix(&layout.subnets()) {
             (&mut self.subnets, name)
         } else if let Some(name) = key.strip_prefix(&layout.nodes()) {
             (&mut self.nodes, name)
         } else {
-            if key == layout.config() {
-                self.config = entry;
+            if key != layout.config() {
+                return false;
             }
-            return;
+            let before = std::mem::replace(&mut self.config, entry);
+            return differ(before.as_ref(), self.config.as_ref());
         };
         match entry {
-            Some(entry) => map.insert(name.to_owned(), entry),
-            None => map.remove(name),
-        };
+            Some(entry) => {
+                let is_news = differ(map.get(name), Some(&entry));
+                map.insert(name.to_owned(), entry);
+                is_news
+            }
+            None => map.remove(name).is_some(),
+        }
+    }
+}
+
+/// Whether two say something different of a key. With which etcd lease it was written, and when, is no part of that.
+fn differ(one: Option<&Entry>, other: Option<&Entry>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => (one.create_revision, &one.value) != (other.create_revision, &other.value),
+        (one, other) => one.is_some() != other.is_some(),
     }
 }
 
@@ -74,5 +88,23 @@ mod tests {
             assert!(key >= first && key < end, "{key}");
         }
         assert!("/coreos.com/network/services/x" < first.as_str());
+    }
+
+    #[test]
+    fn a_renewed_key_is_no_news() {
+        let layout = Layout::default();
+        let entry = |value: &str, create_revision, mod_revision| {
+            Some(Entry { value: value.into(), create_revision, mod_revision, etcd_lease: mod_revision })
+        };
+        let mut view = StoreView::default();
+        let mut set = |key: &str, entry| view.set(&layout, &format!("/coreos.com/network/{key}"), entry);
+        for key in ["config", "subnets/a"] {
+            assert!(set(key, entry("x", 1, 1)));
+            assert!(!set(key, entry("x", 1, 2)), "renewed");
+            assert!(set(key, entry("y", 1, 3)));
+            assert!(set(key, entry("y", 4, 4)), "made anew");
+            assert!(set(key, None) && !set(key, None));
+        }
+        assert!(!set("services/x", entry("x", 1, 1)));
     }
 }

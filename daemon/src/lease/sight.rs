@@ -96,14 +96,8 @@ mod tests {
 
     fn agreeing(revision: i64) -> Snapshot {
         let Holding { key, published, .. } = holding(revision);
-        let lease = Lease {
-            key,
-            public_ips: published.public_ips,
-            backend: published.backend,
-            node: None,
-            create_revision: 1,
-            mod_revision: 1,
-        };
+        let lease =
+            Lease { key, public_ips: published.public_ips, backend: published.backend, node: None, create_revision: 1 };
         Snapshot { revision, config: Some(CONFIG.to_vec()), leases: [(key, lease)].into(), rejected: vec![] }
     }
 

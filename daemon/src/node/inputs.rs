@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use tokio::time::{sleep, sleep_until};
+use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use weft_netlink::agent::{Event, Monitor};
 
-use super::pass::{Cause, Node, Passed, Watched};
+use super::news::News;
+use super::pass::{Node, Passed, Watched};
 use super::tables::TablesWatch;
 use crate::cluster::SourceStatus;
 use crate::cluster::model::Snapshot;
@@ -48,17 +49,16 @@ pub async fn run(
     stop: CancellationToken,
 ) {
     let mut patience = Patience::new(inputs.repair_interval / 2);
-    let mut cause = Cause::Change;
+    let mut news = News::ALL;
     loop {
         // The timer may have come first, and the change with it.
-        if inputs.lease.has_changed().unwrap_or_default() || inputs.snapshots.has_changed().unwrap_or_default() {
-            cause = Cause::Change;
-        }
+        news.cluster |= inputs.lease.has_changed().unwrap_or_default();
+        news.cluster |= inputs.snapshots.has_changed().unwrap_or_default();
         let lease = inputs.lease.borrow_and_update().clone();
         let snapshot = inputs.snapshots.borrow_and_update().clone();
         let stands_in = *inputs.stands_in.borrow();
         report_source(&inputs.source.borrow(), snapshot.as_deref(), stands_in, &health, &metrics);
-        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref(), cause).await;
+        let Passed { retry_at, repaired } = node.pass(&lease, snapshot.as_ref(), news).await;
         let now = Instant::now();
         patience.passed(repaired > 0, now);
         inputs.tables.seen();
@@ -66,25 +66,23 @@ pub async fn run(
         // What no event tells of is found by the timer: at half the time, so that it is repaired within the whole.
         let timer = now + inputs.repair_interval / 2;
         let due = retry_at.map_or(timer, |retry| retry.min(timer));
-        cause = tokio::select! {
+        news = tokio::select! {
             () = stop.cancelled() => return,
-            () = something(&mut inputs, &node) => {
-                debounce(&mut inputs, &node, patience.wait).await;
-                Cause::Change
-            }
-            () = sleep_until(due.into()) => Cause::Timer,
+            first = something(&mut inputs, &node) => gather(first, &mut inputs, &node, patience.wait, now).await,
+            () = sleep_until(due.into()) => News::default(),
         };
     }
 }
 
 /// Waits for a change that concerns this node.
-async fn something(inputs: &mut Inputs, node: &Node) {
+async fn something(inputs: &mut Inputs, node: &Node) -> News {
+    let nothing = News::default();
     tokio::select! {
         // A sender that is gone sends nothing more; the timer goes on.
-        () = changed(&mut inputs.lease) => {}
-        () = changed(&mut inputs.snapshots) => {}
-        () = kernel_event(&mut inputs.monitor, node) => {}
-        () = inputs.tables.changed() => {}
+        () = changed(&mut inputs.lease) => News { cluster: true, ..nothing },
+        () = changed(&mut inputs.snapshots) => News { cluster: true, ..nothing },
+        () = kernel_event(&mut inputs.monitor, node) => News { kernel: true, ..nothing },
+        () = inputs.tables.changed() => News { tables: true, ..nothing },
     }
 }
 
@@ -98,7 +96,7 @@ async fn kernel_event(monitor: &mut Monitor, node: &Node) {
     let watched = node.watched();
     loop {
         match monitor.next().await {
-            Some(event) if concerns(&event, &watched) => return,
+            Some(event) if concerns(&event, &watched) && !node.expects(&event) => return,
             Some(_) => {}
             None => std::future::pending::<()>().await,
         }
@@ -113,9 +111,9 @@ fn concerns(event: &Event, watched: &Watched) -> bool {
     match event {
         Event::Link { index } => is_ours(index) || is_uplink(index),
         Event::Address { link } => is_ours(link) || is_uplink(link),
-        Event::Route { link } => is_ours(link) || watched.direct.contains(link),
+        Event::Route { link, .. } => is_ours(link) || watched.direct.contains(link),
         // Of the bridge's neighbours none is ours, and they change with every packet.
-        Event::Neighbour { link } => watched.devices.contains(link),
+        Event::Neighbour { link, .. } | Event::Fdb { link, .. } => watched.devices.contains(link),
         Event::Overrun => true,
     }
 }
@@ -154,14 +152,19 @@ impl Patience {
     }
 }
 
-/// Lets a burst pass by.
-async fn debounce(inputs: &mut Inputs, node: &Node, wait: Duration) {
-    let end = tokio::time::Instant::now() + (wait * LONGEST_DEBOUNCE).min(inputs.repair_interval / 2);
+/// Lets a burst pass by, `ended` being the end of the last pass. What happens in the kernel rarely happens alone; of the
+/// cluster the source has gathered what belongs together, so its changes only must not follow each other too closely.
+async fn gather(mut news: News, inputs: &mut Inputs, node: &Node, wait: Duration, ended: Instant) -> News {
+    let longest = tokio::time::Instant::now() + (wait * LONGEST_DEBOUNCE).min(inputs.repair_interval / 2);
     loop {
+        let calm = if news.kernel || news.tables {
+            tokio::time::Instant::now() + wait
+        } else {
+            tokio::time::Instant::from_std(ended + DEBOUNCE)
+        };
         tokio::select! {
-            () = sleep(wait) => return,
-            () = sleep_until(end) => return,
-            () = something(inputs, node) => {}
+            () = sleep_until(calm.min(longest)) => return news,
+            more = something(inputs, node) => news.add(more),
         }
     }
 }
@@ -225,9 +228,12 @@ mod tests {
         assert!(wakes(Event::Link { index: devices }) && wakes(Event::Link { index: bridge }));
         assert!(wakes(Event::Link { index: uplink }) && wakes(Event::Address { link: uplink }));
         assert!(!wakes(Event::Link { index: pod }) && !wakes(Event::Address { link: pod }));
-        assert!(wakes(Event::Route { link: devices }) && wakes(Event::Neighbour { link: devices }));
-        assert!(!wakes(Event::Neighbour { link: bridge }) && wakes(Event::Route { link: bridge }));
-        assert!(wakes(Event::Route { link: direct }) && !wakes(Event::Neighbour { link: direct }));
+        let route = |link| Event::Route { link, route: None, is_there: true };
+        let neighbour = |link| Event::Neighbour { link, ip: None, now: None };
+        let entry = |link| Event::Fdb { link, entry: None, is_there: false };
+        assert!(wakes(route(devices)) && wakes(neighbour(devices)) && wakes(entry(devices)));
+        assert!(!wakes(neighbour(bridge)) && !wakes(entry(bridge)) && wakes(route(bridge)));
+        assert!(wakes(route(direct)) && !wakes(neighbour(direct)));
         assert!(wakes(Event::Overrun));
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::watch;
-use weft_netlink::agent::Connection;
+use weft_netlink::agent::{Connection, Event};
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{MacAddr, RouteSocket};
 
 use super::facts::NodeFacts;
 use super::held::{networks, settle_config, status_of, words_of};
+use super::news::{News, is_known};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
 use super::peers::PeersRest;
@@ -61,19 +62,12 @@ pub struct Node {
     pub(super) peers_rest: Option<PeersRest>,
     /// Nodes that publish this node's public address, which has been told.
     pub(super) shared_ips: BTreeSet<SharedIp>,
+    /// What the kernel has of the peers is what the last pass has left there: nobody has told of a change since.
+    pub(super) peers_known: bool,
     /// Links through which peers are reached past the devices.
     pub(super) direct: Vec<u32>,
     /// Links were in place after the last pass, so that whatever had to be done to them is a repair.
     pub(super) settled: Option<Settled>,
-}
-
-/// Why there is a pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
-    /// Something has changed: the cluster, the lease, or the kernel has said so.
-    Change,
-    /// Nothing that anybody has told of.
-    Timer,
 }
 
 /// What a pass has come to.
@@ -144,6 +138,7 @@ impl Node {
             repaired: 0,
             peers_rest: None,
             shared_ips: BTreeSet::new(),
+            peers_known: false,
             direct: Vec::new(),
             settled: None,
             options,
@@ -160,15 +155,21 @@ impl Node {
         }
     }
 
+    /// Whether an event tells of the peers' objects only what is known.
+    pub(super) fn expects(&self, event: &Event) -> bool {
+        is_known(self.peers.settled(), event)
+    }
+
     /// One pass.
-    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, cause: Cause) -> Passed {
+    pub(super) async fn pass(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, news: News) -> Passed {
         let started = Instant::now();
         self.repaired = 0;
-        if cause == Cause::Change {
+        self.peers_known &= !news.kernel;
+        if news.kernel || news.cluster {
             self.peers_rest = None;
         }
         self.tell_oddities(snapshot);
-        let retry_at = self.stages(lease, snapshot, started).await;
+        let retry_at = self.stages(lease, snapshot, news, started).await;
         self.metrics.passes.inc();
         self.metrics.pass_seconds.observe(started.elapsed().as_secs_f64());
         self.health.passed();
@@ -176,7 +177,13 @@ impl Node {
     }
 
     /// The stages in their order; one that cannot go on leaves what is behind it as it is.
-    async fn stages(&mut self, lease: &LeaseState, snapshot: Option<&Arc<Snapshot>>, now: Instant) -> Option<Instant> {
+    async fn stages(
+        &mut self,
+        lease: &LeaseState,
+        snapshot: Option<&Arc<Snapshot>>,
+        news: News,
+        now: Instant,
+    ) -> Option<Instant> {
         let uplink = self.select_uplink()?;
         let held = self.take_lease(lease)?;
         let ends = self.plan_ends(&held, &uplink).await?;
@@ -193,9 +200,14 @@ impl Node {
         self.board.node(status_of(&held), under, ends.values().filter_map(End::status).collect());
         let filter_retry = self.place_filter(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
+        self.peers_known &= links_are_as_before;
         let peers_retry = match snapshot {
             Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
-            Some(snapshot) => self.place_peers(&held, &settled, snapshot, now).await,
+            // Once in a while all is read anew, whatever has been told.
+            Some(snapshot) => {
+                let is_known = self.peers_known && news.cluster;
+                self.place_peers(&held, &settled, snapshot, is_known, now).await
+            }
             None => {
                 self.health.waiting(Component::Peers, "the leases of the other nodes have not been read yet");
                 None

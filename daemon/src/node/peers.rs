@@ -55,12 +55,14 @@ impl Node {
         is_as_it_was
     }
 
-    /// Brings neighbours, FDB entries and routes of the other nodes up to date.
+    /// Brings neighbours, FDB entries and routes of the other nodes up to date. `is_known`: they are as the last pass has left
+    /// them, so that they need not be read.
     pub(super) async fn place_peers(
         &mut self,
         held: &Held,
         settled: &Settled,
         snapshot: &Arc<Snapshot>,
+        is_known: bool,
         now: Instant,
     ) -> Option<Instant> {
         let (others, overlapping) = snapshot.peers_of(&held.key, &self.options.name);
@@ -82,16 +84,23 @@ impl Node {
         let watched: Vec<u32> = devices.iter().chain(&self.direct).copied().collect();
         // A pass that fails must not leave the rest of an earlier one, or its error would stand until the next change.
         self.peers_rest = None;
-        // Summed up before it is read: what changes in between is seen to have changed.
-        let began = Instant::now();
-        let digest = self.route.digest(&watched);
-        let cost = began.elapsed();
-        let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
-        if let Ok(pass) = &outcome {
-            let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
-            let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until: rest_after(cost) };
-            self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
-        }
+        let outcome = if is_known {
+            Ok(self.peers.follow(&plan.objects, now).await)
+        } else {
+            // Summed up before it is read: what changes in between is seen to have changed.
+            let began = Instant::now();
+            let digest = self.route.digest(&watched);
+            let cost = began.elapsed();
+            let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
+            if let Ok(pass) = &outcome {
+                let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
+                let until = rest_after(cost);
+                let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until };
+                self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
+            }
+            outcome
+        };
+        self.peers_known = outcome.as_ref().is_ok_and(|pass| pass.failed.is_empty());
         let reached = plan.reached.len();
         if let Ok(pass) = &outcome {
             let told = |(key, reason): &(_, String)| Some((*plan.owners.get(key)?, format!("{key}: {reason}")));

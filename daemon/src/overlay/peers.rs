@@ -144,7 +144,7 @@ pub struct Local<'a> {
 #[must_use]
 pub fn plan(local: Local<'_>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
     let mut plan = PeerPlan::default();
-    let nodes: Vec<IpAddr> = local
+    let nodes: BTreeSet<IpAddr> = local
         .ends
         .values()
         .map(|local| local.end.public_ip)
@@ -179,13 +179,13 @@ pub fn plan(local: Local<'_>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
 }
 
 /// A route to anywhere but the cluster's networks, or over the nodes themselves, would cut this node off from them.
-fn within(bounds: &Bounds, nodes: &[IpAddr], peer: &Lease) -> Result<(), String> {
+fn within(bounds: &Bounds, nodes: &BTreeSet<IpAddr>, peer: &Lease) -> Result<(), String> {
     for subnet in peer.key.subnets().values() {
         let inside = |network: &IpNetwork| network.contains(subnet.network()) && network.prefix() <= subnet.prefix();
         if !bounds.cluster.iter().any(inside) {
             return Err(format!("{subnet} lies outside the cluster network"));
         }
-        if let Some(node) = nodes.iter().find(|node| subnet.contains(**node)) {
+        if let Some(node) = nodes.range(subnet.network()..=subnet.broadcast()).next() {
             return Err(format!("{subnet} contains {node}, the address of a node"));
         }
     }
@@ -270,7 +270,6 @@ mod tests {
             backend: PerFamily { v4: Some(data(4)), v6: Some(data(6)) }.into(),
             node: None,
             create_revision: i64::from(number),
-            mod_revision: i64::from(number),
         }
     }
 

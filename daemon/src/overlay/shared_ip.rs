@@ -55,7 +55,6 @@ mod tests {
             backend: BackendData::default(),
             node: node.map(|node| node.parse().unwrap()),
             create_revision: 1,
-            mod_revision: 1,
         }
     }
 

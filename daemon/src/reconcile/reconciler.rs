@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::time::Instant;
 
-use super::diff::{Update, diff};
+use super::diff::{Changes, Update, diff};
 use super::retry::Failures;
 
 /// One kind of kernel object.
@@ -80,6 +80,11 @@ impl<T: Table> Reconciler<T> {
         &mut self.table
     }
 
+    /// What the last pass left in the kernel, as far as it succeeded.
+    pub fn settled(&self) -> &BTreeMap<T::Key, T::Value> {
+        &self.settled
+    }
+
     /// Compares, and changes what differs. Nothing that the desired state lacks is left.
     ///
     /// # Errors
@@ -87,10 +92,41 @@ impl<T: Table> Reconciler<T> {
     pub async fn pass(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Result<Pass<T::Key>, T::Error> {
         let actual = self.table.dump().await?;
         let changes = diff(desired, &actual);
-        let mut pass = Pass::default();
+        let mut pass = self.change(&changes, now).await;
+        // An object that became right by itself, or that nobody has or wants any more, has not failed.
+        self.failures.retain(|key| match (desired.get(key), actual.get(key)) {
+            (None, None) => false,
+            (wanted, found) => wanted != found,
+        });
+        if self.settled != *desired {
+            self.settled.clone_from(desired);
+        }
+        self.tell_failed(&mut pass);
+        Ok(pass)
+    }
 
-        let update: Vec<_> = changes.update.into_iter().filter(|update| self.failures.due(&update.key, now)).collect();
-        let delete: Vec<_> = changes.delete.into_iter().filter(|(key, _)| self.failures.due(key, now)).collect();
+    /// The same without reading the table, which holds what the last pass has left there. To be called only if nothing failed
+    /// in that pass, and nobody has changed anything since.
+    pub async fn follow(&mut self, desired: &BTreeMap<T::Key, T::Value>, now: Instant) -> Pass<T::Key> {
+        let changes = diff(desired, &self.settled);
+        for update in &changes.update {
+            // Else what is changed now would pass for a repair.
+            self.settled.remove(&update.key);
+        }
+        let mut pass = self.change(&changes, now).await;
+        for (key, _) in changes.delete {
+            self.settled.remove(&key);
+        }
+        self.settled.extend(changes.update.into_iter().map(|update| (update.key, update.value)));
+        self.tell_failed(&mut pass);
+        pass
+    }
+
+    async fn change(&mut self, changes: &Changes<T::Key, T::Value>, now: Instant) -> Pass<T::Key> {
+        let mut pass = Pass::default();
+        let update: Vec<_> =
+            changes.update.iter().filter(|update| self.failures.due(&update.key, now)).cloned().collect();
+        let delete: Vec<_> = changes.delete.iter().filter(|(key, _)| self.failures.due(key, now)).cloned().collect();
         if !update.is_empty() {
             for (update, result) in update.iter().zip(self.table.update(&update).await) {
                 if self.note(&update.key, result, now) {
@@ -107,20 +143,15 @@ impl<T: Table> Reconciler<T> {
                 pass.deleted += usize::from(self.note(key, result, now));
             }
         }
-        // An object that became right by itself, or that nobody has or wants any more, has not failed.
-        self.failures.retain(|key| match (desired.get(key), actual.get(key)) {
-            (None, None) => false,
-            (wanted, found) => wanted != found,
-        });
-        if self.settled != *desired {
-            self.settled.clone_from(desired);
-        }
+        pass
+    }
+
+    fn tell_failed(&mut self, pass: &mut Pass<T::Key>) {
         for (key, reason) in self.failures.reasons() {
             self.settled.remove(key);
             pass.failed.push((key.clone(), reason.to_owned()));
         }
         pass.retry_at = self.failures.next_due();
-        Ok(pass)
     }
 
     fn note(&mut self, key: &T::Key, result: Result<(), T::Error>, now: Instant) -> bool {
@@ -209,6 +240,25 @@ mod tests {
         reconciler.table_mut().objects.clear();
         let pass = reconciler.pass(&desired(&[(1, 1), (2, 2)]), now).await.unwrap();
         assert_eq!((pass.repaired, pass.updated), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_not_read_again() {
+        let mut reconciler = Reconciler::new(Memory::default());
+        let now = Instant::now();
+        reconciler.pass(&desired(&[(1, 1), (2, 1), (3, 1)]), now).await.unwrap();
+        reconciler.table_mut().refuse = vec![u8::MAX];
+        let pass = reconciler.follow(&desired(&[(1, 1), (2, 2), (4, 1)]), now).await;
+        assert_eq!((pass.updated, pass.repaired, pass.deleted), (2, 0, 1));
+        assert_eq!(*reconciler.settled(), desired(&[(1, 1), (2, 2), (4, 1)]));
+        let there = reconciler.table_mut().objects.clone();
+        assert_eq!(there, *reconciler.settled());
+        assert_eq!(reconciler.follow(&desired(&[(1, 1), (2, 2), (4, 1)]), now).await, Pass::default());
+
+        reconciler.table_mut().refuse.push(5);
+        let pass = reconciler.follow(&desired(&[(1, 1), (5, 1)]), now).await;
+        assert_eq!((pass.deleted, pass.failed.len()), (2, 1));
+        assert_eq!(*reconciler.settled(), desired(&[(1, 1)]), "what failed is not there");
     }
 
     #[tokio::test]

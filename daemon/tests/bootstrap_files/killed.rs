@@ -25,14 +25,14 @@ fn traced(root: &OwnRoot, words: &[&str]) -> Output {
 }
 
 /// All that the phases leave, but the log.
-fn state(root: &OwnRoot) -> Files {
+pub(super) fn state(root: &OwnRoot) -> Files {
     let mut files = root.files("etc/kubernetes");
     files.extend(root.files("var/lib"));
     files
 }
 
 /// The same whoever makes it: certificates and the journal's times aside.
-fn outline(state: &Files) -> BTreeMap<String, (u32, Option<Vec<u8>>)> {
+pub(super) fn outline(state: &Files) -> BTreeMap<String, (u32, Option<Vec<u8>>)> {
     let is_same = |name: &str| name.ends_with(".yaml");
     state.iter().map(|(name, (mode, bytes))| (name.clone(), (*mode, is_same(name).then(|| bytes.clone())))).collect()
 }

@@ -42,7 +42,7 @@ async fn a_lease_deleted_by_hand_is_claimed_again() {
     let key = node.held().await.key;
     let before = leases(&client).await;
     client.delete(format!("{PREFIX}/subnets/{key}"), None).await.unwrap();
-    node.snapshot(|snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.mod_revision > before[0].2)).await;
+    node.snapshot(|snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.create_revision > before[0].2)).await;
     assert_eq!(node.held().await.key, key);
     assert_eq!(leases(&client).await.len(), 1);
 }
@@ -55,7 +55,7 @@ async fn an_etcd_lease_that_is_revoked_is_replaced() {
     let key = node.held().await.key;
     let before = leases(&client).await;
     client.lease_revoke(before[0].3).await.unwrap();
-    node.snapshot(|snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.mod_revision > before[0].2)).await;
+    node.snapshot(|snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.create_revision > before[0].2)).await;
     let after = leases(&client).await;
     assert_eq!((after.len(), &after[0].0), (1, &key.to_string()));
     assert_ne!(after[0].3, before[0].3);

@@ -1,14 +1,18 @@
 //! What others do to the kernel's tables, as it happens.
 
+use std::net::IpAddr;
+
 use futures_util::StreamExt;
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::route::RouteAttribute;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::{RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::AsyncSocket;
 use rtnetlink::MulticastGroup;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Result};
+use crate::{FdbEntry, Neighbour, Route};
 
 /// Events that may wait for the reader. Those beyond are told as one [`Event::Overrun`].
 const WAITING: usize = 1024;
@@ -32,11 +36,28 @@ pub enum Event {
     Route {
         /// The link's index; 0 for a route without one (blackhole, multipath).
         link: u32,
+        /// The route, if it is one that [`Route`] can say.
+        route: Option<Box<Route>>,
+        /// Whether it is there now.
+        is_there: bool,
     },
-    /// A neighbour or FDB entry of a link appeared, changed or went.
+    /// A neighbour of a link appeared, changed or went.
     Neighbour {
         /// The link's index.
         link: u32,
+        /// Its IP address.
+        ip: Option<IpAddr>,
+        /// What it is now, if that is permanent.
+        now: Option<Neighbour>,
+    },
+    /// An FDB entry of a link appeared, changed or went.
+    Fdb {
+        /// The link's index.
+        link: u32,
+        /// The entry, if it is a permanent one of a VXLAN device.
+        entry: Option<FdbEntry>,
+        /// Whether it is there now.
+        is_there: bool,
     },
     /// Events were lost (`ENOBUFS`): anything may have changed.
     Overrun,
@@ -140,16 +161,28 @@ fn event(message: &RouteNetlinkMessage) -> Option<Event> {
         RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address) => {
             Some(Event::Address { link: address.header.index })
         }
-        RouteNetlinkMessage::NewNeighbour(entry) | RouteNetlinkMessage::DelNeighbour(entry) => {
-            Some(Event::Neighbour { link: entry.header.ifindex })
-        }
-        RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
-            let link = route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(link) => Some(*link),
-                _ => None,
-            });
-            Some(Event::Route { link: link.unwrap_or_default() })
-        }
+        RouteNetlinkMessage::NewNeighbour(entry) => Some(neighbour(entry, true)),
+        RouteNetlinkMessage::DelNeighbour(entry) => Some(neighbour(entry, false)),
+        RouteNetlinkMessage::NewRoute(message) => Some(route(message, true)),
+        RouteNetlinkMessage::DelRoute(message) => Some(route(message, false)),
         _ => None,
     }
+}
+
+fn neighbour(message: &NeighbourMessage, is_there: bool) -> Event {
+    let link = message.header.ifindex;
+    if message.header.family == AddressFamily::Bridge {
+        return Event::Fdb { link, entry: FdbEntry::from_message(message), is_there };
+    }
+    let now = Neighbour::from_message(message).filter(|_| is_there);
+    Event::Neighbour { link, ip: Neighbour::ip_of(message), now }
+}
+
+fn route(message: &RouteMessage, is_there: bool) -> Event {
+    let link = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(link) => Some(*link),
+        _ => None,
+    });
+    let route = Route::from_message(message).map(Box::new);
+    Event::Route { link: link.unwrap_or_default(), route, is_there }
 }

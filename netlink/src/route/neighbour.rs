@@ -49,6 +49,12 @@ impl Neighbour {
         message
     }
 
+    /// Whose neighbour a message speaks of, permanent or not.
+    #[cfg(feature = "agent")]
+    pub(crate) fn ip_of(message: &NeighbourMessage) -> Option<IpAddr> {
+        destination_and_mac(message).0
+    }
+
     /// `None` for what is not a permanent neighbour with an Ethernet address.
     pub(crate) fn from_message(message: &NeighbourMessage) -> Option<Self> {
         let header = &message.header;

@@ -157,16 +157,51 @@ impl<'a> Hand<'a> {
         self.edit(path, change, |text| lines::put_block(text, name, block))
     }
 
+    /// Takes the block of that name out of a file again.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn unblock(&mut self, path: &Path, name: &str) -> Result<Outcome, HostError> {
+        let change = Change::BlockAdded { path: path.into(), name: name.into() };
+        let new = edited(path, |text| lines::remove_block(text, name))?;
+        if let Some((new, mode)) = &new {
+            rewrite(path, new.as_bytes(), *mode).map_err(io_error("write", path))?;
+        }
+        self.taken_back(|made| *made == change)?;
+        Ok(if new.is_some() { Outcome::Changed } else { Outcome::Kept })
+    }
+
+    /// Removes a file, or a directory if it is empty, that weft has made.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn remove(&mut self, path: &Path) -> Result<(), HostError> {
+        let removed = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        match removed {
+            // Others keep something there.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error("remove", path)(error)),
+            _ => {}
+        }
+        self.taken_back(|made| match made {
+            Change::FileMade { path: made, .. } | Change::DirectoryMade { path: made } => made == path,
+            _ => false,
+        })
+    }
+
+    /// Writes down that changes are no longer there.
+    fn taken_back(&mut self, is_meant: impl Fn(&Change) -> bool) -> Result<(), HostError> {
+        let meant: Vec<_> = self.live().filter(|entry| is_meant(&entry.change)).map(|entry| entry.id).collect();
+        Ok(meant.into_iter().try_for_each(|id| self.journal.undone(id))?)
+    }
+
     fn edit(
         &mut self,
         path: &Path,
         change: Change,
         edit: impl FnOnce(&str) -> Option<String>,
     ) -> Result<Outcome, HostError> {
-        let bytes = read(path)?.unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes);
-        let Some(new) = edit(&text) else { return Ok(Outcome::Kept) };
-        let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
+        let Some((new, mode)) = edited(path, edit)? else { return Ok(Outcome::Kept) };
         let id = self.journal.begin(change)?;
         rewrite(path, new.as_bytes(), mode).map_err(io_error("write", path))?;
         self.journal.done(id)?;
@@ -240,6 +275,14 @@ impl<'a> Hand<'a> {
     }
 }
 
+/// What a file is to hold, and with which mode; `None` if that is what it holds.
+fn edited(path: &Path, edit: impl FnOnce(&str) -> Option<String>) -> Result<Option<(String, u32)>, HostError> {
+    let bytes = read(path)?.unwrap_or_default();
+    let Some(new) = edit(&String::from_utf8_lossy(&bytes)) else { return Ok(None) };
+    let mode = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o7777);
+    Ok(Some((new, mode)))
+}
+
 fn free_name(path: &Path) -> PathBuf {
     let name = |number: u32| {
         let suffix = if number == 0 { String::new() } else { format!(".{number}") };
@@ -305,6 +348,30 @@ mod tests {
         let made: Vec<&Change> = journal.entries().map(|entry| &entry.change).collect();
         assert!(matches!(made[0], Change::DirectoryMade { path } if path.ends_with("etc")), "{made:?}");
         assert!(matches!(made.last(), Some(Change::FileChanged { .. })));
+    }
+
+    #[test]
+    fn what_is_taken_back_is_nothing_that_a_reset_has_to_undo() {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::under(root.path());
+        let mut journal = Journal::open(&paths).unwrap();
+        let tools = Recorder::willing();
+        let mut hand = Hand::new(&paths, &mut journal, &tools);
+        let (hosts, directory) = (root.path().join("hosts"), root.path().join("lists"));
+        fs::write(&hosts, "127.0.0.1 localhost\n").unwrap();
+        hand.block(&hosts, "api", &["127.0.0.1 api".to_owned()]).unwrap();
+        hand.file(&directory.join("start"), b"x", 0o644).unwrap();
+        assert_eq!(hand.unblock(&hosts, "api").unwrap(), Outcome::Changed);
+        assert_eq!(hand.unblock(&hosts, "api").unwrap(), Outcome::Kept);
+        assert_eq!(fs::read_to_string(&hosts).unwrap(), "127.0.0.1 localhost\n");
+        hand.remove(&directory).unwrap();
+        assert!(directory.exists(), "there is something in it");
+        for _ in 0..2 {
+            hand.remove(&directory.join("start")).unwrap();
+            hand.remove(&directory).unwrap();
+        }
+        assert!(!directory.exists());
+        assert!(journal.entries().all(|entry| entry.stage == Stage::Undone), "{journal:?}");
     }
 
     #[test]

@@ -226,13 +226,22 @@ impl Kubeconfig {
         }
     }
 
-    /// Sends the current context elsewhere, `https://host:port`, to who is known by that name.
-    pub fn set_server(&mut self, server: &str, tls_server_name: &str) {
+    /// The name by which the server is known, where that is not the host's.
+    #[must_use]
+    pub fn server_name(&self) -> Option<&str> {
+        self.cluster()?["tls-server-name"].as_str()
+    }
+
+    /// Sends the current context elsewhere, `https://host:port`, to who is known by that name; by the host's, if it is none.
+    pub fn set_server(&mut self, server: &str, tls_server_name: Option<&str>) {
         let Some(name) = self.cluster_name().map(str::to_owned) else { return };
         let Some(entry) = entry_mut(&mut self.0["clusters"], &name) else { return };
         if let Value::Object(cluster) = &mut entry["cluster"] {
             cluster.insert("server".to_owned(), json!(server));
-            cluster.insert("tls-server-name".to_owned(), json!(tls_server_name));
+            match tls_server_name {
+                Some(name) => cluster.insert("tls-server-name".to_owned(), json!(name)),
+                None => cluster.remove("tls-server-name"),
+            };
         }
     }
 
@@ -303,11 +312,12 @@ mod tests {
     #[test]
     fn another_server_may_go_by_a_name_of_its_own() {
         let mut config = Kubeconfig::new(&login());
-        config.set_server("https://127.0.0.1:7443", "api.example");
+        config.set_server("https://127.0.0.1:7443", Some("api.example"));
         let again = Kubeconfig::parse(config.render().expose()).unwrap();
-        assert_eq!(again.server(), Some("https://127.0.0.1:7443"));
-        assert_eq!(again.cluster().unwrap()["tls-server-name"], "api.example");
+        assert_eq!((again.server(), again.server_name()), (Some("https://127.0.0.1:7443"), Some("api.example")));
         assert_eq!(again.token().unwrap().expose(), b"abcdef.0123456789abcdef", "the rest stays");
+        config.set_server(login().server, None);
+        assert_eq!(config, Kubeconfig::new(&login()), "and back");
     }
 
     #[test]

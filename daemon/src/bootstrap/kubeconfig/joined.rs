@@ -54,9 +54,7 @@ pub fn write(paths: &Paths, node: &Node, way: &Way<'_>, certificate: &str, key: 
         user: &super::files::find("kubelet.conf")?.user(node),
         credentials: Credentials::Files { certificate: told.clone(), key: told },
     });
-    if let Some(name) = way.name {
-        config.set_server(way.server, name);
-    }
+    config.set_server(way.server, way.name);
     write_private(&paths.kubernetes.join("kubelet.conf"), config.render().expose())
 }
 

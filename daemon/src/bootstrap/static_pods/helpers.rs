@@ -2,7 +2,7 @@
 //! the cluster's authority).
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -134,8 +134,13 @@ pub fn helper_pod(helper: Helper, facts: &HelperFacts<'_>) -> Value {
 /// The file system refuses.
 pub fn write_helper(paths: &Paths, helper: Helper, pod: &Value) -> Result<Outcome, FileError> {
     prepare_directory(paths)?;
-    let path = paths.manifests().join(format!("{}.yaml", helper.name()));
-    converge::put(&path, yaml::to_string(pod).as_bytes(), FILE_MODE)
+    converge::put(&helper_file(paths, helper), yaml::to_string(pod).as_bytes(), FILE_MODE)
+}
+
+/// The file of a helper's pod.
+#[must_use]
+pub fn helper_file(paths: &Paths, helper: Helper) -> PathBuf {
+    paths.manifests().join(format!("{}.yaml", helper.name()))
 }
 
 /// A path as kubelet sees it: without the directory that a test or `--rootfs` puts everything under.

@@ -24,7 +24,7 @@ use super::resolved::{Cluster, EtcdPlace, Limits, Node};
 
 pub use environment::{ProxyError, proxy_environment};
 pub use etcd::EtcdVersion;
-pub use helpers::{Helper, HelperFacts, helper_pod, write_helper};
+pub use helpers::{Helper, HelperFacts, helper_file, helper_pod, write_helper};
 pub use volumes::ca_directories;
 pub use write::{WriteError, remove, write};
 

@@ -25,7 +25,7 @@ use crate::cluster::view::StoreView;
 /// How often everything is listed again although the watch works.
 pub const RELIST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How long changes are gathered before they are published: when all nodes of a large cluster start at once, a snapshot
+/// The least time between two snapshots that are published, in which changes are gathered: when all nodes of a large cluster start at once, a snapshot
 /// for each single change would cost more than all the rest.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -98,7 +98,7 @@ impl Source {
     fn publish(&self, view: &StoreView) {
         let snapshot = Snapshot::of(view);
         self.snapshots.send_if_modified(|current| {
-            if current.as_deref() == Some(&snapshot) {
+            if current.as_deref().is_some_and(|current| current.says_the_same(&snapshot)) {
                 return false;
             }
             warn_of_rejected(current.as_deref(), &snapshot);
@@ -111,11 +111,12 @@ impl Source {
     async fn follow(&self, mut view: StoreView, mut stream: WatchStream) -> String {
         let mut listed_at = view.revision;
         let mut relist_at = Instant::now() + jittered(self.relist);
-        let mut publish_at: Option<Instant> = None;
+        // A change that comes alone is published at once.
+        let (mut published_at, mut publish_at) = (Instant::now(), None);
         loop {
             tokio::select! {
                 () = sleep_until(publish_at.unwrap_or(relist_at)), if publish_at.is_some() => {
-                    publish_at = None;
+                    (publish_at, published_at) = (None, Instant::now());
                     self.publish(&view);
                 }
                 response = stream.message() => {
@@ -124,7 +125,7 @@ impl Source {
                         Err(reason) => return reason,
                     };
                     if self.apply(&mut view, listed_at, &response) {
-                        publish_at = publish_at.or_else(|| Some(Instant::now() + GATHER));
+                        publish_at = publish_at.or_else(|| Some(published_at + GATHER));
                     }
                 }
                 () = sleep_until(relist_at) => {
@@ -159,6 +160,7 @@ impl Source {
 
     /// Applies one message of the watch to what was last listed at revision `listed`; says whether anything changed.
     fn apply(&self, view: &mut StoreView, listed: i64, response: &WatchResponse) -> bool {
+        let mut is_news = false;
         for event in response.events() {
             let Some(kv) = event.kv() else { continue };
             // A list that was made after the event has it already, and may have newer things that this would undo.
@@ -169,12 +171,12 @@ impl Source {
                 EventType::Put => Some(entry(kv)),
                 EventType::Delete => None,
             };
-            view.set(&self.layout, &String::from_utf8_lossy(kv.key()), value);
+            is_news |= view.set(&self.layout, &String::from_utf8_lossy(kv.key()), value);
         }
         if let Some(header) = response.header().filter(|_| !response.events().is_empty()) {
             view.revision = view.revision.max(header.revision());
         }
-        !response.events().is_empty()
+        is_news
     }
 }
 

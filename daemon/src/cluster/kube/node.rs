@@ -181,7 +181,6 @@ impl KubeNode {
             node: Some(self.name.clone()),
             create_revision: self.created,
             // What a Node says of itself in other fields changes all the time, and is no change of its lease.
-            mod_revision: 0,
         })
     }
 }

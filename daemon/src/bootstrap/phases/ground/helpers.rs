@@ -21,7 +21,8 @@ use crate::bootstrap::resolved::Cluster;
 use crate::bootstrap::stable_name;
 use crate::bootstrap::static_pods::{Helper, HelperFacts, helper_pod, write_helper};
 
-const PHASE: &str = "weft-helpers";
+/// The phase, as it is called.
+pub(in crate::bootstrap::phases) const HELPERS: &str = "weft-helpers";
 const FINALIZE: &str = "kubelet-finalize";
 /// Between two looks whether it has.
 const LOOK: Duration = Duration::from_millis(100);
@@ -30,13 +31,13 @@ const BALANCER_START: Duration = Duration::from_secs(30);
 
 impl Ground<'_> {
     /// Whether this node has a balancer: it is wanted, and the API servers answer to the name.
-    fn has_balancer(&self, cluster: &Cluster) -> bool {
+    pub(super) fn has_balancer(&self, cluster: &Cluster) -> bool {
         self.weft.api_balancer && stable_name::is_known(cluster)
     }
 
     /// Lays down weft's own static pods and what they go by. `servers` are the API servers that are known by now, as URLs or
-    /// `host:port`; a run that knows none leaves the list of an earlier one.
-    pub(in crate::bootstrap::phases) fn helpers(
+    /// `host:port`; a run that knows none leaves the list of an earlier one. A balancer that is not wanted any more goes.
+    pub(in crate::bootstrap::phases) async fn helpers(
         &mut self,
         cluster: &Cluster,
         servers: &[String],
@@ -45,8 +46,10 @@ impl Ground<'_> {
         let image = weft_name();
         let listen = stable_name::listen(self.node, self.weft.api_balancer_port);
         if self.has_balancer(cluster) {
-            self.balancer_files(servers)?;
+            self.balancer_files(cluster, servers)?;
             self.helper(Helper::Balancer, &image, &listen)?;
+        } else {
+            self.take_balancer_away(cluster, control_plane).await?;
         }
         if control_plane {
             self.helper(Helper::CertRenewal, &image, &listen)?;
@@ -54,24 +57,37 @@ impl Ground<'_> {
         Ok(())
     }
 
-    fn helper(&self, helper: Helper, image: &str, listen: &[std::net::SocketAddr]) -> Result<(), PhaseError> {
+    /// Lays down one of them, if it is not so already.
+    pub(in crate::bootstrap::phases) fn helper(
+        &self,
+        helper: Helper,
+        image: &str,
+        listen: &[std::net::SocketAddr],
+    ) -> Result<(), PhaseError> {
         let pod = helper_pod(helper, &HelperFacts { image, paths: self.paths, listen });
         match write_helper(self.paths, helper, &pod)? {
             Outcome::Kept => {}
-            Outcome::Made => self.tell.step(PHASE, format!("Creating static Pod manifest for \"{}\"", helper.name())),
+            Outcome::Made => self.tell.step(HELPERS, format!("Creating static Pod manifest for \"{}\"", helper.name())),
             Outcome::Changed(difference) => {
                 let words = format!("Changing static Pod manifest for \"{}\":\n{difference}", helper.name());
-                self.tell.step(PHASE, words);
+                self.tell.step(HELPERS, words);
             }
         }
         Ok(())
     }
 
     /// The balancer's directory with its first list, and the name in /etc/hosts. All of it is in the journal.
-    fn balancer_files(&mut self, servers: &[String]) -> Result<(), PhaseError> {
+    fn balancer_files(&mut self, cluster: &Cluster, servers: &[String]) -> Result<(), PhaseError> {
         let directory = stable_name::directory(self.paths);
         let hosts = self.paths.root.join("etc/hosts");
-        let list = stable_name::start_list(servers.iter().map(String::as_str));
+        let mut list = stable_name::start_list(servers.iter().map(String::as_str));
+        if list.is_empty() && !directory.join(START).exists() {
+            // The balancer has been away, and this node is in the cluster already: kubelet knows a server.
+            let kubelet = Kubeconfig::load(&self.paths.kubernetes.join("kubelet.conf"))?;
+            let kubelet = kubelet.as_ref().filter(|config| config.server_name() != Some(stable_name::NAME));
+            let public = cluster.public_endpoint(self.node);
+            list = stable_name::start_list(kubelet.and_then(Kubeconfig::server).into_iter().chain([public.as_str()]));
+        }
         let lines = stable_name::hosts_lines(self.node, self.weft.api_balancer_port);
         let mut hand = Hand::new(self.paths, &mut self.journal, &self.tools);
         hand.directory(&directory, 0o755)?;
@@ -80,7 +96,7 @@ impl Ground<'_> {
         }
         if hand.block(&hosts, stable_name::HOSTS_BLOCK, &lines)? != host::Outcome::Kept {
             let words = format!("{} leads to this node's balancer of the API (/etc/hosts)", stable_name::NAME);
-            self.tell.step(PHASE, words);
+            self.tell.step(HELPERS, words);
         }
         // The balancer's own: whatever it holds by then, reset takes it away.
         let id = self.journal.begin(Change::FileMade { path: directory.join(KNOWN), sha256: None })?;
@@ -101,7 +117,7 @@ impl Ground<'_> {
             }
             Err(error) => {
                 let [first, _] = listen;
-                self.tell.warning(PHASE, format!("the balancer of the API cannot listen on {first} yet: {error}"));
+                self.tell.warning(HELPERS, format!("the balancer of the API cannot listen on {first} yet: {error}"));
                 None
             }
         }
@@ -128,13 +144,13 @@ impl Ground<'_> {
             None if goes_by_it => return Ok(()),
             None => {}
         }
-        config.set_server(&url, stable_name::NAME);
-        if let Err(error) = self.answers(&config).await {
+        config.set_server(&url, Some(stable_name::NAME));
+        if let Err(error) = self.answers(&config, BALANCER_START).await {
             let words =
                 format!("kubelet goes on asking one API server, as the balancer at {url} does not answer: {error}");
             self.tell.warning(FINALIZE, words);
             let (true, Some(direct)) = (goes_by_it, direct) else { return Ok(()) };
-            config.set_server(direct, SERVER_NAME);
+            config.set_server(direct, Some(SERVER_NAME));
         } else {
             let words = format!("kubelet reaches the API through {url}, behind which all of its servers stand");
             self.tell.step(FINALIZE, words);
@@ -147,13 +163,13 @@ impl Ground<'_> {
         self.wait(false).await
     }
 
-    /// Whether the API answers a kubelet with this kubeconfig.
-    async fn answers(&self, config: &Kubeconfig) -> Result<(), String> {
+    /// Whether the API answers a kubelet with this kubeconfig, within this time.
+    pub(super) async fn answers(&self, config: &Kubeconfig, limit: Duration) -> Result<(), String> {
         let text = config.render();
         let yaml = std::str::from_utf8(text.expose()).map_err(|error| error.to_string())?;
         let credentials = Credentials::from_yaml(yaml).map_err(|error| error.to_string())?;
         let server = Server::connect_as(credentials, &self.limits).await.map_err(|error| error.to_string())?;
-        let asked = api::read_kubelet_config(&server.within(BALANCER_START).every(LOOK)).await;
+        let asked = api::read_kubelet_config(&server.within(limit).every(LOOK)).await;
         asked.map(drop).map_err(|error| error.to_string())
     }
 }
@@ -190,7 +206,8 @@ mod tests {
         let plain = Plain { weft: "/weft".into(), kubelet: None, containerd: None, paths: paths.clone() };
         let mut ground = Ground::new(given, paths, ServiceManager::Plain(plain), &tell).unwrap();
         let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
-        ground.helpers(cluster, &servers, control_plane).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(ground.helpers(cluster, &servers, control_plane)).unwrap();
     }
 
     fn manifests(paths: &Paths) -> Vec<String> {

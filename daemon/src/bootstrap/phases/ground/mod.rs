@@ -3,7 +3,9 @@
 mod helpers;
 mod kubelet;
 mod machine;
+mod without_balancer;
 
+pub(super) use helpers::HELPERS;
 pub(super) use machine::{PREFLIGHT, weft_name};
 
 use std::collections::BTreeSet;

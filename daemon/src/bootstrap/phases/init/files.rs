@@ -58,10 +58,10 @@ impl Init<'_> {
     }
 
     /// weft's own static pods.
-    pub(super) fn helpers(&mut self) -> Result<(), PhaseError> {
+    pub(super) async fn helpers(&mut self) -> Result<(), PhaseError> {
         let (cluster, node) = (&self.config.cluster, &self.config.node);
         let servers = [node.local_endpoint(), cluster.public_endpoint(node)];
-        self.ground.helpers(cluster, &servers, true)
+        self.ground.helpers(cluster, &servers, true).await
     }
 
     fn pod_facts(&self) -> Facts {

@@ -112,7 +112,7 @@ impl<'a> Init<'a> {
             "certs" => self.certificate(part),
             "kubeconfig" => self.kubeconfig(part),
             "etcd" | "control-plane" => self.static_pod(part),
-            "weft-helpers" => self.helpers(),
+            "weft-helpers" => self.helpers().await,
             "kubelet-start" => self.kubelet_start().await,
             "wait-control-plane" | "kubelet-finalize" | "await-ready" if self.ground.dry => Ok(()),
             "wait-control-plane" => {

@@ -210,7 +210,7 @@ impl<'a> Join<'a> {
         let cluster = found.uploaded.cluster.clone();
         let servers =
             found.discovered.iter().flat_map(|it| [it.info.server.clone(), it.reached.clone()]).collect::<Vec<_>>();
-        self.ground.helpers(&cluster, &servers, self.config.join.control_plane.is_some())
+        self.ground.helpers(&cluster, &servers, self.config.join.control_plane.is_some()).await
     }
 
     async fn kubelet_finalize(&mut self) -> Result<(), PhaseError> {

@@ -8,6 +8,7 @@ mod after;
 mod backup;
 mod control_plane;
 mod error;
+mod helpers;
 mod manifests;
 mod own;
 pub mod plan;
@@ -45,6 +46,9 @@ const fn leaf(name: &'static str, about: &'static str) -> Phase {
 /// How long something that is not well is looked at again before a plan is made.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Late, as a worker's kubelet, and with it this very run, reaches the API through one of them.
+const HELPERS: Phase = leaf("weft-helpers", "Give those of weft's static pods that this node has their new manifests");
+
 /// The phases of `weft upgrade apply`.
 pub const APPLY: &[Phase] = &[
     leaf("preflight", "Look whether the cluster may go to that version, and is well"),
@@ -62,6 +66,7 @@ pub const APPLY: &[Phase] = &[
         about: "Renew what each cluster needs, once all API servers have the version",
         parts: &[leaf("coredns", "CoreDNS"), leaf("weft", "Pod network and Services")],
     },
+    HELPERS,
     leaf("post-upgrade", "Say what is left to do"),
 ];
 
@@ -76,6 +81,7 @@ pub const NODE: &[Phase] = &[
         about: "Renew what each cluster needs, once all API servers have the version",
         parts: &[leaf("coredns", "CoreDNS"), leaf("weft", "Pod network and Services")],
     },
+    HELPERS,
     leaf("post-upgrade", "Say what is left to do"),
 ];
 
@@ -216,6 +222,7 @@ impl<'a> Upgrade<'a> {
         match phase {
             "preflight" => self.preflight().await,
             "control-plane" => self.control_plane().await,
+            "weft-helpers" => self.helpers(),
             _ if self.options.dry_run => {
                 self.ground.tell.step(phase, "would be done");
                 Ok(())
@@ -345,6 +352,7 @@ mod tests {
             "kubelet-config",
             "bootstrap-token",
             "addon/coredns",
+            "weft-helpers",
             "post-upgrade",
         ];
         assert_eq!(names, expected);

@@ -1,4 +1,4 @@
-//! The background flow: a thousand datagrams a second through a Service, and what gets lost of them.
+//! The background flow: a thousand datagrams a second, and what gets lost of them.
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
+use weft_tests::netns::Netns;
 
-use super::cluster::{FLOW_ADDRESS, FLOW_PORT};
-use super::kernel::pause;
-use super::site::{SERVER, Site};
+use crate::pause::pause;
 
 /// Between two datagrams.
 const TICK: Duration = Duration::from_millis(1);
@@ -37,6 +36,18 @@ pub(crate) struct Outcome {
     pub(crate) fresh_lost: u64,
 }
 
+impl Outcome {
+    /// Both taken together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            lost: self.lost + other.lost,
+            fresh: self.fresh + other.fresh,
+            fresh_lost: self.fresh_lost + other.fresh_lost,
+        }
+    }
+}
+
 /// A flow that runs.
 pub(crate) struct Flow {
     stop: Arc<AtomicBool>,
@@ -45,17 +56,17 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    /// Starts it, once the Service answers.
-    pub(crate) fn start(site: &Site) -> Result<Self> {
+    /// Starts it: `client` sends to `target`, which leads to `address` of `server`.
+    pub(crate) fn start(client: &Netns, target: SocketAddr, server: &Netns, address: SocketAddr) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
-        let server = site.server.run(|| UdpSocket::bind((SERVER, FLOW_PORT)))?.context("cannot bind the server")?;
+        let server = server.run(|| UdpSocket::bind(address))?.context("cannot bind the server")?;
         // The server may have to wait for a processor, too: what has arrived is not lost.
         setsockopt(&server, sockopt::RcvBufForce, &BUFFER).context("cannot enlarge the server's buffer")?;
         server.set_read_timeout(Some(Duration::from_millis(50)))?;
         let until = Arc::clone(&stop);
         let server = std::thread::spawn(move || echo(&server, &until));
-        let (netns, until) = (site.client.clone(), Arc::clone(&stop));
-        let client = std::thread::spawn(move || netns.run(|| send(&until))?);
+        let (netns, until) = (client.clone(), Arc::clone(&stop));
+        let client = std::thread::spawn(move || netns.run(|| send(target, &until))?);
         Ok(Self { stop, client, server })
     }
 
@@ -88,8 +99,8 @@ fn echo(socket: &UdpSocket, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn send(stop: &AtomicBool) -> Result<Outcome> {
-    let one = open()?;
+fn send(target: SocketAddr, stop: &AtomicBool) -> Result<Outcome> {
+    let one = open(target)?;
     let mut fresh: Vec<UdpSocket> = Vec::new();
     let (mut sent, mut answered, mut begun, mut fresh_answered) = (0u64, 0, 0, 0);
     let begin = Instant::now();
@@ -98,7 +109,7 @@ fn send(stop: &AtomicBool) -> Result<Outcome> {
         ask(&one);
         sent += 1;
         if sent % FRESH == 0 {
-            let socket = open()?;
+            let socket = open(target)?;
             ask(&socket);
             begun += 1;
             fresh.push(socket);
@@ -122,10 +133,10 @@ fn send(stop: &AtomicBool) -> Result<Outcome> {
     Ok(Outcome { sent, lost: sent - answered, fresh: begun, fresh_lost: begun - fresh_answered })
 }
 
-fn open() -> Result<UdpSocket> {
+fn open(target: SocketAddr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     setsockopt(&socket, sockopt::RcvBufForce, &BUFFER)?;
-    socket.connect(SocketAddr::from((FLOW_ADDRESS, FLOW_PORT)))?;
+    socket.connect(target)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
