@@ -17,6 +17,8 @@ mod end;
 mod garbage;
 #[path = "agent_etcd/gate.rs"]
 mod gate;
+#[path = "agent_etcd/many.rs"]
+mod many;
 #[path = "agent_etcd/outage.rs"]
 mod outage;
 #[path = "agent_etcd/subnet.rs"]

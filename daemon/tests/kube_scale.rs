@@ -170,21 +170,6 @@ impl Agent {
         }
     }
 
-    /// A line of `/proc/PID/status`, in MiB.
-    fn memory(&self, name: &str) -> u64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
-        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
-    }
-
-    /// Processor time in all, in seconds.
-    fn processor(&self) -> f64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let fields: Vec<&str> = text.rsplit(')').next().unwrap().split_whitespace().collect();
-        let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-        ticks / 100.0
-    }
-
     /// Kernel objects written so far.
     async fn writes(&self) -> f64 {
         let text = self.get("/metrics").await.unwrap();
@@ -202,7 +187,7 @@ impl Agent {
         let (writes, processor, began) = (self.writes().await, self.processor(), Instant::now());
         work.await;
         let took = began.elapsed().as_secs_f64();
-        let percent = (self.processor() - processor) / took * 100.0;
+        let percent = (self.processor() - processor).as_secs_f64() / took * 100.0;
         (percent, self.writes().await - writes)
     }
 }
@@ -231,7 +216,7 @@ async fn measure() {
     let scratch = Scratch::new();
     let agent = Agent::start(&scratch, server.kubeconfig().to_str().unwrap());
     let ready = agent.ready().await;
-    let (processor, memory, peak) = (agent.processor(), agent.memory("VmRSS"), agent.memory("VmHWM"));
+    let (processor, memory, peak) = (agent.processor().as_secs_f64(), agent.memory("VmRSS"), agent.memory("VmHWM"));
     println!("ready after {ready:.1?} and {processor:.1} s of processor time, {memory} MiB, at most {peak} MiB");
     // What comes once: the last-known file, the lists' leftovers.
     sleep(Duration::from_secs(20)).await;

@@ -137,10 +137,12 @@ impl World {
 
     /// Processor time that the agent has used.
     pub(crate) fn processor(&self) -> Duration {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.agent().process.id())).unwrap();
-        // Behind the name, which is in parentheses: user and system time are the 12th and 13th field, in ticks of 10 ms.
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        Duration::from_millis(10 * (fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()))
+        self.agent().processor()
+    }
+
+    /// The most memory that it has had, in MiB.
+    pub(crate) fn peak(&self) -> u64 {
+        self.agent().memory("VmHWM")
     }
 
     /// Tells the agent to end; says how it did and how long that took.

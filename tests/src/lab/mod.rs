@@ -10,6 +10,7 @@ mod kernel;
 mod matrix;
 mod node;
 mod outside;
+mod reboot;
 mod services;
 mod spec;
 mod state;
