@@ -119,7 +119,7 @@ async fn what_was_deleted_while_nobody_watched_is_gone_after_a_new_list() {
 }
 
 #[tokio::test]
-async fn h87_h91_a_node_takes_its_pod_network_and_announces_itself() {
+async fn d21_h87_h91_a_node_takes_its_pod_network_and_announces_itself() {
     let etcd;
     let server = server!(etcd);
     node(&server, "flannel", Some("10.244.5.0/24"), flannel(5)).await;

@@ -1,7 +1,7 @@
 //! The agent's start: what it reads, what it refuses, what it writes and when.
 //!
 //! Not here: 5 (a node's podCIDR outside the network: with etcd as the source a node has no podCIDR, this comes with
-//! Kubernetes as the source), 10 for `FLANNELD_` variables (they come with the change-over from flannel).
+//! Kubernetes as the source).
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use weft_tests::lab::{OwnedLab, Spec};
-use weft_tests::wait;
+use weft_tests::{binaries, tool, wait};
 
 /// A network with one subnet in it, so that it is known which one a node gets.
 const ONE_SUBNET: &str =
@@ -151,6 +151,63 @@ fn d10_a_flag_wins_over_the_environment_and_that_over_the_default() {
     assert_eq!(masquerades(Spec::test(1).agent_env("WEFT_IP_MASQ", "false")), "false");
     let both = Spec::test(1).agent_env("WEFT_IP_MASQ", "true").agent_args(&["--ip-masq=false"]);
     assert_eq!(masquerades(both), "false");
+    // flannel's variable, under weft's of the same name and under any flag.
+    assert_eq!(masquerades(Spec::test(1).agent_env("FLANNELD_IP_MASQ", "false")), "false");
+    let both = Spec::test(1).agent_env("FLANNELD_IP_MASQ", "false").agent_env("WEFT_IP_MASQ", "true");
+    assert_eq!(masquerades(both), "true");
+    let both = Spec::test(1).agent_env("FLANNELD_IP_MASQ", "false").agent_args(&["-ip-masq"]);
+    assert_eq!(masquerades(both), "true");
+}
+
+#[test]
+fn d10_a_command_line_of_flanneld_s_starts_the_agent() {
+    let flags =
+        ["-iface=eth0", "-ip-masq", "--iptables-resync=5", "-v", "10", "--healthz-port=8081", "-kube-subnet-mgr=false"];
+    let lab = start(Spec::test(1).agent_args(&flags).agent_env("FLANNELD_VMODULE", "kube=10"));
+    lab.await_ready("node1").unwrap();
+    let log = lab.log("node1").unwrap();
+    for without_effect in
+        ["flag --iptables-resync has no effect", "flag --v has no effect", "FLANNELD_VMODULE has no effect"]
+    {
+        assert_eq!(log.lines().filter(|line| line.contains(without_effect)).count(), 1, "{without_effect}: {log}");
+    }
+}
+
+#[test]
+fn d10_what_is_in_effect_is_told_with_where_it_is_from() {
+    let lab = OwnedLab::bare(Spec::test(1));
+    let file = lab.folder().join("weft.yaml");
+    fs::write(&file, "bridge: br7\netcd-username: u\netcd-password: hidden\n").unwrap();
+    let effective = |words: &[&str]| {
+        let mut command = tool::command(binaries::find("weft").unwrap());
+        command.args(["config", "effective", "agent", "--config"]).arg(&file).args(words);
+        command.env("FLANNELD_IP_MASQ", "0").env("WEFT_NODE_NAME", "n7");
+        tool::run_with(&mut command, tool::Stdin::Bytes(b"")).unwrap()
+    };
+    let output = effective(&["--iface=eth7", "-kube-subnet-mgr", "--iptables-resync=5", "-o", "json"]);
+    assert_eq!(output.exit, Some(0), "{output:?}");
+    assert!(output.stderr.contains("--iptables-resync has no effect"), "{}", output.stderr);
+    let listed = tool::parse_json(&output.stdout).unwrap();
+    let of = |key: &str| {
+        let line = listed.as_array().unwrap().iter().find(|line| line["path"] == key).unwrap();
+        (line["value"].as_str().unwrap().to_owned(), line["origin"].as_str().unwrap().to_owned())
+    };
+    let expect = |key: &str, value: &str, origin: &str| assert_eq!(of(key), (value.to_owned(), origin.to_owned()));
+    expect("iface", "eth7", "flag");
+    expect("source", "kube", "flag --kube-subnet-mgr");
+    expect("node-name", "n7", "environment WEFT_NODE_NAME");
+    expect("ip-masq", "0", "environment FLANNELD_IP_MASQ");
+    expect("bridge", "br7", &format!("file {}", file.display()));
+    expect("network-name", "cbr0", "default");
+    expect("etcd-password", "***", &format!("file {}", file.display()));
+    assert!(!output.stdout.contains("hidden"));
+    let text = effective(&[]).stdout;
+    assert!(text.lines().any(|line| line == "ip-masq: 0  (environment FLANNELD_IP_MASQ)"), "{text}");
+
+    fs::write(&file, "brigde: br7\n").unwrap();
+    let refused = effective(&[]);
+    assert_eq!(refused.exit, Some(1));
+    assert!(refused.stderr.contains("brigde") && refused.stderr.contains("did you mean \"bridge\""), "{refused:?}");
 }
 
 #[test]

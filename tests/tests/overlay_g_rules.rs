@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use weft_tests::lab::{Node, OUTSIDE, OwnedLab, Spec};
 use weft_tests::netns::Netns;
-use weft_tests::{probe, wait};
+use weft_tests::process::{self, ProcessId};
+use weft_tests::scratch::Scratch;
+use weft_tests::{probe, tool, wait};
 
 /// How soon traffic has to flow again.
 const SOON: Duration = Duration::from_secs(5);
@@ -389,4 +391,55 @@ fn d86_packets_to_addresses_without_a_pod_end_at_the_node() {
     lab.start_agent("node1").unwrap();
     lab.await_ready("node1").unwrap();
     wait::until(SOON, "no blackhole routes", || routes().is_empty()).unwrap();
+}
+
+/// What starts a process; a thread (`CLONE_THREAD`) is none.
+const STARTS: &str = "trace=execve,execveat,fork,vfork,clone,clone3";
+
+/// Watches a process and what it starts while `work` is done, and returns the calls by which it started something.
+fn starts(lab: &OwnedLab, process: ProcessId, work: impl FnOnce()) -> Vec<String> {
+    let folder = Scratch::new();
+    let (calls, log) = (folder.join("calls"), folder.join("strace"));
+    let mut command = tool::command("strace");
+    command.args(["-f", "-e", STARTS, "-o"]).arg(&calls).args(["-p", &process.pid.to_string()]);
+    let strace = process::spawn(&lab.underlay_netns(), &mut command, &log).unwrap();
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait::until_ok(SOON, "strace to attach", || if said().contains("attached") { Ok(()) } else { Err(said()) })
+        .unwrap();
+    work();
+    assert!(process.alive() && strace.alive(), "{}", said());
+    assert!(strace.end(SOON));
+    let calls = std::fs::read_to_string(&calls).unwrap();
+    calls.lines().filter(|line| line.contains('(') && !line.contains("CLONE_THREAD")).map(str::to_owned).collect()
+}
+
+#[test]
+fn d85_in_steady_state_and_while_it_repairs_the_agent_starts_no_process() {
+    if !weft_tests::trace::is_available() {
+        weft_tests::skip!("strace");
+    }
+    let lab = OwnedLab::up(Spec { pods: 0, ..Spec::test(2) });
+    // That the watch sees something where there is something to be seen.
+    let log = lab.folder().join("shell");
+    let mut shell = tool::command("sh");
+    let shell = process::spawn(&lab.underlay_netns(), shell.args(["-c", "while sleep 0.1; do :; done"]), &log).unwrap();
+    let seen = starts(&lab, shell, || wait::pause(Duration::from_secs(1)));
+    assert!(seen.iter().any(|call| call.contains("execve")), "{seen:?}");
+    shell.kill();
+
+    let node = lab.node("node1").unwrap();
+    let seen = starts(&lab, node.agent.unwrap(), || {
+        let passes = || metric(&lab, "node1", "weft_passes_total ");
+        let before = passes();
+        wait::throughout(Duration::from_secs(10), || Ok::<(), String>(())).unwrap();
+        assert!(passes() > before, "nothing has happened");
+        iptables(node, "-P FORWARD DROP");
+        node.netns.tool("nft", &["delete", "table", "inet", "weft"]).unwrap();
+        node.netns.tool("ip", &["route", "flush", "dev", "flannel.1"]).unwrap();
+        wait::until(SOON, "repairs", || {
+            repairs(&lab) > 0 && node.netns.tool("nft", &["list", "table", "inet", "weft"]).is_ok()
+        })
+        .unwrap();
+    });
+    assert_eq!(seen, Vec::<String>::new());
 }

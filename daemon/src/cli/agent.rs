@@ -38,10 +38,11 @@ const GRACE: Duration = Duration::from_millis(1500);
 /// Run this node's agent: keep its subnet lease, its overlay and its rules, until SIGTERM.
 ///
 /// Whatever goes wrong after the configuration has been read is reported by /readyz and tried again; the agent does not
-/// exit for it. SIGTERM leaves the data plane as it is: pods go on talking. `weft cleanup` takes it down.
+/// exit for it, unless no interface matches what iface, iface-regex and iface-can-reach ask for at the start. SIGTERM leaves the data plane as it is: pods go on talking. `weft cleanup` takes it down.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  weft agent --etcd-endpoints http://192.0.2.10:2379 --cni-bin-source /usr/local/bin/weft-cni\n  \
+    after_help = "flanneld's flags, with one dash or two, and its variables FLANNELD_… are understood, too: below weft's own names of the same kind, \
+                  with a warning where one has no effect. weft config effective agent shows what is in effect.\n\nExamples:\n  weft agent --etcd-endpoints http://192.0.2.10:2379 --cni-bin-source /usr/local/bin/weft-cni\n  \
                   weft agent --source kube --kube-api-server https://192.0.2.10:6443 --kubeconfig /etc/weft/kubeconfig"
 )]
 pub(super) struct AgentArgs {
@@ -99,10 +100,15 @@ async fn keep_node(
     let found = async {
         let cluster = Cluster::start(config, health, metrics, stop).await;
         let config = cluster.chosen(config).await;
-        let uplink = until_good(health, Component::Uplink, async || select_uplink(&config.settings)).await;
+        let select = async || match select_uplink(&config.settings) {
+            Err(error) if error.ends_start() => Ok(Err(error)),
+            selected => selected.map(Ok),
+        };
+        let uplink = until_good(health, Component::Uplink, select).await;
         (cluster, config, uplink)
     };
     let Some((cluster, config, uplink)) = stop.run_until_cancelled(found).await else { return Ok(()) };
+    let uplink = uplink?;
     let (config, settings) = (&config, &config.settings);
     // Of the devices nothing is known yet: the lease keeps what it says of them until the first pass has seen them.
     let (value, values) =

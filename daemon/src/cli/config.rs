@@ -1,23 +1,27 @@
-//! `weft config`: kubeadm's configuration files, printed, checked, brought up to date, and shown as they are in effect.
+//! `weft config`: kubeadm's configuration files, printed, checked, brought up to date, and shown as they are in effect; and the
+//! agent's configuration, shown.
 
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
 use serde_json::json;
 use weft_cni::formats::files::{Durability, write_atomically};
 
 use crate::bootstrap::config::{self, Defaults, Facts, Finding, InEffect, InitFlags, JoinFlags};
+use crate::config::{AgentConfig, AgentFlags};
 
-/// kubeadm's configuration files: print, check, migrate, and show what is in effect.
+/// kubeadm's configuration files: print, check, migrate; and show what is in effect, of those and of the agent's settings.
 ///
 /// weft reads kubeadm's files, v1beta2 to v1beta4, and a document of its own in them (weft.dev/v1 WeftConfiguration). Flags
 /// go over the file, the file over defaults. Exit code 0 if all is well, 1 if a file is wrong, 2 for wrong arguments.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  weft config print init-defaults\n  weft config validate --config kubeadm.yaml\n  weft config migrate --old-config kubeadm.yaml --new-config new.yaml\n  weft config effective init --config kubeadm.yaml --node-ip 192.0.2.7"
+    after_help = "Examples:\n  weft config print init-defaults\n  weft config validate --config kubeadm.yaml\n  weft config migrate --old-config kubeadm.yaml --new-config new.yaml\n  weft config effective init --config kubeadm.yaml --node-ip 192.0.2.7\n  weft config effective agent --iface eth1"
 )]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
@@ -92,6 +96,7 @@ struct EffectiveArgs {
 enum Effective {
     Init(EffectiveInit),
     Join(EffectiveJoin),
+    Agent(EffectiveAgent),
 }
 
 /// What weft init would go by
@@ -112,6 +117,18 @@ struct EffectiveInit {
 struct EffectiveJoin {
     #[command(flatten)]
     flags: Box<JoinFlags>,
+
+    /// How the answer looks
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// What weft agent would go by, with the same flags, variables and file
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  FLANNELD_IP_MASQ=true weft config effective agent --iface eth1 -o json")]
+struct EffectiveAgent {
+    #[command(flatten)]
+    flags: AgentFlags,
 
     /// How the answer looks
     #[arg(short, long, value_enum, default_value = "text")]
@@ -170,34 +187,43 @@ fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn effective(command: &Effective) -> anyhow::Result<()> {
-    let facts = Facts::gather(Path::new("/"))?;
+    let facts = || Facts::gather(Path::new("/"));
     let (layers, notices, output) = match command {
         Effective::Init(args) => {
-            let config = config::init(&args.flags, &facts)?;
+            let config = config::init(&args.flags, &facts()?)?;
             (config.layers, config.notices, args.output)
         }
         Effective::Join(args) => {
-            let config = config::join(&args.flags, &facts)?;
+            let config = config::join(&args.flags, &facts()?)?;
             (config.layers, config.notices, args.output)
+        }
+        Effective::Agent(args) => {
+            let config = AgentConfig::load(&args.flags)?;
+            config.warnings.iter().for_each(|warning| eprintln!("weft config: {warning}"));
+            show(config.effective().map(|line| (line.key, line.value, line.origin)), args.output);
+            return Ok(());
         }
     };
     tell(&notices);
-    let listing = layers.listing();
+    show(layers.listing().into_iter().map(|InEffect { path, value, origin }| (path, value, origin)), output);
+    Ok(())
+}
+
+/// Shows each value by its name, with where it is from.
+fn show<N, V, O>(listing: impl Iterator<Item = (N, V, O)>, output: Output)
+where
+    N: Display + Serialize,
+    V: Display + Serialize,
+    O: Display,
+{
     match output {
-        Output::Text => {
-            for InEffect { path, value, origin } in listing {
-                println!("{path}: {value}  ({origin})");
-            }
-        }
+        Output::Text => listing.for_each(|(name, value, origin)| println!("{name}: {value}  ({origin})")),
         Output::Json => {
-            let values: Vec<_> = listing
-                .into_iter()
-                .map(|InEffect { path, value, origin }| json!({"path": path, "value": value, "origin": origin.to_string()}))
-                .collect();
-            println!("{:#}", serde_json::Value::from(values));
+            let value =
+                |(name, value, origin): (N, V, O)| json!({"path": name, "value": value, "origin": origin.to_string()});
+            println!("{:#}", serde_json::Value::from(listing.map(value).collect::<Vec<_>>()));
         }
     }
-    Ok(())
 }
 
 fn tell(notices: &[Finding]) {

@@ -36,6 +36,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 
 use crate::bootstrap::phases::Exit;
+use crate::config::with_two_dashes;
 
 /// Exit code for what may work later: the store does not answer, or has no subnet to give (`EX_TEMPFAIL` of sysexits.h).
 const TRY_AGAIN: u8 = 75;
@@ -85,7 +86,7 @@ enum Command {
 /// # Errors
 /// What the command could not do, in words for a person.
 pub fn run() -> anyhow::Result<ExitCode> {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(with_two_dashes(std::env::args_os())) {
         Ok(cli) => cli,
         Err(error) => return Ok(answered(&error, std::env::args_os().nth(1).as_deref())),
     };

@@ -11,6 +11,8 @@ use crate::publish::Places;
 pub(super) fn uplink_spec(settings: &Settings) -> UplinkSpec {
     UplinkSpec {
         interfaces: settings.iface.clone(),
+        patterns: settings.iface_regex.0.clone(),
+        can_reach: settings.iface_can_reach,
         public_ips: PerFamily { v4: settings.public_ip.map(IpAddr::V4), v6: settings.public_ipv6.map(IpAddr::V6) },
     }
 }

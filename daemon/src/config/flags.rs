@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 
+use super::flannel::{self, FLAGS};
 use super::keys::{KEYS, Key};
 
 /// The flags that were given. `AGENT` says whether the command has the keys that only the agent has a use for.
@@ -12,7 +13,7 @@ use super::keys::{KEYS, Key};
 pub struct Flags<const AGENT: bool> {
     /// `--config`.
     pub(super) file: Option<PathBuf>,
-    /// Texts by key, of the flags that were given.
+    /// Texts by key, of the flags that were given, and of those of flannel's by their names.
     pub(super) texts: BTreeMap<&'static str, Vec<String>>,
 }
 
@@ -21,6 +22,11 @@ impl<const AGENT: bool> Flags<AGENT> {
     #[must_use]
     pub fn given(&self, key: &str) -> Option<&str> {
         self.texts.get(key)?.last().map(String::as_str)
+    }
+
+    /// Flags of flannel's that weft has another name for, or none.
+    fn foreign() -> impl Iterator<Item = &'static flannel::Flag> {
+        FLAGS.iter().filter(|flag| AGENT && flag.is_foreign())
     }
 
     fn keys() -> impl Iterator<Item = &'static Key> {
@@ -33,7 +39,11 @@ impl<const AGENT: bool> Args for Flags<AGENT> {
         let file = Arg::new("config").long("config").value_name("FILE").value_parser(value_parser!(PathBuf)).help(
             "Configuration file with any of these keys [env: WEFT_CONFIG] [default: /etc/weft/config.yaml, if there]",
         );
-        Self::keys().fold(command.arg(file), |command, key| command.arg(flag(key)))
+        let command = Self::keys().fold(command.arg(file), |command, key| command.arg(flag(key)));
+        Self::foreign().fold(command, |command, flag| {
+            let arg = Arg::new(flag.name).long(flag.name).value_name("VALUE").action(ArgAction::Append).hide(true);
+            command.arg(if flag.is_switch { arg.num_args(0..=1).default_missing_value("true") } else { arg })
+        })
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -50,9 +60,9 @@ impl<const AGENT: bool> FromArgMatches for Flags<AGENT> {
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         self.file = matches.get_one("config").cloned();
-        for key in Self::keys() {
-            if let Some(texts) = matches.get_many::<String>(key.name) {
-                self.texts.insert(key.name, texts.cloned().collect());
+        for name in Self::keys().map(|key| key.name).chain(Self::foreign().map(|flag| flag.name)) {
+            if let Some(texts) = matches.get_many::<String>(name) {
+                self.texts.insert(name, texts.cloned().collect());
             }
         }
         Ok(())
@@ -90,6 +100,15 @@ mod tests {
         for args in [&["--ip-masq=false"][..], &["--ip-masq", "false"], &["--ip-masq", "false", "--bridge=br0"]] {
             assert_eq!(parse::<true>(args).unwrap().texts["ip-masq"], ["false"]);
         }
+    }
+
+    #[test]
+    fn flannels_flags_are_taken_and_not_listed() {
+        let flags = parse::<true>(&["--kube-subnet-mgr", "--healthz-port=8081", "--v", "3"]).unwrap();
+        assert_eq!((&flags.texts["kube-subnet-mgr"], &flags.texts["v"]), (&vec!["true".into()], &vec!["3".into()]));
+        let help = Flags::<true>::augment_args(Command::new("weft")).render_long_help().to_string();
+        assert!(!help.contains("kube-subnet-mgr") && help.contains("--iface-regex"), "{help}");
+        assert!(parse::<false>(&["--kube-subnet-mgr"]).is_err());
     }
 
     #[test]

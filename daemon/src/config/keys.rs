@@ -3,7 +3,7 @@
 //! From it come the typed [`Settings`], the command-line flags and their help, the environment variables, the keys of
 //! the file, and the listing of what is in effect.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::error::ConfigError;
 use super::load::Texts;
 use super::rule::{self, Rule};
 use super::service_types::{DetectLocal, NodePortAddresses, ProxyMode, SchedulerName, TimeOrZero};
-use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, RenewMargin, SourceKind};
+use super::types::{InterfaceName, LogFilter, LogFormat, NetworkName, Patterns, RenewMargin, SourceKind};
 use super::value::{Endpoint, Value};
 use crate::cluster::kube::Annotations;
 use crate::cluster::layout::Layout;
@@ -155,7 +155,11 @@ settings! {
     "vxlan-port" any vxlan_port: u16 = "8472",
         "UDP port of the VXLAN overlay.";
     "iface" any iface: Vec<String> = "",
-        "Interface of the underlay, as IP address or name; the first of several that is there. The default route's if not given.";
+        "Interface of the underlay, as IP address or name; the first of several that is there. The default route's if nothing is given.";
+    "iface-regex" any iface_regex: Patterns = "",
+        "The same as a regular expression for addresses or else names, where none of iface is there.";
+    "iface-can-reach" any iface_can_reach: Option<IpAddr> = "",
+        "The same as the interface by which this address is reached, where neither iface nor iface-regex matches.";
     "public-ip" any public_ip: Option<Ipv4Addr> where PUBLIC_V4 = "",
         "IPv4 address that other nodes reach this one at; the interface's if not given.";
     "public-ipv6" any public_ipv6: Option<Ipv6Addr> where PUBLIC_V6 = "",

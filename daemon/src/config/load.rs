@@ -9,6 +9,7 @@ use serde_json::json;
 use super::error::ConfigError;
 use super::file;
 use super::flags::Flags;
+use super::flannel;
 use super::keys::{KEYS, Key, Settings, find};
 use super::kube_proxy;
 use super::rule::Rule;
@@ -20,15 +21,25 @@ use crate::cluster::{NetConf, NetConfError};
 /// The file that is read if it is there and no other is named.
 const DEFAULT_FILE: &str = "/etc/weft/config.yaml";
 
+/// Where flannel's pods find the name of their node.
+const NODE_NAME: &str = "NODE_NAME";
+
+/// Where they find their own, by which flannel has the API server tell the node's.
+const POD_NAME: &str = "POD_NAME";
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The command line.
     Flag,
+    /// A flag of flannel's, by its name.
+    FlannelFlag(&'static str),
     /// An environment variable, by its name.
     Environment(String),
     /// A configuration file.
     File(PathBuf),
+    /// A network configuration of flannel's.
+    NetConf(PathBuf),
     /// A key of kube-proxy's in a KubeProxyConfiguration.
     KubeProxy(PathBuf, String),
     /// Nowhere: it is the default.
@@ -39,6 +50,8 @@ impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag => out.write_str("flag"),
+            Self::FlannelFlag(name) => write!(out, "flag --{name}"),
+            Self::NetConf(path) => write!(out, "net-conf {}", path.display()),
             Self::Environment(name) => write!(out, "environment {name}"),
             Self::File(path) => write!(out, "file {}", path.display()),
             Self::KubeProxy(path, key) => write!(out, "{key} of the kube-proxy configuration {}", path.display()),
@@ -106,15 +119,23 @@ impl AgentConfig {
             }
             other => other?,
         };
+        let flannels_flags = flannel::layer(|flag| {
+            let texts = flags.texts.get(flag.name).filter(|_| flag.is_foreign())?;
+            Some((texts.clone(), Origin::FlannelFlag(flag.name)))
+        })?;
+        let flannels_variables =
+            flannel::layer(|flag| Some((vec![variable(&flag.variable())?], Origin::Environment(flag.variable()))))?;
+        let own = |name: &str| Some((vec![variable(name)?], Origin::Environment(name.to_owned())));
         let given = |key: &Key| {
-            if let Some(texts) = flags.texts.get(key.name) {
-                Some((texts.clone(), Origin::Flag))
-            } else if let Some(text) = variable(&key.variable()) {
-                Some((vec![text], Origin::Environment(key.variable())))
-            } else {
-                from_file.get(key.name).map(|texts| (texts.clone(), Origin::File(path.clone())))
-            }
+            let flag = flags.texts.get(key.name).map(|texts| (texts.clone(), Origin::Flag));
+            flag.or_else(|| flannels_flags.texts.get(key.name).cloned())
+                .or_else(|| own(&key.variable()))
+                .or_else(|| flannels_variables.texts.get(key.name).cloned())
+                .or_else(|| Some((from_file.get(key.name)?.clone(), Origin::File(path.clone()))))
         };
+        // As flannel has it in its manifest, and only in Kubernetes: elsewhere somebody else may have set it.
+        let in_kubernetes = find("source").and_then(given).is_some_and(|(texts, _)| texts.concat() == "kube");
+        let pods_node = |key: &Key| own(NODE_NAME).filter(|_| in_kubernetes && key.name == "node-name");
         // Where kube-proxy's file lies only the layers above it say; what is no absolute path, the key's rule refuses below.
         let below = find("kube-proxy-config").and_then(given).map(|(texts, _)| PathBuf::from(texts.concat()));
         let below = below.filter(|path| path.is_absolute());
@@ -124,8 +145,10 @@ impl AgentConfig {
             Some((texts.clone(), Origin::KubeProxy(below.clone()?, from.clone())))
         };
         let default = |key: &Key| (vec![(key.default)()], Origin::Default);
-        let text =
-            |key: &'static Key| (key.name, given(key).or_else(|| from_layer(key)).unwrap_or_else(|| default(key)));
+        let text = |key: &'static Key| {
+            let text = given(key).or_else(|| pods_node(key)).or_else(|| from_layer(key));
+            (key.name, text.unwrap_or_else(|| default(key)))
+        };
         let texts = Texts(KEYS.iter().map(text).collect());
         let settings = Settings::read(&texts)?;
         let etcd = etcd(&settings, &texts)?;
@@ -133,7 +156,16 @@ impl AgentConfig {
             kube_api_server: settings.kube_api_server.as_ref().map(|endpoint| endpoint.0.clone()),
             kubeconfig: settings.kubeconfig.clone(),
         };
-        let mut warnings = layer.warnings;
+        let mut warnings = flannels_flags.warnings;
+        warnings.extend(flannels_variables.warnings);
+        warnings.extend(layer.warnings);
+        let is_own = texts.0.get("node-name").is_some_and(|(_, origin)| *origin == Origin::Default);
+        if in_kubernetes && is_own && variable(POD_NAME).is_some() {
+            warnings.push(format!(
+                "{POD_NAME} is not looked up: the node's name is taken to be the host's, {}; set node-name if it is another",
+                settings.node_name
+            ));
+        }
         let network = match &settings.net_config_path {
             Some(path) => network_in(path, &mut warnings)?,
             None => network(&settings, &texts)?,
@@ -143,8 +175,16 @@ impl AgentConfig {
 
     /// Each key with its value and where that came from, in the order of the table; no secrets.
     pub fn effective(&self) -> impl Iterator<Item = Effective> {
-        KEYS.iter().map(|key| {
-            let (value, origin) = self.texts.shown(key);
+        let file = self.settings.net_config_path.as_ref();
+        let in_file = file.map(|path| (path, network_texts(&self.network)));
+        KEYS.iter().map(move |key| {
+            let is_network = NETWORK_KEYS.iter().any(|(_, known)| *known == key.name);
+            let (value, origin) = match &in_file {
+                Some((path, texts)) if is_network => {
+                    (texts.get(key.name).cloned().unwrap_or_default(), Origin::NetConf((*path).clone()))
+                }
+                _ => self.texts.shown(key),
+            };
             Effective { key: key.name, value, origin }
         })
     }
@@ -238,6 +278,17 @@ const NETWORK_KEYS: &[(&str, &str)] = &[
     ("VNI", "vni"),
     ("Port", "vxlan-port"),
 ];
+
+/// What a network configuration says, by weft's keys.
+fn network_texts(network: &NetConf) -> BTreeMap<&'static str, String> {
+    // It is our own JSON; if it could not be read there would be nothing to show.
+    let conf: serde_json::Value = serde_json::from_str(&network.to_json()).unwrap_or_default();
+    let text = |field: &str| match conf.get(field).or_else(|| conf.get("Backend")?.get(field))? {
+        serde_json::Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    };
+    NETWORK_KEYS.iter().filter_map(|(field, key)| Some((*key, text(field)?))).collect()
+}
 
 /// The network configuration, by way of its JSON form, so that its rules stand in one place.
 fn network(settings: &Settings, texts: &Texts) -> Result<NetConf, ConfigError> {

@@ -48,6 +48,35 @@ fn a10_flag_over_environment_over_file_over_default() {
 }
 
 #[test]
+fn d10_flannels_names_lie_below_weft_s_own_of_the_same_kind() {
+    let file = "ip-masq: false\nkubeconfig: /file\n";
+    let environment = [("FLANNELD_IP_MASQ", "1"), ("FLANNELD_IFACE", "eth1"), ("WEFT_IFACE", "eth2")];
+    let config = load(&[], &environment, file).unwrap();
+    assert_eq!(origin(&config, "ip-masq"), ("1".into(), "environment FLANNELD_IP_MASQ".into()));
+    assert!(config.settings.ip_masq);
+    assert_eq!(origin(&config, "iface"), ("eth2".into(), "environment WEFT_IFACE".into()));
+    assert_eq!(origin(&config, "kubeconfig").0, "/file");
+
+    let environment = [("WEFT_SOURCE", "etcd"), ("FLANNELD_KUBECONFIG_FILE", "/env"), ("NODE_NAME", "n7")];
+    let config = load(&[("kube-subnet-mgr", "true")], &environment, file).unwrap();
+    assert_eq!(origin(&config, "source"), ("kube".into(), "flag --kube-subnet-mgr".into()));
+    assert_eq!(origin(&config, "kubeconfig"), ("/env".into(), "environment FLANNELD_KUBECONFIG_FILE".into()));
+    assert_eq!(origin(&config, "node-name"), ("n7".into(), "environment NODE_NAME".into()));
+    let config = load(&[("kube-subnet-mgr", "true"), ("source", "etcd")], &environment, "").unwrap();
+    assert_eq!(origin(&config, "source").0, "etcd");
+    assert_ne!(origin(&config, "node-name").0, "n7", "outside of Kubernetes it may be anybody's");
+    let config = load(&[("source", "kube")], &[("POD_NAME", "kube-flannel-ds-x7k2p")], "").unwrap();
+    assert!(config.warnings[0].contains("set node-name"), "{:?}", config.warnings);
+
+    let error = load(&[], &[("FLANNELD_SUBNET_LEASE_RENEW_MARGIN", "1440")], "").unwrap_err();
+    let expected = "subnet-lease-renew-margin is \"1440\" (environment FLANNELD_SUBNET_LEASE_RENEW_MARGIN); expected";
+    assert!(error.starts_with(expected), "{error}");
+    let config = load(&[("v", "10")], &[("FLANNELD_IPTABLES_RESYNC", "5")], "").unwrap();
+    assert_eq!(config.warnings.len(), 2, "{:?}", config.warnings);
+    assert!(config.warnings[0].starts_with("flag --v has no effect"), "{:?}", config.warnings);
+}
+
+#[test]
 fn kube_proxys_configuration_lies_below_all_others_and_above_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kube-proxy.conf");
@@ -85,6 +114,8 @@ fn a11_a_bad_value_names_key_value_origin_and_what_is_right() {
         ("subnet-lease-renew-margin", "0", "minutes from 1 to 1439"),
         ("subnet-lease-renew-margin", "1440", "minutes from 1 to 1439"),
         ("ip-masq", "yes", "true or false"),
+        ("iface-regex", "eth(", "regular expressions such as"),
+        ("iface-can-reach", "eth0", "an IP address"),
         ("no-masquerade", "10.1.0.0/16,10.2.0.0", "networks such as 10.96.0.0/12"),
         ("no-masquerade", "fd00::/129", "networks such as 10.96.0.0/12"),
         ("iptables-forward-rules", "off", "true or false"),
@@ -204,6 +235,9 @@ fn flannels_file_gives_the_network() {
         .unwrap();
     let config = load(&[("net-config-path", path)], &[], "").unwrap();
     assert_eq!(config.network.pools.v4.unwrap().network(), "10.9.0.0/16".parse().unwrap());
+    let from = format!("net-conf {path}");
+    assert_eq!(origin(&config, "network"), ("10.9.0.0/16".into(), from.clone()));
+    assert_eq!(origin(&config, "vni"), ("7".into(), from));
     assert!(config.warnings.iter().any(|warning| warning.contains(path) && warning.contains("Netwrok")));
     std::fs::write(path, r#"{"Network": "10.9.0.0"}"#).unwrap();
     let error = load(&[("net-config-path", path)], &[], "").unwrap_err();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::value::Scalar;
+use super::value::{Scalar, Value};
+use crate::overlay::uplink::Pattern;
 
 /// Where leases and Services come from (`source`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +90,21 @@ impl Scalar for LogFilter {
     }
 }
 
+/// Regular expressions for interfaces (`iface-regex`). A list like others, but a comma is a part of one and parts none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Patterns(pub Vec<Pattern>);
+
+impl Value for Patterns {
+    const EXPECTED: &'static str = r"regular expressions such as ^eth\d+$ or ^192\.168\.";
+    const IS_LIST: bool = true;
+    const IS_SWITCH: bool = false;
+
+    fn read(texts: &[String]) -> Option<Self> {
+        let given = texts.iter().filter(|text| !text.is_empty());
+        given.map(|text| text.parse().ok()).collect::<Option<_>>().map(Self)
+    }
+}
+
 /// How long before its end a lease is renewed (`subnet-lease-renew-margin`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenewMargin(Duration);
@@ -168,10 +184,10 @@ mod tests {
     #[test]
     fn a_lone_word_in_a_log_filter_is_a_level() {
         for good in ["info", "WARN", "off", "warn,weft::lease=debug", "weft=trace", "info,[pass{n}]=debug"] {
-            assert!(LogFilter::read(good).is_some(), "{good}");
+            assert!(<LogFilter as Scalar>::read(good).is_some(), "{good}");
         }
         for bad in ["", "loud", "weft", "warn,weft::lease", "info,", "weft=loud"] {
-            assert!(LogFilter::read(bad).is_none(), "{bad}");
+            assert!(<LogFilter as Scalar>::read(bad).is_none(), "{bad}");
         }
     }
 }

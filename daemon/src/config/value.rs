@@ -101,12 +101,17 @@ scalars! {
     Layout: "an absolute path such as /coreos.com/network";
 }
 
+/// In all the spellings that Go takes, in which flannel's users have written it.
 impl Scalar for bool {
     const EXPECTED: &'static str = "true or false";
     const IS_SWITCH: bool = true;
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
+        match text {
+            "true" | "True" | "TRUE" | "t" | "T" | "1" => Some(true),
+            "false" | "False" | "FALSE" | "f" | "F" | "0" => Some(false),
+            _ => None,
+        }
     }
 }
 

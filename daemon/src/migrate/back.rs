@@ -13,7 +13,7 @@ use super::conflists;
 use super::kernel;
 use super::ports;
 use super::report::Report;
-use crate::filter::{agent_table, plugin_table};
+use crate::filter::{agent_table, forward, plugin_table};
 use crate::node::{NODE_RECORD, Owned};
 use crate::publish::Places;
 use crate::service::cleanup_ipvs;
@@ -76,6 +76,7 @@ pub fn remove_rules(options: &BackOptions, report: &mut Report) {
     }
     let removed = remove_table(&agent_table());
     report.outcome("rules", removed, &format!("table {} is gone", agent_table()));
+    report.outcome("FORWARD", forward::withdraw(), "no rule of weft's is left in it");
 }
 
 /// Host ports of pods that weft made lead to them for as long as they run.

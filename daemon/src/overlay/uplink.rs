@@ -1,18 +1,60 @@
 //! The interface that carries the overlay's outer packets.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
 
+use regex::bytes::{Regex, RegexBuilder};
 use weft_netlink::{AddressInfo, Error, Link, Route, RouteKind, RouteSocket};
 
 use crate::cluster::family::{Family, PerFamily};
 
-/// How the interface is chosen.
+/// How the interface is chosen. Of the criteria each counts only where those before it match nothing; without any, the default
+/// route decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UplinkSpec {
-    /// Names or addresses of interfaces, the first that matches; empty for the one with the default route.
+    /// Names or addresses of interfaces, the first that matches.
     pub interfaces: Vec<String>,
+    /// Patterns for addresses or names of interfaces, the first that matches; of each the addresses come first.
+    pub patterns: Vec<Pattern>,
+    /// The interface by which this address is reached.
+    pub can_reach: Option<IpAddr>,
     /// Addresses to publish instead of the interface's own.
     pub public_ips: PerFamily<IpAddr>,
+}
+
+impl UplinkSpec {
+    /// The criteria as they were given; empty if there are none.
+    fn words(&self) -> Vec<String> {
+        let names = self.interfaces.iter().map(|text| format!("is called, or owns, {text}"));
+        let patterns = self.patterns.iter().map(|pattern| format!("matches {}", pattern.0.as_str()));
+        names.chain(patterns).chain(self.can_reach.map(|target| format!("leads to {target}"))).collect()
+    }
+}
+
+/// A regular expression in Go's manner, as flannel's users have written it: letters, digits and words are ASCII's.
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    fn matches(&self, text: &str) -> bool {
+        self.0.is_match(text.as_bytes())
+    }
+}
+
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_str() == other.0.as_str()
+    }
+}
+
+impl Eq for Pattern {}
+
+impl FromStr for Pattern {
+    type Err = regex::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        RegexBuilder::new(text).unicode(false).build().map(Self)
+    }
 }
 
 /// The chosen interface.
@@ -55,7 +97,17 @@ pub enum UplinkError {
         reason: String,
         /// What there is.
         candidates: String,
+        /// It was asked for, and is not there.
+        asked_for: bool,
     },
+}
+
+impl UplinkError {
+    /// Whether an agent that starts should end: what it was told to use is not there, and to go on would hide that.
+    #[must_use]
+    pub const fn ends_start(&self) -> bool {
+        matches!(self, Self::NoMatch { asked_for: true, .. })
+    }
 }
 
 /// What the kernel says of this machine's interfaces.
@@ -67,6 +119,8 @@ pub struct Machine {
     pub addresses: Vec<AddressInfo>,
     /// Its default routes, those of the main table.
     pub routes: Vec<Route>,
+    /// The route to the address of [`UplinkSpec::can_reach`].
+    pub reach: Option<Route>,
 }
 
 /// Chooses the interface on this machine.
@@ -75,7 +129,9 @@ pub struct Machine {
 /// [`UplinkError::NoMatch`] lists the candidates.
 pub fn select(socket: &mut RouteSocket, spec: &UplinkSpec) -> Result<Uplink, UplinkError> {
     let routes = socket.default_routes()?;
-    choose(&Machine { links: socket.links()?, addresses: socket.addresses(None)?, routes }, spec)
+    // That there is no way to it is an answer, too.
+    let reach = spec.can_reach.and_then(|target| socket.route_to(target).ok());
+    choose(&Machine { links: socket.links()?, addresses: socket.addresses(None)?, routes, reach }, spec)
 }
 
 /// Chooses among the interfaces of a machine.
@@ -83,10 +139,21 @@ pub fn select(socket: &mut RouteSocket, spec: &UplinkSpec) -> Result<Uplink, Upl
 /// # Errors
 /// [`UplinkError::NoMatch`] lists the candidates.
 pub fn choose(machine: &Machine, spec: &UplinkSpec) -> Result<Uplink, UplinkError> {
-    let no_match = |reason: String| UplinkError::NoMatch { reason, candidates: candidates(machine) };
-    if !spec.interfaces.is_empty() {
-        return spec.interfaces.iter().find_map(|text| named(machine, text)).ok_or_else(|| {
-            no_match(format!("no usable interface is called, or owns, {}", spec.interfaces.join(" or ")))
+    let no_match = |reason: String| UplinkError::NoMatch { reason, candidates: candidates(machine), asked_for: false };
+    let criteria = spec.words();
+    if !criteria.is_empty() {
+        let found = spec.interfaces.iter().filter_map(|text| named(machine, text));
+        let found = found.chain(spec.patterns.iter().filter_map(|pattern| matching(machine, pattern)));
+        let found: Vec<Choice<'_>> = found.chain(spec.can_reach.and_then(|to| reaching(machine, to))).collect();
+        let usable = |choice: &Choice<'_>| usable(machine, choice.link, choice.address, choice.because.clone());
+        return found.iter().find_map(usable).ok_or_else(|| match found.first() {
+            // At boot an address may come later than the interface.
+            Some(choice) => no_match(format!("{} {} and has no address yet", choice.link.name, choice.because)),
+            None => UplinkError::NoMatch {
+                reason: format!("no interface {}", criteria.join(", or ")),
+                candidates: candidates(machine),
+                asked_for: true,
+            },
         });
     }
     for public_ip in spec.public_ips.values() {
@@ -110,12 +177,40 @@ pub fn choose(machine: &Machine, spec: &UplinkSpec) -> Result<Uplink, UplinkErro
         .ok_or_else(|| no_match("no interface has a default route".into()))
 }
 
-fn named(machine: &Machine, text: &str) -> Option<Uplink> {
+/// An interface that meets a criterion.
+struct Choice<'a> {
+    link: &'a Link,
+    /// The address by which it does.
+    address: Option<IpAddr>,
+    because: String,
+}
+
+fn named<'a>(machine: &'a Machine, text: &str) -> Option<Choice<'a>> {
     if let Ok(ip) = text.parse::<IpAddr>() {
-        return usable(machine, owner(machine, ip)?, Some(ip), format!("owns {ip}, as --iface asks"));
+        let because = format!("owns {ip}, as --iface asks");
+        return owner(machine, ip).map(|link| Choice { link, address: Some(ip), because });
     }
     let link = machine.links.iter().find(|link| link.name == text)?;
-    usable(machine, link, None, "is named by --iface".into())
+    Some(Choice { link, address: None, because: "is named by --iface".into() })
+}
+
+fn matching<'a>(machine: &'a Machine, pattern: &Pattern) -> Option<Choice<'a>> {
+    let because = || format!("matches {} of --iface-regex", pattern.0.as_str());
+    let links = || machine.links.iter().filter(|link| !link.loopback);
+    let by_address = links().find_map(|link| {
+        let own = machine.addresses.iter().filter(|address| address.link == link.index);
+        let mut own = own.filter(|address| may_serve(address)).map(|address| address.network.ip());
+        let address = own.find(|ip| pattern.matches(&ip.to_string()))?;
+        Some(Choice { link, address: Some(address), because: because() })
+    });
+    let by_name = || links().find(|link| pattern.matches(&link.name));
+    by_address.or_else(|| by_name().map(|link| Choice { link, address: None, because: because() }))
+}
+
+fn reaching(machine: &Machine, target: IpAddr) -> Option<Choice<'_>> {
+    let route = machine.reach.as_ref().filter(|route| route.kind == RouteKind::Unicast)?;
+    let link = machine.links.iter().find(|link| Some(link.index) == route.next_hop.link)?;
+    Some(Choice { link, address: route.src, because: format!("leads to {target}, as --iface-can-reach asks") })
 }
 
 fn owner(machine: &Machine, ip: IpAddr) -> Option<&Link> {
@@ -151,10 +246,16 @@ pub(crate) fn best_address(machine: &Machine, link: u32, family: Family) -> Opti
         .addresses
         .iter()
         .filter(|address| address.link == link && Family::of(address.network.ip()) == family)
-        .filter(|address| !address.deprecated && !address.tentative && !address.dad_failed)
-        .filter(|address| address.global || family == Family::V4)
+        .filter(|address| may_serve(address))
         .max_by_key(|address| (address.global, address.permanent, !address.secondary))
         .map(|address| address.network.ip())
+}
+
+fn may_serve(address: &AddressInfo) -> bool {
+    !address.deprecated
+        && !address.tentative
+        && !address.dad_failed
+        && (address.global || address.network.ip().is_ipv4())
 }
 
 fn candidates(machine: &Machine) -> String {
@@ -231,6 +332,7 @@ mod tests {
                 address(3, "2001:db8::7/64"),
             ],
             routes: vec![default_route(2, 100), default_route(3, 50)],
+            reach: None,
         }
     }
 
@@ -246,20 +348,57 @@ mod tests {
     }
 
     #[test]
-    fn b15_the_first_interface_that_is_there() {
+    fn d15_the_first_interface_that_is_there() {
         assert_eq!(choose(&machine(), &spec(&["nope", "eth0", "eth1"])).unwrap().name, "eth0");
         assert_eq!(choose(&machine(), &spec(&["192.0.2.7"])).unwrap().name, "eth1");
     }
 
     #[test]
-    fn b18_nothing_that_matches_lists_the_candidates() {
-        let error = choose(&machine(), &spec(&["nope"])).unwrap_err().to_string();
-        assert!(error.contains("nope") && error.contains("eth1 (192.0.2.7/24 2001:db8::7/64)"), "{error}");
-        assert!(!error.contains("lo ("), "{error}");
+    fn regular_expressions_count_where_no_name_matches_addresses_before_names() {
+        let patterns = |names: &[&str], patterns: &[&str]| UplinkSpec {
+            patterns: patterns.iter().map(|text| text.parse().unwrap()).collect(),
+            ..spec(names)
+        };
+        let chosen = |spec: UplinkSpec| choose(&machine(), &spec).unwrap();
+        assert_eq!(chosen(patterns(&["nope"], &["^eth\\d$"])).name, "eth0");
+        assert_eq!(chosen(patterns(&["eth1"], &["^eth0$"])).name, "eth1");
+        let by_address = chosen(patterns(&[], &["nope", r"^192\.0\.", "^eth0$"]));
+        assert_eq!((by_address.name.as_str(), by_address.v4), ("eth1", Some("192.0.2.7".parse().unwrap())));
+        assert!(by_address.because.contains(r"^192\.0\."), "{}", by_address.because);
+        // The loopback interface is no underlay, whatever matches it.
+        assert_eq!(chosen(patterns(&[], &["."])).name, "eth0");
+        assert!("eth(".parse::<Pattern>().is_err());
     }
 
     #[test]
-    fn b19_a_deprecated_address_is_not_published() {
+    fn d17_the_interface_and_the_source_of_the_route() {
+        let mut machine = machine();
+        machine.addresses.insert(0, address(2, "10.0.2.16/24"));
+        let spec = UplinkSpec { can_reach: Some("192.0.2.200".parse().unwrap()), ..spec(&["nope"]) };
+        assert!(choose(&machine, &spec).unwrap_err().ends_start(), "no way to it");
+        let next_hop = NextHop { link: Some(2), ..NextHop::default() };
+        let route = Route::new("192.0.2.200/32".parse().unwrap(), 0);
+        machine.reach = Some(Route { next_hop, src: Some("10.0.2.16".parse().unwrap()), ..route });
+        let uplink = choose(&machine, &spec).unwrap();
+        assert_eq!((uplink.name.as_str(), uplink.v4), ("eth0", Some("10.0.2.16".parse().unwrap())));
+    }
+
+    #[test]
+    fn d18_nothing_that_matches_lists_the_candidates() {
+        let refused = choose(&machine(), &spec(&["nope"])).unwrap_err();
+        assert!(refused.ends_start());
+        let error = refused.to_string();
+        assert!(error.contains("nope") && error.contains("eth1 (192.0.2.7/24 2001:db8::7/64)"), "{error}");
+        assert!(!error.contains("lo ("), "{error}");
+        // One that is there and has no address yet is waited for.
+        let mut machine = machine();
+        machine.links.push(link(4, "eth2", 1500));
+        let waits = choose(&machine, &spec(&["eth2"])).unwrap_err();
+        assert!(!waits.ends_start() && waits.to_string().contains("eth2"), "{waits}");
+    }
+
+    #[test]
+    fn d19_a_deprecated_address_is_not_published() {
         let mut machine = machine();
         machine.addresses.insert(0, AddressInfo { deprecated: true, ..address(3, "2001:db8::1/64") });
         machine.addresses.insert(0, AddressInfo { secondary: true, ..address(3, "2001:db8::2/64") });

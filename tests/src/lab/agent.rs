@@ -33,8 +33,9 @@ impl Lab {
         if node.flannel {
             return self.start_flannel(name);
         }
+        let args = merged(&agent_args, &node.agent_args);
         let mut command = command(node, "agent")?;
-        command.args(["--etcd-endpoints", &endpoint]).args(merged(&agent_args, &node.agent_args)).envs(agent_env);
+        command.args(["--etcd-endpoints", &endpoint]).args(underlay(&args)).args(args).envs(agent_env);
         node.agent = Some(process::spawn(&node.netns, &mut command, &node.path("agent.log"))?);
         self.state.save()
     }
@@ -126,7 +127,8 @@ impl Lab {
     pub fn weft(&self, name: &str, verb: &str, args: &[&str]) -> Result<Output> {
         let node = self.node(name)?;
         let mut command = command(node, verb)?;
-        command.args(["--etcd-endpoints", &self.etcd()?.endpoint()]).args(args);
+        let underlay = if verb == "cleanup" { &[] } else { underlay(args) };
+        command.args(["--etcd-endpoints", &self.etcd()?.endpoint()]).args(underlay).args(args);
         node.netns.run(|| tool::run_with(&mut command, Stdin::Bytes(b"")))?
     }
 }
@@ -154,10 +156,13 @@ fn command(node: &Node, verb: &str) -> Result<Command> {
         command.arg("--cni-bin-source").arg(binaries::find("weft-cni")?);
         command.arg("--healthz-bind").arg(format!("0.0.0.0:{HEALTH_PORT}"));
     }
-    if verb != "cleanup" {
-        command.args(["--iface", "eth0"]);
-    }
     Ok(command)
+}
+
+/// A node's interface under the overlay, unless the arguments choose one.
+fn underlay<A: AsRef<str>>(args: &[A]) -> &'static [&'static str] {
+    let chooses = args.iter().any(|arg| arg.as_ref().trim_start_matches('-').starts_with("iface"));
+    if chooses { &[] } else { &["--iface", "eth0"] }
 }
 
 /// Arguments of all agents, then those of one, which stand for those of the same flag.

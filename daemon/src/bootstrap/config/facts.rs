@@ -48,8 +48,12 @@ impl Facts {
     pub fn gather(root: &Path) -> Result<Self, FactsError> {
         let mut socket = RouteSocket::open()?;
         let filter = RouteFilter { table: Some(Route::MAIN), ..RouteFilter::default() };
-        let machine =
-            Machine { links: socket.links()?, addresses: socket.addresses(None)?, routes: socket.routes(filter)? };
+        let machine = Machine {
+            links: socket.links()?,
+            addresses: socket.addresses(None)?,
+            routes: socket.routes(filter)?,
+            reach: None,
+        };
         let hostname = nix::unistd::gethostname().map_err(|errno| FactsError::Hostname(errno.to_string()))?;
         let hostname = hostname.into_string().map_err(|name| FactsError::Hostname(format!("{name:?} is not UTF-8")))?;
         let below = |path: &&str| root.join(path.trim_start_matches('/')).exists();
