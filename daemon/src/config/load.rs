@@ -111,6 +111,8 @@ impl AgentConfig {
                 Some((texts.clone(), Origin::Flag))
             } else if let Some(text) = variable(&key.variable()) {
                 Some((vec![text], Origin::Environment(key.variable())))
+            } else if let Some((name, text)) = key.flannels_variable().and_then(|name| Some((name, variable(name)?))) {
+                Some((vec![text], Origin::Environment(name.to_owned())))
             } else {
                 from_file.get(key.name).map(|texts| (texts.clone(), Origin::File(path.clone())))
             }

@@ -8,6 +8,7 @@ mod direct;
 mod facts;
 mod held;
 mod inputs;
+mod key_file;
 mod options;
 mod owned;
 mod pass;

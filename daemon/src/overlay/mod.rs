@@ -13,6 +13,7 @@ pub mod links;
 pub mod mac;
 pub mod peers;
 pub mod table;
+pub mod tunnel;
 pub mod uplink;
 
 /// `rtm_protocol` of every route that weft makes: what carries it is ours, what does not is not.

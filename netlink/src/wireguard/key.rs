@@ -14,7 +14,7 @@ pub(super) const LENGTH: usize = 32;
 pub struct PublicKey(pub [u8; LENGTH]);
 
 /// A Curve25519 private key, or a key that two peers share. It shows itself to nobody.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SecretKey([u8; LENGTH]);
 
 /// A text that is no key. It does not repeat the text, which may be most of a secret.

@@ -27,7 +27,7 @@ const REMOVE: u32 = 1;
 const REPLACE_ALLOWED_IPS: u32 = 2;
 
 /// Who may send and receive through a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Peer {
     /// His key, which names him.
     pub public_key: PublicKey,
