@@ -66,7 +66,7 @@ guests() {
         fi
         tests=(--test 'guest*')
         # Services packet by packet take minutes, and what differs between kernels is below them.
-        [ "$kernel" = 6.1 ] || tests=(--test guest_smoke --test guest_nft --test guest_ipvs)
+        [ "$kernel" = 6.1 ] || tests=(--test guest_smoke --test guest_nft --test guest_ipvs --test guest_wireguard)
         begin=$SECONDS
         echo "   Guest kernel $kernel"
         # An emulated processor is slow, and a busy machine makes it slower: the limit is there for what hangs.

@@ -49,6 +49,7 @@ need_guest() {
     need xz-utils xz
     need util-linux setpriv
     need ipvsadm ipvsadm
+    need wireguard-tools wg
     need conntrack conntrack
 }
 

@@ -6,7 +6,7 @@
 //!
 //! Two ways lead to the kernel, and both carry the same [`Request`]s:
 //!
-//! * [`RouteSocket`], [`nft::Socket`], [`ipvs::Socket`] and [`conntrack::Socket`] block and batch: many requests in one
+//! * [`RouteSocket`], [`nft::Socket`], [`ipvs::Socket`], [`wireguard::Socket`] and [`conntrack::Socket`] block and batch: many requests in one
 //!   `sendmsg`, each answer matched to its request. The CNI plugin lives on them, as it has neither threads nor time.
 //! * [`agent`] (feature `agent`) is rtnetlink's multiplexed connection with the same values, and the multicast
 //!   subscription, for a process that stays.
@@ -23,6 +23,7 @@ mod detach;
 pub mod diagnose;
 mod error;
 mod frames;
+mod generic;
 mod ifreq;
 mod ip_version;
 pub mod ipset;
@@ -36,6 +37,7 @@ pub mod protocol;
 mod route;
 mod socket;
 pub mod sysctl;
+pub mod wireguard;
 
 pub use announce::announce;
 pub use arena::Arena;
@@ -49,6 +51,6 @@ pub use nix::errno::Errno;
 pub use route::{
     Address, AddressInfo, Bridge, BridgePort, FdbEntry, Ifb, Link, LinkChange, LinkKind, LinkRef, Neighbour, NextHop,
     Redirect, Request, Route, RouteFilter, RouteKind, RouteScope, RouteSocket, TokenBucket, Verb, Veth, VethPeer,
-    Vxlan, delete_group, delete_link, set_group,
+    Vxlan, Wireguard, delete_group, delete_link, set_group,
 };
 pub use socket::{Batch, Family, Socket};

@@ -163,6 +163,7 @@ fn node_options(settings: &Settings, events: &Events) -> NodeOptions {
             ..Conflist::default()
         },
         cni_state_dir: settings.cni_state_dir.clone(),
+        key_file: settings.wireguard_key_file.clone(),
         run_dir: settings.run_dir.clone(),
         sysctl: Sysctl::at(&settings.sysctl_dir),
         events: events.clone(),

@@ -22,7 +22,7 @@ use crate::config::{AgentConfig, AgentFlags, SourceKind};
 use crate::filter::{agent_table, forward, plugin_table};
 use crate::lease::release;
 use crate::node::{NODE_RECORD, Owned};
-use crate::overlay::ROUTE_PROTOCOL;
+use crate::overlay::{ROUTE_PROTOCOL, links};
 use crate::service::{SERVICES_RECORD, cleanup_ipvs};
 
 /// How long the store may take to answer. A machine must be cleanable without it.
@@ -30,7 +30,7 @@ const STORE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Remove everything that the agent and the plugin have made on this node, and give its lease back.
 ///
-/// Removes the conflist, the subnet file, the VXLAN devices with their routes, the routes through peers, the bridge with its pods' ports, the
+/// Removes the conflist, the subnet file, the overlay's devices with their routes, the private key that it has made, the routes through peers, the bridge with its pods' ports, the
 /// nf_tables tables, its rules in iptables' chain FORWARD, the IPVS virtual servers of weft's and their route, and the recorded state, and gives changed kernel settings their old values. A bridge that was there
 /// before weft stays. Stop the agent first. What cannot be removed is reported, and the rest removed all the same. Needs the
 /// agent's paths, bridge and node name where they are not the defaults.
@@ -129,25 +129,25 @@ fn remove_tables() -> anyhow::Result<()> {
     socket.commit(batch).context("cannot remove the nf_tables tables")
 }
 
-/// The VXLAN devices take their routes, neighbours and FDB entries with them; the ports of the bridge go first, as the
+/// The overlay's devices take their routes, neighbours, FDB entries and peers with them; the ports of the bridge go first, as the
 /// bridge does not take them along.
 fn remove_links(bridge: &str, devices: &[String]) -> anyhow::Result<()> {
     let mut socket = RouteSocket::open()?;
-    let links = socket.links()?;
-    let bridge = links.iter().find(|link| link.kind == LinkKind::Bridge && link.name == bridge);
+    let found = socket.links()?;
+    let bridge = found.iter().find(|link| link.kind == LinkKind::Bridge && link.name == bridge);
     let is_port = |link: &&Link| {
         bridge.is_some_and(|bridge| link.master == Some(bridge.index))
             && link.kind == LinkKind::Veth
             && link.name.starts_with("veth")
     };
-    let is_device = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { .. }) && devices.contains(&link.name);
+    let is_device = |link: &&Link| links::is_device(link) && devices.contains(&link.name);
     // What limits pods has the name of a port, and is none.
     let is_limiter = |link: &&Link| {
         attachment::limiter_digits(&link.name).is_some() && link.kind == LinkKind::Other("ifb".to_owned())
     };
     let made_bridge = bridge.filter(|bridge| bridge.alias.as_deref() == Some(BRIDGE_ALIAS));
-    let doomed = links.iter().filter(is_port).chain(links.iter().filter(is_limiter));
-    let doomed = doomed.chain(links.iter().filter(is_device)).chain(made_bridge);
+    let doomed = found.iter().filter(is_port).chain(found.iter().filter(is_limiter));
+    let doomed = doomed.chain(found.iter().filter(is_device)).chain(made_bridge);
     for verdict in socket.run(doomed.map(|link| delete_link(link.index)).collect())? {
         match verdict {
             Err(error) if !error.is_absent() => return Err(error.into()),

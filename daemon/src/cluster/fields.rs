@@ -1,6 +1,7 @@
 //! The members of a network configuration, each with its type; whatever is wrong is told with key, value, and what was expected.
 
 use serde_json::Value;
+use weft_netlink::wireguard::SecretKey;
 
 use super::json::{Caseless, nearest};
 
@@ -32,6 +33,13 @@ impl<'a> Fields<'a> {
         self.0.get(key).map(text).transpose()
     }
 
+    /// A key of WireGuard's in base64; none if it is empty. What stands there is not shown.
+    pub(crate) fn secret(&self, key: &'static str) -> Result<Option<SecretKey>, NetConfError> {
+        let refused = || wrong(key, "no key", "32 bytes in base64, as wg genpsk writes them (the value is not shown)");
+        let text = self.0.get(key).map(|value| value.as_str().ok_or_else(refused)).transpose()?;
+        text.filter(|text| !text.is_empty()).map(|text| text.parse().map_err(|_| refused())).transpose()
+    }
+
     pub(crate) fn boolean(&self, key: &'static str) -> Result<Option<bool>, NetConfError> {
         let truth = |value: &Value| value.as_bool().ok_or_else(|| wrong(key, &shown(value), "true or false"));
         self.0.get(key).map(truth).transpose()
@@ -51,12 +59,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-pub(super) fn wrong(key: &'static str, value: &str, expected: &str) -> NetConfError {
+pub(crate) fn wrong(key: &'static str, value: &str, expected: &str) -> NetConfError {
     NetConfError::Field { key, value: value.to_owned(), expected: expected.to_owned() }
 }
 
 /// A value in an error message, cut short.
-pub(super) fn shown(value: &Value) -> String {
+pub(crate) fn shown(value: &Value) -> String {
     let text = value.to_string();
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }
 }

@@ -46,6 +46,12 @@ impl Key {
         format!("WEFT_{}", self.name.to_ascii_uppercase().replace('-', "_"))
     }
 
+    /// The variable of flannel's that means the same, where it is not of the common form.
+    #[must_use]
+    pub fn flannels_variable(&self) -> Option<&'static str> {
+        (self.name == "wireguard-key-file").then_some("WIREGUARD_KEY_FILE")
+    }
+
     /// Whether the value is not to be shown.
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -166,6 +172,8 @@ settings! {
         "IPv6 address that other nodes reach this one at; the interface's if not given.";
     "subnet-file" any subnet_file: PathBuf where ABSOLUTE = "/run/flannel/subnet.env",
         "File that tells the CNI plugin this node's subnet.";
+    "wireguard-key-file" agent wireguard_key_file: PathBuf where ABSOLUTE = "/run/flannel/wgkey",
+        "File that keeps this node's private key for the back end wireguard, made if it is not there; also flannel's variable WIREGUARD_KEY_FILE.";
     "ip-masq" any ip_masq: bool = "true",
         "Masquerade what pods send out of the cluster network.";
     "no-masquerade" agent no_masquerade: Vec<IpNetwork> = "",

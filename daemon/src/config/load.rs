@@ -131,6 +131,7 @@ impl AgentConfig {
             flag.or_else(|| flannels_flags.texts.get(key.name).cloned())
                 .or_else(|| own(&key.variable()))
                 .or_else(|| flannels_variables.texts.get(key.name).cloned())
+                .or_else(|| own(key.flannels_variable()?))
                 .or_else(|| Some((from_file.get(key.name)?.clone(), Origin::File(path.clone()))))
         };
         // As flannel has it in its manifest, and only in Kubernetes: elsewhere somebody else may have set it.

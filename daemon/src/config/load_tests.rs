@@ -77,6 +77,16 @@ fn d10_flannels_names_lie_below_weft_s_own_of_the_same_kind() {
 }
 
 #[test]
+fn a10_flannels_own_variable_for_the_key_counts_below_ours() {
+    let flannels = ("WIREGUARD_KEY_FILE", "/var/lib/flannel/key");
+    let config = load(&[], &[flannels], "wireguard-key-file: /from/file\n").unwrap();
+    let from = "environment WIREGUARD_KEY_FILE".to_owned();
+    assert_eq!(origin(&config, "wireguard-key-file"), (flannels.1.into(), from));
+    let config = load(&[], &[flannels, ("WEFT_WIREGUARD_KEY_FILE", "/ours")], "").unwrap();
+    assert_eq!(origin(&config, "wireguard-key-file").0, "/ours");
+}
+
+#[test]
 fn kube_proxys_configuration_lies_below_all_others_and_above_the_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("kube-proxy.conf");

@@ -128,9 +128,10 @@ mod tests {
             node: "n1".into(),
             overlay: vec![DeviceStatus {
                 name: "flannel.1".into(),
-                vni: 1,
+                vni: Some(1),
                 port: 8472,
-                mac: String::new(),
+                mac: None,
+                public_key: None,
                 public_ip: "192.0.2.1".parse().unwrap(),
                 address: "10.244.1.0".parse().unwrap(),
                 mtu: 1450,

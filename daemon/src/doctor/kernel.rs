@@ -25,8 +25,8 @@ pub enum Module {
 /// What is asked of the kernel.
 #[derive(Debug, Clone)]
 pub struct KernelFacts {
-    /// The module of VXLAN devices.
-    pub vxlan: Module,
+    /// The module of VXLAN devices; `None` if the overlay is made of others.
+    pub vxlan: Option<Module>,
     /// What the rules need and the kernel lacks, if anything.
     pub nf_tables: Told<Option<String>>,
     /// Whether it has IPVS.
@@ -54,7 +54,8 @@ pub fn judge(facts: &KernelFacts) -> Vec<Check> {
     ]
 }
 
-fn vxlan(module: Module) -> Check {
+fn vxlan(module: Option<Module>) -> Check {
+    let Some(module) = module else { return GROUP.moot("vxlan", "the overlay is made of other devices") };
     match module {
         Module::Present => GROUP.good("vxlan", "there"),
         Module::Loadable => GROUP.good("vxlan", "loads by itself when it is needed"),
@@ -151,7 +152,7 @@ mod tests {
 
     fn healthy() -> KernelFacts {
         KernelFacts {
-            vxlan: Module::Present,
+            vxlan: Some(Module::Present),
             nf_tables: Ok(None),
             ipvs: Ok(true),
             scheduler: ("rr".into(), Module::Loadable),
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_a_problem_and_what_cannot_be_asked_is_unknown() {
         let facts = KernelFacts {
-            vxlan: Module::Absent,
+            vxlan: Some(Module::Absent),
             nf_tables: Ok(Some("CONFIG_NFT_FIB_INET (module nft_fib_inet)".into())),
             ipvs: Ok(false),
             conntrack: Ok((800, Some(1000))),
@@ -205,7 +206,7 @@ mod tests {
             Outcome::Problem
         );
         let dark = KernelFacts {
-            vxlan: Module::Untold,
+            vxlan: Some(Module::Untold),
             nf_tables: Err("no permission".into()),
             ipvs: Err("no permission".into()),
             conntrack: Err("no permission".into()),

@@ -123,7 +123,10 @@ mod tests {
             underlay_tcp: Connect::Answered,
             wire: None,
             untold: None,
+            port: 8472,
+            encrypted: false,
             mtu: 1450,
+            added: 50,
             largest: Some(1450),
         }
     }

@@ -7,19 +7,34 @@ use ipnetwork::IpNetwork;
 use super::check::Group;
 use super::{Check, Told};
 use crate::cluster::Family;
+use crate::overlay::backend::{vxlan_overhead, wireguard_overhead};
 
 const GROUP: Group = Group("overlay");
 
-/// Bytes that VXLAN adds to a packet: Ethernet 14, VXLAN 8, UDP 8, and the outer IP header (RFC 7348).
-#[must_use]
-pub const fn overhead(outer: Family) -> u32 {
-    match outer {
-        Family::V4 => 50,
-        Family::V6 => 70,
+/// What a device makes of packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// VXLAN.
+    Vxlan {
+        /// The VXLAN network identifier.
+        vni: u32,
+    },
+    /// WireGuard.
+    Wireguard,
+}
+
+impl Carrier {
+    /// Bytes that it adds to a packet.
+    #[must_use]
+    pub const fn overhead(self, outer: Family) -> u32 {
+        match self {
+            Self::Vxlan { .. } => vxlan_overhead(outer),
+            Self::Wireguard => wireguard_overhead(),
+        }
     }
 }
 
-/// A VXLAN device.
+/// A device of the overlay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// Its name.
@@ -28,8 +43,8 @@ pub struct Device {
     pub outer: Family,
     /// Its index.
     pub index: u32,
-    /// Its VXLAN network identifier.
-    pub vni: u32,
+    /// What it makes of packets.
+    pub carrier: Carrier,
     /// Its UDP port.
     pub port: u16,
     /// Its MTU in bytes.
@@ -38,7 +53,7 @@ pub struct Device {
     pub up: bool,
     /// The source address of outer packets.
     pub local: Option<IpAddr>,
-    /// Name and MTU of the link that it is bound to.
+    /// Name and MTU of the link that it is bound to; of WireGuard, which is bound to none, that by which the agent says it sends.
     pub uplink: Option<(String, u32)>,
     /// Its addresses, but those that the kernel gives every IPv6 link.
     pub addresses: Vec<IpNetwork>,
@@ -66,7 +81,7 @@ pub fn judge(facts: &OverlayFacts) -> Vec<Check> {
     if devices.is_empty() && facts.own.as_ref().is_some_and(Vec::is_empty) {
         checks.push(GROUP.good("device", "none is needed: peers are reached by plain routes"));
     } else if devices.is_empty() {
-        let cause = "there is no VXLAN device of the overlay on this node";
+        let cause = "there is no device of the overlay on this node";
         checks.push(GROUP.problem("device", cause, "see what the agent says of links; it makes the device"));
     }
     for device in devices {
@@ -79,9 +94,15 @@ pub fn judge(facts: &OverlayFacts) -> Vec<Check> {
 }
 
 fn state(device: &Device) -> Check {
-    let Device { name, vni, port, .. } = device;
+    let Device { name, port, .. } = device;
     if device.up {
-        return GROUP.good(name, format!("up, VNI {vni}, UDP port {port}"));
+        return GROUP.good(
+            name,
+            match device.carrier {
+                Carrier::Vxlan { vni } => format!("up, VNI {vni}, UDP port {port}"),
+                Carrier::Wireguard => format!("up, WireGuard, UDP port {port}"),
+            },
+        );
     }
     GROUP.problem(
         name,
@@ -95,7 +116,8 @@ fn mtu(device: &Device) -> Check {
     let Some((uplink, outer)) = &device.uplink else {
         return GROUP.unknown(check, format!("{} is bound to no link", device.name));
     };
-    let room = outer.saturating_sub(overhead(device.outer));
+    let added = device.carrier.overhead(device.outer);
+    let room = outer.saturating_sub(added);
     if device.mtu <= room {
         return GROUP.good(check, format!("{} inside, {outer} on {uplink}", device.mtu));
     }
@@ -104,7 +126,7 @@ fn mtu(device: &Device) -> Check {
         format!(
             "packets of {} bytes become {} on the way, and {uplink} takes {outer}: large ones are lost",
             device.mtu,
-            device.mtu + overhead(device.outer)
+            device.mtu + added
         ),
         format!("ip link set {} mtu {room} (a running agent does that), or raise the MTU of {uplink}", device.name),
     )
@@ -167,7 +189,7 @@ mod tests {
             name: "flannel.1".into(),
             outer: Family::V4,
             index: 4,
-            vni: 1,
+            carrier: Carrier::Vxlan { vni: 1 },
             port: 8472,
             mtu: 1450,
             up: true,
@@ -200,6 +222,7 @@ mod tests {
         assert_eq!(problems(&facts(Device { up: false, ..device() })), ["flannel.1"]);
         assert_eq!(problems(&facts(Device { uplink: Some(("eth0".into(), 1499)), ..device() })), ["flannel.1 mtu"]);
         assert_eq!(problems(&facts(Device { outer: Family::V6, ..device() })), ["flannel.1 mtu"]);
+        assert_eq!(problems(&facts(Device { carrier: Carrier::Wireguard, ..device() })), ["flannel.1 mtu"]);
         let greedy = vec!["10.244.1.0/32".parse().unwrap(), "169.254.3.4/16".parse().unwrap()];
         assert_eq!(problems(&facts(Device { addresses: greedy, ..device() })), ["flannel.1 addresses"]);
         assert_eq!(problems(&facts(Device { addresses: Vec::new(), ..device() })), ["flannel.1 addresses"]);

@@ -4,8 +4,6 @@ use std::net::IpAddr;
 
 use super::check::Group;
 use super::{Check, Told};
-use crate::cluster::Family;
-use crate::doctor::overlay::overhead;
 
 const GROUP: Group = Group("path");
 
@@ -34,7 +32,7 @@ pub struct Wire {
 pub struct Peer {
     /// Its name, or its subnet.
     pub name: String,
-    /// The address on its VXLAN device.
+    /// The address on its device.
     pub inner: IpAddr,
     /// The address to which encapsulated packets are sent.
     pub outer: IpAddr,
@@ -50,8 +48,14 @@ pub struct Peer {
     pub wire: Option<Wire>,
     /// Why it says nothing that no answer was heard, if so: echoes may not be sent, or some packets were not seen.
     pub untold: Option<String>,
+    /// The UDP port to which they are sent.
+    pub port: u16,
+    /// Whether nobody can look into them.
+    pub encrypted: bool,
     /// The MTU of the device towards it.
     pub mtu: u32,
+    /// Bytes that are added to a packet on the way.
+    pub added: u32,
     /// The largest packet through the overlay that it answers; `None` if it answers none at all.
     pub largest: Option<u32>,
 }
@@ -61,10 +65,6 @@ impl Peer {
     #[must_use]
     pub fn reached(&self) -> bool {
         self.echo || self.tcp == Some(Connect::Answered)
-    }
-
-    fn family(&self) -> Family {
-        Family::of(self.outer)
     }
 }
 
@@ -77,8 +77,6 @@ pub struct PathFacts {
     pub broken: Vec<(String, String)>,
     /// Peers that the agent has put into the kernel, and that are not there.
     pub absent: Vec<String>,
-    /// The UDP port of the overlay.
-    pub port: u16,
     /// Peers that were not asked, as there are too many.
     pub skipped: usize,
 }
@@ -95,7 +93,7 @@ pub fn judge(facts: &PathFacts) -> Vec<Check> {
     if peers.is_empty() && checks.is_empty() {
         return vec![GROUP.moot("peers", "there are no other nodes in the kernel's tables")];
     }
-    checks.extend(peers.iter().flat_map(|peer| [reach(peer, facts.port), mtu(peer)]));
+    checks.extend(peers.iter().flat_map(|peer| [reach(peer), mtu(peer)]));
     if facts.skipped > 0 {
         checks.push(
             GROUP.note("peers", format!("{} further peers were not asked; --peers raises the number", facts.skipped)),
@@ -124,8 +122,8 @@ fn absent(peers: &[String]) -> Option<Check> {
     Some(GROUP.problem("routes", words, MENDS_ITSELF))
 }
 
-fn reach(peer: &Peer, port: u16) -> Check {
-    let Peer { name, inner, outer, .. } = peer;
+fn reach(peer: &Peer) -> Check {
+    let Peer { name, inner, outer, port, .. } = peer;
     if peer.reached() {
         return GROUP.good(name, format!("answers at {inner} through the overlay (UDP {port} to {outer} and back)"));
     }
@@ -148,6 +146,12 @@ fn reach(peer: &Peer, port: u16) -> Check {
         Some(Wire { answered: true, .. }) => (
             format!("its answers come in here, and a rule at INPUT of this machine drops UDP {port}"),
             rule_at("INPUT"),
+        ),
+        Some(Wire { heard: true, .. }) if peer.encrypted => (
+            format!(
+                "we send and it does not answer, though packets of its tunnel come in: its keys are not those that it has published, its PSK is another, or a rule here or there drops UDP {port} in one direction"
+            ),
+            format!("wg show on both nodes (latest handshake, public key, endpoint); {}", rule_at("INPUT")),
         ),
         Some(Wire { heard: true, .. }) => (
             format!(
@@ -177,7 +181,7 @@ fn reach(peer: &Peer, port: u16) -> Check {
 }
 
 fn mtu(peer: &Peer) -> Check {
-    let (name, added) = (format!("{} mtu", peer.name), overhead(peer.family()));
+    let (name, added) = (format!("{} mtu", peer.name), peer.added);
     match peer.largest {
         Some(largest) if largest >= peer.mtu => {
             GROUP.good(name, format!("{} bytes go through whole ({} outside)", peer.mtu, peer.mtu + added))
@@ -219,7 +223,10 @@ mod tests {
             underlay_tcp: Connect::Answered,
             wire: Some(Wire { sent: true, answered: true, heard: true }),
             untold: None,
+            port: 8472,
+            encrypted: false,
             mtu: 1450,
+            added: 50,
             largest: Some(1450),
         }
     }
@@ -229,7 +236,7 @@ mod tests {
     }
 
     fn facts(peers: Told<Vec<Peer>>) -> PathFacts {
-        PathFacts { peers, broken: Vec::new(), absent: Vec::new(), port: 8472, skipped: 0 }
+        PathFacts { peers, broken: Vec::new(), absent: Vec::new(), skipped: 0 }
     }
 
     fn judged(peer: Peer) -> (Check, Check) {
@@ -260,6 +267,9 @@ mod tests {
         // Without a look at the wire the node's own answers tell.
         assert!(judged(Peer { wire: None, ..silent(Wire::default()) }).0.words.contains("nothing comes back"));
         assert_eq!(judged(silent(Wire::default())).1.outcome, Outcome::Moot);
+        let heard = Wire { sent: true, answered: false, heard: true };
+        let sealed = judged(Peer { encrypted: true, port: 51820, ..silent(heard) }).0;
+        assert!(sealed.words.contains("keys") && sealed.words.contains("51820"), "{}", sealed.words);
     }
 
     #[test]

@@ -99,7 +99,7 @@ pub fn let_ports_run_out(report: &mut Report) {
     }
 }
 
-/// Forgets that devices are weft's, so that no later `weft cleanup` takes them from flannel.
+/// Forgets that devices and the key in its file are weft's, so that no later `weft cleanup` takes them from flannel.
 pub fn release_devices(options: &BackOptions, report: &mut Report) {
     const STEP: &str = "devices";
     let released = (|| -> anyhow::Result<()> {
@@ -108,6 +108,7 @@ pub fn release_devices(options: &BackOptions, report: &mut Report) {
         for device in &devices {
             owned.release_device(device)?;
         }
+        owned.release_files()?;
         let mut socket = RouteSocket::open()?;
         let bridge = socket.link(options.bridge.as_str())?;
         if let Some(bridge) = bridge.filter(|bridge| bridge.alias.as_deref() == Some(BRIDGE_ALIAS)) {

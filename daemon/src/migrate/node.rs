@@ -167,7 +167,12 @@ fn show_devices(options: &NodeOptions, report: &mut Report) {
     };
     let bridge = links.iter().find(|link| link.name == options.bridge).map(|link| link.index);
     let pods = links.iter().filter(|link| bridge.is_some() && link.master == bridge).count();
-    let is_overlay = |link: &&weft_netlink::Link| matches!(link.kind, LinkKind::Vxlan { .. });
+    let is_overlay = |link: &&weft_netlink::Link| match link.kind {
+        LinkKind::Vxlan { .. } => true,
+        // Others than the overlay's are the user's own.
+        LinkKind::Wireguard => link.name.starts_with("flannel-wg"),
+        _ => false,
+    };
     let overlay: Vec<&str> = links.iter().filter(is_overlay).map(|link| link.name.as_str()).collect();
     let words = format!("{} with {pods} ports and {} are weft's, in place", options.bridge, overlay.join(", "));
     report.nothing("devices", &words);

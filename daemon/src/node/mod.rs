@@ -10,6 +10,7 @@ mod facts;
 mod forward;
 mod held;
 mod inputs;
+mod key_file;
 mod news;
 mod options;
 mod owned;

@@ -38,6 +38,8 @@ pub struct NodeOptions {
     pub conflist: Conflist,
     /// Where the plugin records its attachments.
     pub cni_state_dir: PathBuf,
+    /// Where the node's private key is kept, for a back end that needs one.
+    pub key_file: PathBuf,
     /// Where the record of changed settings is.
     pub run_dir: PathBuf,
     /// The kernel settings.

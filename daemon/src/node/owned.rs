@@ -28,9 +28,12 @@ struct Record {
     /// Settings that were changed, with their values before.
     #[serde(default)]
     sysctls: BTreeMap<String, String>,
-    /// VXLAN devices that were made or taken over.
+    /// Devices of the overlay that were made or taken over.
     #[serde(default)]
     devices: BTreeSet<String>,
+    /// Files that were not there.
+    #[serde(default)]
+    files: BTreeSet<PathBuf>,
     /// Directories that were not there, outermost first.
     #[serde(default)]
     directories: Vec<PathBuf>,
@@ -43,6 +46,14 @@ pub enum OwnedError {
     #[error("cannot keep the record {}: {source}", .path.display())]
     Record {
         /// The record.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The file system does not let go of a file.
+    #[error("cannot remove {}: {source}", .path.display())]
+    File {
+        /// The file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
@@ -72,12 +83,12 @@ impl Owned {
         Ok(Self { path, record })
     }
 
-    /// The VXLAN devices that were made or taken over.
+    /// The overlay's devices that were made or taken over.
     pub fn devices(&self) -> impl Iterator<Item = &str> {
         self.record.devices.iter().map(String::as_str)
     }
 
-    /// Remembers that a VXLAN device is about to be made or taken over.
+    /// Remembers that a device of the overlay is about to be made or taken over.
     ///
     /// # Errors
     /// [`OwnedError::Record`].
@@ -85,12 +96,32 @@ impl Owned {
         if self.record.devices.insert(name.to_owned()) { self.save() } else { Ok(()) }
     }
 
-    /// Forgets a VXLAN device that is gone.
+    /// Forgets a device that is gone.
     ///
     /// # Errors
     /// [`OwnedError::Record`].
     pub fn release_device(&mut self, name: &str) -> Result<(), OwnedError> {
         if self.record.devices.remove(name) { self.save() } else { Ok(()) }
+    }
+
+    /// Remembers that a file is about to be made that was not there.
+    ///
+    /// # Errors
+    /// [`OwnedError::Record`].
+    pub fn claim_file(&mut self, path: &Path) -> Result<(), OwnedError> {
+        if self.record.files.insert(path.to_owned()) { self.save() } else { Ok(()) }
+    }
+
+    /// Forgets all files, which are others' from now on.
+    ///
+    /// # Errors
+    /// [`OwnedError::Record`].
+    pub fn release_files(&mut self) -> Result<(), OwnedError> {
+        if self.record.files.is_empty() {
+            return Ok(());
+        }
+        self.record.files.clear();
+        self.save()
     }
 
     /// Remembers which parts of a path are not there, and so are about to be made.
@@ -130,8 +161,8 @@ impl Owned {
         }
     }
 
-    /// Gives every changed setting its old value, removes the directories that were made and are empty again, and forgets
-    /// the record.
+    /// Gives every changed setting its old value, removes the files that were made, and the directories that were and are empty
+    /// again, and forgets the record.
     ///
     /// # Errors
     /// All that went wrong; everything else is as it was.
@@ -145,6 +176,14 @@ impl Owned {
                 }
                 Ok(_) => {}
                 Err(error) => errors.push(error.into()),
+            }
+        }
+        for path in &self.record.files {
+            match fs::remove_file(path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    errors.push(OwnedError::File { path: path.clone(), source });
+                }
+                _ => {}
             }
         }
         for directory in self.record.directories.iter().rev() {

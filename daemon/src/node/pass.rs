@@ -1,6 +1,7 @@
 //! One pass over the node: from lease and peers to kernel and files.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use weft_netlink::{MacAddr, RouteSocket};
 
 use super::facts::NodeFacts;
 use super::held::{networks, settle_config, status_of, words_of};
+use super::key_file::KeyFile;
 use super::news::{News, is_known};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
@@ -45,6 +47,7 @@ pub struct Node {
     pub(super) route: RouteSocket,
     pub(super) sysctl: Sysctl,
     pub(super) owned: Owned,
+    pub(super) key_file: KeyFile,
     pub(super) peers: Reconciler<PeerTable>,
     pub(super) filter: Reconciler<FilterTable>,
     pub(super) forward: Reconciler<ForwardTable>,
@@ -103,8 +106,18 @@ pub(super) struct Settled {
 impl Settled {
     /// The overlay's devices.
     pub(super) fn devices(&self) -> Vec<u32> {
-        let has_device = |end: &&LocalEnd| end.end.device != Device::None;
-        self.ends.values().filter(has_device).map(|end| end.link).collect()
+        self.devices_that(|device| *device != Device::None)
+    }
+
+    /// Those of them that have their peers in themselves.
+    pub(super) fn tunnels(&self) -> Vec<u32> {
+        self.devices_that(|device| matches!(device, Device::Wireguard(_)))
+    }
+
+    fn devices_that(&self, is: impl Fn(&Device) -> bool) -> Vec<u32> {
+        // Both families may have one.
+        let links: BTreeSet<u32> = self.ends.values().filter(|end| is(&end.end.device)).map(|end| end.link).collect();
+        links.into_iter().collect()
     }
 }
 
@@ -135,6 +148,7 @@ impl Node {
         Ok(Self {
             owned: Owned::load(&options.run_dir, NODE_RECORD)?,
             peers: Reconciler::new(PeerTable::new(kernel.clone())),
+            key_file: KeyFile::new(options.key_file.clone()),
             filter: Reconciler::new(FilterTable::open()?),
             forward: Reconciler::new(ForwardTable::open()?),
             blackholes: Reconciler::new(BlackholeTable::new(kernel.clone())),
@@ -313,6 +327,16 @@ impl Node {
                 }
             }
         }
+        let key = match back_end.needs_key().then(|| self.key_file.ensure(&mut self.owned)).transpose() {
+            Ok(ensured) => ensured.map(|(key, done)| {
+                done.into_iter().for_each(|what| tracing::info!("{what}"));
+                key
+            }),
+            Err(error) => {
+                self.health.bad(Component::Links, error.to_string());
+                return None;
+            }
+        };
         // What we have said last counts before what the device has: that one somebody else may have changed.
         let said = self.value.borrow().backend.clone();
         let here = Here {
@@ -322,6 +346,8 @@ impl Node {
             published: if said.is_none() { &held.published.backend } else { &said },
             existing: &existing,
             identity: Identity { cluster: &self.options.cluster, node: self.options.name.as_str() },
+            cluster: &networks(held),
+            key: key.as_ref(),
         };
         match backend::ends(back_end, &here) {
             Ok(ends) => Some(ends),
@@ -359,15 +385,16 @@ impl Node {
         let mut done = self.remove_stale_devices(wanted).await?;
         let mut ends = PerFamily::default();
         for (family, end) in wanted.iter() {
-            let mut link = uplink.index;
-            if let Device::Vxlan(device) = &end.device {
-                self.owned.claim_device(&device.name).map_err(|error| error.to_string())?;
-                let placed = links::vxlan(&self.kernel, &self.sysctl, device, end.address, &cluster)
-                    .await
-                    .map_err(|error| error.to_string())?;
-                link = placed.index;
-                done.extend(placed.done);
+            if let Some(name) = end.device_name() {
+                self.owned.claim_device(name).map_err(|error| error.to_string())?;
             }
+            // One that both families have has the addresses of both.
+            let sharing = wanted.values().filter(|other| other.device == end.device);
+            let addresses: Vec<IpAddr> = sharing.map(|end| end.address).collect();
+            let placed = links::device(&self.kernel, &self.sysctl, &end.device, &addresses, &cluster).await;
+            let placed = placed.map_err(|error| error.to_string())?;
+            let link = placed.as_ref().map_or(uplink.index, |placed| placed.index);
+            done.extend(placed.into_iter().flat_map(|placed| placed.done));
             ends.set(family, Some(LocalEnd { end: end.clone(), link }));
         }
         let bridge = WantedBridge {
@@ -403,7 +430,7 @@ impl Node {
         let stale: Vec<String> = self.owned.devices().filter(|name| !is_wanted(name)).map(str::to_owned).collect();
         let mut done = Vec::new();
         for name in stale {
-            links::remove_vxlan(&self.kernel, &name).await.map_err(|error| error.to_string())?;
+            links::remove_device(&self.kernel, &name).await.map_err(|error| error.to_string())?;
             self.owned.release_device(&name).map_err(|error| error.to_string())?;
             done.push(format!("remove {name}, which is no longer wanted"));
         }

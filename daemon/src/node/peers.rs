@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use weft_netlink::RouteSocket;
+
 use super::direct::direct;
 use super::held::networks;
 use super::pass::{Node, Settled};
@@ -15,6 +17,7 @@ use crate::lease::Held;
 use crate::overlay::backend::LocalEnd;
 use crate::overlay::peers::{self, Bounds, Local};
 use crate::overlay::shared_ip;
+use crate::overlay::table::PeerTable;
 use crate::serve::{Component, PeersSeen, gauge};
 
 /// How many times as long as summing up took nothing is summed up again, if nobody tells of a change: with thousands of
@@ -27,10 +30,13 @@ const REST_AT_MOST: Duration = Duration::from_secs(8);
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
 
+/// Sums of what rtnetlink shows, and of the peers in devices.
+type Digest = (u64, u64);
+
 /// What the kernel had when the peers were last as they should be.
 #[derive(Debug)]
 pub(super) struct PeersRest {
-    digest: u64,
+    digest: Digest,
     devices: Vec<u32>,
     links: Vec<u32>,
     /// The peers that may be on a link of this node, and those that were.
@@ -49,13 +55,13 @@ impl Node {
             return true;
         }
         let began = Instant::now();
-        let is_as_it_was = self.route.digest(&rest.links).is_ok_and(|digest| digest == rest.digest)
+        let is_as_it_was = digest(&mut self.route, self.peers.table_mut(), &rest.links) == Some(rest.digest)
             && direct(&mut self.route, &rest.asked, &rest.devices) == rest.direct;
         rest.until = rest_after(began.elapsed());
         is_as_it_was
     }
 
-    /// Brings neighbours, FDB entries and routes of the other nodes up to date. `is_known`: they are as the last pass has left
+    /// Brings neighbours, FDB entries, tunnels and routes of the other nodes up to date. `is_known`: they are as the last pass has left
     /// them, so that they need not be read.
     pub(super) async fn place_peers(
         &mut self,
@@ -81,6 +87,7 @@ impl Node {
         self.metrics.peers.set(gauge(plan.reached.len()));
         self.direct = plan.direct_links(&devices);
         self.peers.table_mut().set_devices(devices.clone());
+        self.peers.table_mut().set_tunnels(settled.tunnels(), &plan.objects);
         let watched: Vec<u32> = devices.iter().chain(&self.direct).copied().collect();
         // A pass that fails must not leave the rest of an earlier one, or its error would stand until the next change.
         self.peers_rest = None;
@@ -89,14 +96,14 @@ impl Node {
         } else {
             // Summed up before it is read: what changes in between is seen to have changed.
             let began = Instant::now();
-            let digest = self.route.digest(&watched);
+            let digest = digest(&mut self.route, self.peers.table_mut(), &watched);
             let cost = began.elapsed();
             let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
             if let Ok(pass) = &outcome {
                 let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
                 let until = rest_after(cost);
                 let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until };
-                self.peers_rest = digest.ok().filter(|_| is_quiet).map(rest);
+                self.peers_rest = digest.filter(|_| is_quiet).map(rest);
             }
             outcome
         };
@@ -134,6 +141,11 @@ impl Node {
         self.metrics.public_ip_conflicts.set(gauge(now.len()));
         self.shared_ips = now;
     }
+}
+
+/// `None` if the kernel does not say: then nothing rests.
+fn digest(socket: &mut RouteSocket, table: &mut PeerTable, links: &[u32]) -> Option<Digest> {
+    Some((socket.digest(links).ok()?, table.digest().ok()?))
 }
 
 fn rest_after(cost: Duration) -> Instant {

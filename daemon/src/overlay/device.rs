@@ -85,20 +85,18 @@ pub fn plan(wanted: &Vxlan, found: Option<&Link>) -> DevicePlan {
     if requests.is_empty() { DevicePlan::Keep } else { DevicePlan::Change(requests) }
 }
 
-/// The requests that leave the device with `address` and no other of the cluster's.
+/// The requests that leave the device with these addresses and no other of the cluster's.
 ///
-/// The address is a host address (/32, /128), so that it brings no connected route; it is the source of what the node
-/// itself sends to pods.
+/// They are host addresses (/32, /128), so that they bring no connected route; they are the source of what the node itself sends
+/// to pods.
 #[must_use]
-pub fn addresses(link: u32, address: IpAddr, cluster: &[IpNetwork], found: &[AddressInfo]) -> Vec<Request> {
-    let wanted = IpNetwork::from(address);
-    let mut requests = Vec::new();
-    if !found.iter().any(|found| found.network == wanted) {
-        requests.push(Address::new(link, wanted).request(Verb::Replace));
-    }
+pub fn addresses(link: u32, wanted: &[IpAddr], cluster: &[IpNetwork], found: &[AddressInfo]) -> Vec<Request> {
+    let wanted: Vec<IpNetwork> = wanted.iter().copied().map(IpNetwork::from).collect();
+    let missing = wanted.iter().filter(|wanted| !found.iter().any(|found| found.network == **wanted));
+    let mut requests: Vec<Request> = missing.map(|wanted| Address::new(link, *wanted).request(Verb::Replace)).collect();
     // Others than the cluster's may be there for a reason that we do not know.
     let stale = |found: &&AddressInfo| {
-        found.network != wanted && cluster.iter().any(|network| network.contains(found.network.ip()))
+        !wanted.contains(&found.network) && cluster.iter().any(|network| network.contains(found.network.ip()))
     };
     requests.extend(found.iter().filter(stale).map(|found| Address::new(link, found.network).request(Verb::Delete)));
     requests
@@ -225,7 +223,7 @@ mod tests {
         };
         let requests = addresses(
             9,
-            "10.244.1.0".parse().unwrap(),
+            &["10.244.1.0".parse().unwrap()],
             &["10.244.0.0/16".parse().unwrap()],
             &[info("10.244.7.0/32"), info("203.0.113.5/24")],
         );

@@ -1,14 +1,16 @@
-//! Brings the VXLAN devices and the bridge into the kernel.
+//! Brings the overlay's devices and the bridge into the kernel.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
-use weft_netlink::{Error, Link, LinkKind, Request, Route, RouteFilter, Vxlan, delete_link};
+use weft_netlink::{Errno, Error, Link, LinkKind, Request, Route, RouteFilter, Vxlan, delete_link, wireguard};
 
+use super::backend::Device;
 use super::bridge::WantedBridge;
 use super::device::{self, DevicePlan};
+use super::tunnel::Tunnel;
 
 /// Why a link is not as it should be.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +18,11 @@ pub enum LinkError {
     /// The kernel refused.
     #[error(transparent)]
     Kernel(#[from] Error),
+    /// The kernel does not have such devices.
+    #[error(
+        "{0}; install the package with the kernel's further modules (linux-modules-extra-$(uname -r), kernel-modules-extra), then modprobe {1}"
+    )]
+    Unsupported(Error, &'static str),
     /// A foreign link is in the way.
     #[error("{0}")]
     Conflict(String),
@@ -33,47 +40,109 @@ pub struct InPlace {
     pub done: Vec<String>,
 }
 
-/// Brings a VXLAN device into place with the address that is the source of the node's own packets to pods.
+/// Brings the device of a back end into place, with the addresses that are the source of the node's own packets to pods; `None` if
+/// it has none.
 ///
 /// # Errors
 /// [`LinkError`]; a later pass tries again.
-pub async fn vxlan(
+pub async fn device(
     kernel: &Connection,
     sysctl: &Sysctl,
-    wanted: &Vxlan,
-    address: IpAddr,
+    wanted: &Device,
+    addresses: &[IpAddr],
     cluster: &[IpNetwork],
-) -> Result<InPlace, LinkError> {
+) -> Result<Option<InPlace>, LinkError> {
     let mut done = Vec::new();
+    let Link { index, name, .. } = match wanted {
+        Device::None => return Ok(None),
+        Device::Vxlan(vxlan) => place_vxlan(kernel, vxlan, &mut done).await?,
+        Device::Wireguard(tunnel) => place_tunnel(kernel, tunnel, &mut done).await?,
+    };
+    // Nothing out there may configure it; its addresses come from us alone. A kernel without IPv6 has no such setting.
+    let accept_ra = format!("net/ipv6/conf/{name}/accept_ra");
+    if sysctl.read(&accept_ra)?.is_some() && sysctl.ensure(&accept_ra, "0")?.is_some() {
+        done.push(format!("{accept_ra} = 0"));
+    }
+    let found = kernel.addresses(Some(index)).await?;
+    carry_out(kernel, device::addresses(index, addresses, cluster, &found), &mut done).await?;
+    Ok(Some(InPlace { index, done }))
+}
+
+async fn place_vxlan(kernel: &Connection, wanted: &Vxlan, done: &mut Vec<String>) -> Result<Link, LinkError> {
     let found = kernel.link(wanted.name.as_str()).await?;
     if found.is_none() {
-        make_way(kernel, wanted, &mut done).await?;
+        make_way(kernel, wanted, done).await?;
     }
     let kept = match device::plan(wanted, found.as_ref()) {
         DevicePlan::Keep => found,
         DevicePlan::Conflict(reason) => return Err(LinkError::Conflict(reason)),
         DevicePlan::Change(requests) => {
-            carry_out(kernel, requests, &mut done).await?;
+            carry_out(kernel, requests, done).await?;
             found
         }
         DevicePlan::Make { requests, because } => {
             done.extend(because);
-            carry_out(kernel, requests, &mut done).await?;
+            carry_out(kernel, requests, done).await?;
             None
         }
     };
-    let device = match kept {
-        Some(device) => device,
-        None => made(kernel, &wanted.name).await?,
-    };
-    // Nothing out there may configure it; its addresses come from us alone. A kernel without IPv6 has no such setting.
-    let accept_ra = format!("net/ipv6/conf/{}/accept_ra", wanted.name);
-    if sysctl.read(&accept_ra)?.is_some() && sysctl.ensure(&accept_ra, "0")?.is_some() {
-        done.push(format!("{accept_ra} = 0"));
+    match kept {
+        Some(device) => Ok(device),
+        None => made(kernel, &wanted.name).await,
     }
-    let addresses = kernel.addresses(Some(device.index)).await?;
-    carry_out(kernel, device::addresses(device.index, address, cluster, &addresses), &mut done).await?;
-    Ok(InPlace { index: device.index, done })
+}
+
+async fn place_tunnel(kernel: &Connection, wanted: &Tunnel, done: &mut Vec<String>) -> Result<Link, LinkError> {
+    let name = &wanted.link.name;
+    // The question loads the module, and a kernel that has none says so.
+    let mut socket = wireguard::Socket::open().map_err(|error| match error {
+        Error::Unsupported { module, .. } => LinkError::Unsupported(error, module),
+        other => other.into(),
+    })?;
+    let found = match kernel.link(name.as_str()).await? {
+        Some(found) => found,
+        None => {
+            remove_renamed(kernel, &mut socket, wanted, done).await?;
+            carry_out(kernel, vec![wanted.link.create()], done).await?;
+            made(kernel, name).await?
+        }
+    };
+    let change = wanted.mend(&found).map_err(LinkError::Conflict)?;
+    let port = wanted.settings.listen_port;
+    let taken = |error: Error| match error.errno() {
+        Some(Errno::EADDRINUSE) => LinkError::Conflict(format!(
+            "{name} cannot listen at UDP port {port}: somebody else does; ss -lunp tells who, and ListenPort and ListenPortV6 of \
+             the network configuration choose others"
+        )),
+        _ => error.into(),
+    };
+    let device = socket.device(found.index)?.ok_or_else(|| LinkError::Vanished(name.clone()))?;
+    if device.settings != wanted.settings {
+        socket.configure(found.index, &wanted.settings).map_err(taken)?;
+        done.push(format!("give {name} its key, and UDP port {port}"));
+    }
+    if let Some(change) = change {
+        let operation = change.operation().to_owned();
+        kernel.one(change).await.map_err(taken)?;
+        done.push(operation);
+    }
+    Ok(found)
+}
+
+/// Removes our device if somebody has renamed it: it has the port.
+async fn remove_renamed(
+    kernel: &Connection,
+    socket: &mut wireguard::Socket,
+    wanted: &Tunnel,
+    done: &mut Vec<String>,
+) -> Result<(), Error> {
+    for link in kernel.links().await?.iter().filter(|link| link.kind == LinkKind::Wireguard) {
+        if socket.device(link.index)?.is_some_and(|device| wanted.is(&device)) {
+            done.push(format!("{} was renamed to {}", wanted.link.name, link.name));
+            carry_out(kernel, vec![delete_link(link.index)], done).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes our device if somebody has renamed it: there can be no second one with its VNI and port.
@@ -91,13 +160,19 @@ async fn make_way(kernel: &Connection, wanted: &Vxlan, done: &mut Vec<String>) -
     Ok(())
 }
 
-/// Removes a VXLAN device that is no longer wanted, with its routes, neighbours and FDB entries.
+/// Whether a link is of a kind that back ends make.
+#[must_use]
+pub fn is_device(link: &Link) -> bool {
+    matches!(link.kind, LinkKind::Vxlan { .. } | LinkKind::Wireguard)
+}
+
+/// Removes a device that is no longer wanted, with its routes, neighbours, FDB entries and peers.
 ///
 /// # Errors
-/// [`Error`]; one that is not there, or is no VXLAN device any more, is no error.
-pub async fn remove_vxlan(kernel: &Connection, name: &str) -> Result<(), Error> {
+/// [`Error`]; one that is not there, or is no such device any more, is no error.
+pub async fn remove_device(kernel: &Connection, name: &str) -> Result<(), Error> {
     match kernel.link(name).await? {
-        Some(link) if matches!(link.kind, LinkKind::Vxlan { .. }) => kernel.one(delete_link(link.index)).await,
+        Some(link) if is_device(&link) => kernel.one(delete_link(link.index)).await,
         _ => Ok(()),
     }
 }

@@ -15,6 +15,7 @@ pub mod mac;
 pub mod peers;
 pub mod shared_ip;
 pub mod table;
+pub mod tunnel;
 pub mod uplink;
 
 /// `rtm_protocol` of every route that weft makes: what carries it is ours, what does not is not.

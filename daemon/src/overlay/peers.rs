@@ -1,14 +1,15 @@
-//! Plans how each other node is reached: one neighbour, one FDB entry and one route for each of its subnets.
+//! Plans how each other node is reached: with VXLAN, one neighbour, one FDB entry and one route for each of its subnets.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use weft_netlink::wireguard::PublicKey;
 use weft_netlink::{FdbEntry, MacAddr, Neighbour, NextHop, Route};
 
 use super::ROUTE_PROTOCOL;
-use super::backend::{Backend, LocalEnd, Peer};
+use super::backend::{Backend, LocalEnd, Peer, Standpoint};
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::key::SubnetKey;
 use crate::cluster::model::{Lease, Rejected};
@@ -54,6 +55,13 @@ pub enum PeerKey {
         /// The node's public address.
         dst: IpAddr,
     },
+    /// The peer in a device that has its peers in itself.
+    Tunnel {
+        /// Index of the device.
+        link: u32,
+        /// The peer's key.
+        public_key: PublicKey,
+    },
     /// The peer's subnet.
     Route {
         /// The subnet.
@@ -70,7 +78,14 @@ pub enum PeerObject {
     Neighbour(Neighbour),
     /// A permanent FDB entry.
     Fdb(FdbEntry),
-    /// A route through the peer's gateway address, or through the peer itself.
+    /// The other end of a tunnel.
+    Tunnel {
+        /// Index of the device.
+        link: u32,
+        /// Who it is.
+        peer: weft_netlink::wireguard::Peer,
+    },
+    /// A route through the peer's gateway address, through the peer itself, or into the device.
     Route(Route),
 }
 
@@ -81,6 +96,7 @@ impl PeerObject {
         match self {
             Self::Neighbour(neighbour) => PeerKey::Neighbour { link: neighbour.link, ip: neighbour.ip },
             Self::Fdb(entry) => PeerKey::Fdb { link: entry.link, mac: entry.mac, dst: entry.dst },
+            Self::Tunnel { link, peer } => PeerKey::Tunnel { link: *link, public_key: peer.public_key },
             Self::Route(route) => PeerKey::Route { dst: route.dst, metric: route.priority.unwrap_or_default() },
         }
     }
@@ -91,6 +107,7 @@ impl fmt::Display for PeerKey {
         match self {
             Self::Neighbour { link, ip } => write!(f, "neighbour {ip} on link {link}"),
             Self::Fdb { link, mac, dst } => write!(f, "FDB entry {mac} behind {dst} on link {link}"),
+            Self::Tunnel { link, public_key } => write!(f, "tunnel to {public_key} on link {link}"),
             Self::Route { dst, .. } => write!(f, "route {dst}"),
         }
     }
@@ -156,26 +173,28 @@ pub fn plan(local: Local<'_>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
         .map(|local| local.end.public_ip)
         .chain(peers.iter().flat_map(|peer| peer.public_ips.values().copied()))
         .collect();
-    // Of two peers with one MAC the older stands, on every node alike.
-    let mut by_age = peers.to_vec();
-    by_age.sort_by_key(|peer| (peer.create_revision, peer.key));
-    let mut macs: BTreeMap<(u32, MacAddr), SubnetKey> = BTreeMap::new();
+    let public_ips = local.ends.filter_map(|_, local| Some(local.end.public_ip));
+    let standpoint = |end| Standpoint { local: end, public_ips, cluster: &bounds.cluster };
     // A map that is made of all at once takes a third of the time of one that grows.
     let mut all = Vec::new();
+    for end in local.ends.values() {
+        let common = local.backend.common(&standpoint(end));
+        all.extend(common.into_iter().map(|object| (object.key(), object)));
+    }
+    // Of two peers with one MAC, or one key, the older stands, on every node alike.
+    let mut by_age = peers.to_vec();
+    by_age.sort_by_key(|peer| (peer.create_revision, peer.key));
+    let mut names: BTreeMap<Name, SubnetKey> = BTreeMap::new();
     for peer in by_age {
-        match within(bounds, &nodes, peer).and_then(|()| objects(local, peer)) {
+        match within(bounds, &nodes, peer).and_then(|()| objects(local, &standpoint, peer)) {
             Ok(objects) if objects.is_empty() => {}
             Ok(objects) => {
-                let used = |object: &PeerObject| match object {
-                    PeerObject::Fdb(entry) => Some((entry.link, entry.mac)),
-                    _ => None,
-                };
-                let claimed: Vec<_> = objects.iter().filter_map(used).collect();
-                if let Some(((_, mac), owner)) = claimed.iter().find_map(|claim| Some((*claim, *macs.get(claim)?))) {
-                    plan.rejected.push(refused(peer, format!("its VTEP MAC {mac} is that of {owner}, which is older")));
+                let claimed: Vec<Name> = objects.iter().filter_map(Name::of).collect();
+                if let Some((name, owner)) = claimed.iter().find_map(|claim| Some((*claim, *names.get(claim)?))) {
+                    plan.rejected.push(refused(peer, format!("its {name} is that of {owner}, which is older")));
                     continue;
                 }
-                macs.extend(claimed.into_iter().map(|claim| (claim, peer.key)));
+                names.extend(claimed.into_iter().map(|claim| (claim, peer.key)));
                 plan.owners.extend(objects.iter().map(|object| (object.key(), peer.key)));
                 all.extend(objects.into_iter().map(|object| (object.key(), object)));
                 plan.reached.insert(peer.key);
@@ -185,6 +204,32 @@ pub fn plan(local: Local<'_>, bounds: &Bounds, peers: &[&Lease]) -> PeerPlan {
     }
     plan.objects = all.into_iter().collect();
     plan
+}
+
+/// What a device knows a peer by, so that no two can have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Mac(u32, MacAddr),
+    Key(u32, PublicKey),
+}
+
+impl Name {
+    fn of(object: &PeerObject) -> Option<Self> {
+        match object {
+            PeerObject::Fdb(entry) => Some(Self::Mac(entry.link, entry.mac)),
+            PeerObject::Tunnel { link, peer } => Some(Self::Key(*link, peer.public_key)),
+            PeerObject::Neighbour(_) | PeerObject::Route(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mac(_, mac) => write!(f, "VTEP MAC {mac}"),
+            Self::Key(_, key) => write!(f, "public key {key}"),
+        }
+    }
 }
 
 /// A route to anywhere but the cluster's networks, or over the nodes themselves, would cut this node off from them.
@@ -202,7 +247,11 @@ fn within(bounds: &Bounds, nodes: &BTreeSet<IpAddr>, peer: &Lease) -> Result<(),
 }
 
 /// All objects of one peer; none if it does not take part in the overlay yet.
-fn objects(local: Local<'_>, peer: &Lease) -> Result<Vec<PeerObject>, String> {
+fn objects<'a>(
+    local: Local<'a>,
+    standpoint: &impl Fn(&'a LocalEnd) -> Standpoint<'a>,
+    peer: &Lease,
+) -> Result<Vec<PeerObject>, String> {
     if peer.backend.is_none() {
         return Ok(Vec::new());
     }
@@ -220,9 +269,9 @@ fn objects(local: Local<'_>, peer: &Lease) -> Result<Vec<PeerObject>, String> {
         if public_ip == own.end.public_ip {
             return Err(format!("its public address {public_ip} is this node's own"));
         }
-        let peer = Peer { family, subnet: *subnet, public_ip, data: peer.backend.data.get(family) };
+        let peer = Peer { family, subnet: *subnet, public_ip, data: peer.backend.data.get(family), lease: peer };
         // Also of a peer that is reached past the device: the link may go.
-        let through = local.backend.reach(own, &peer)?;
+        let through = local.backend.reach(&standpoint(own), &peer)?;
         match local.direct.get(&public_ip) {
             Some(&link) => objects.push(direct_route(peer.subnet, public_ip, link)),
             None => objects.extend(through),

@@ -1,32 +1,57 @@
-//! The peers as a table of the kernel: neighbours and FDB entries of the VXLAN devices, and routes.
+//! The peers as a table of the kernel: neighbours and FDB entries of the VXLAN devices, peers of the WireGuard devices, and routes.
 
 use std::collections::BTreeMap;
 
 use weft_netlink::agent::Connection;
+use weft_netlink::wireguard::Change;
 use weft_netlink::{Error, Request, Route, RouteFilter, RouteKind, Verb};
 
 use super::ROUTE_PROTOCOL;
 use super::peers::{PeerKey, PeerObject};
+use super::tunnel::Tunnels;
 use crate::reconcile::{Table, Update};
 
 /// The kernel's part of [`super::peers`].
 #[derive(Debug)]
 pub struct PeerTable {
     kernel: Connection,
-    /// The VXLAN devices that are there, by index.
+    /// The overlay's devices that are there, by index.
     devices: Vec<u32>,
+    /// Those of them that have their peers in themselves.
+    tunnels: Tunnels,
+}
+
+/// How an object is written.
+enum Write {
+    /// By rtnetlink.
+    Request(Request),
+    /// Into the WireGuard device of this index.
+    Tunnel(u32, Change),
 }
 
 impl PeerTable {
     /// A table without devices.
     #[must_use]
     pub fn new(kernel: Connection) -> Self {
-        Self { kernel, devices: Vec::new() }
+        Self { kernel, devices: Vec::new(), tunnels: Tunnels::default() }
     }
 
     /// Says which devices are the overlay's.
     pub fn set_devices(&mut self, devices: Vec<u32>) {
         self.devices = devices;
+    }
+
+    /// Says which of them have their peers in themselves, and how these should be, before a pass over them.
+    pub fn set_tunnels(&mut self, links: Vec<u32>, objects: &BTreeMap<PeerKey, PeerObject>) {
+        self.tunnels.expect(links, objects);
+    }
+
+    /// A number that stands for what rtnetlink does not show: the peers in devices.
+    ///
+    /// # Errors
+    /// [`Error`] if a device cannot be read.
+    pub fn digest(&mut self) -> Result<u64, Error> {
+        self.tunnels.digest()
     }
 
     /// Whether a route of somebody else's is the same but for its protocol: flannel's, with host-gw or `DirectRouting`. It is taken
@@ -39,8 +64,30 @@ impl PeerTable {
             .any(|found| (found.dst, found.next_hop, found.priority) == (route.dst, route.next_hop, route.priority))
     }
 
-    async fn carry_out(&self, requests: Vec<Request>) -> Vec<Result<(), Error>> {
-        self.kernel.run(requests).await
+    /// In this order, by whatever way; one result each.
+    async fn carry_out(&mut self, writes: Vec<Write>) -> Vec<Result<(), Error>> {
+        let mut results = Vec::with_capacity(writes.len());
+        let mut writes = writes.into_iter().peekable();
+        while let Some(first) = writes.next() {
+            match first {
+                Write::Request(request) => {
+                    let mut requests = vec![request];
+                    while let Some(Write::Request(next)) = writes.next_if(|next| matches!(next, Write::Request(_))) {
+                        requests.push(next);
+                    }
+                    results.extend(self.kernel.run(requests).await);
+                }
+                Write::Tunnel(link, change) => {
+                    let mut changes = vec![change];
+                    let same = |next: &Write| matches!(next, Write::Tunnel(other, _) if *other == link);
+                    while let Some(Write::Tunnel(_, next)) = writes.next_if(same) {
+                        changes.push(next);
+                    }
+                    results.extend(self.tunnels.run(link, &changes));
+                }
+            }
+        }
+        results
     }
 }
 
@@ -64,6 +111,9 @@ impl Table for PeerTable {
                 add(PeerObject::Route(route));
             }
         }
+        self.tunnels.dump()?.into_iter().for_each(|object| {
+            add(object);
+        });
         // By whatever link: a peer that is reached past the device may have moved to another, or behind a router.
         let own = RouteFilter {
             protocol: Some(ROUTE_PROTOCOL),
@@ -78,14 +128,16 @@ impl Table for PeerTable {
     }
 
     async fn update(&mut self, objects: &[Update<PeerKey, PeerObject>]) -> Vec<Result<(), Error>> {
-        let request = |update: &Update<PeerKey, PeerObject>| match &update.value {
-            PeerObject::Neighbour(neighbour) => neighbour.request(Verb::Replace),
-            PeerObject::Fdb(entry) => entry.request(Verb::Replace),
+        let write = |update: &Update<PeerKey, PeerObject>| match &update.value {
+            PeerObject::Neighbour(neighbour) => Write::Request(neighbour.request(Verb::Replace)),
+            PeerObject::Fdb(entry) => Write::Request(entry.request(Verb::Replace)),
+            PeerObject::Tunnel { link, peer } => Write::Tunnel(*link, self.tunnels.set(*link, peer)),
             // Replacing would also replace a foreign route to the same place: only what we have seen to be ours is.
-            PeerObject::Route(route) if update.before.is_some() => route.request(Verb::Replace),
-            PeerObject::Route(route) => route.request(Verb::Create),
+            PeerObject::Route(route) if update.before.is_some() => Write::Request(route.request(Verb::Replace)),
+            PeerObject::Route(route) => Write::Request(route.request(Verb::Create)),
         };
-        let mut results = self.carry_out(objects.iter().map(request).collect()).await;
+        let writes = objects.iter().map(write).collect();
+        let mut results = self.carry_out(writes).await;
         for (update, result) in objects.iter().zip(&mut results) {
             if let (PeerObject::Route(route), Err(error)) = (&update.value, &*result)
                 && error.is_present()
@@ -98,12 +150,13 @@ impl Table for PeerTable {
     }
 
     async fn delete(&mut self, objects: &[(PeerKey, PeerObject)]) -> Vec<Result<(), Error>> {
-        let request = |(_, object): &(PeerKey, PeerObject)| match object {
-            PeerObject::Neighbour(neighbour) => neighbour.request(Verb::Delete),
-            PeerObject::Fdb(entry) => entry.request(Verb::Delete),
-            PeerObject::Route(route) => route.request(Verb::Delete),
+        let write = |(_, object): &(PeerKey, PeerObject)| match object {
+            PeerObject::Neighbour(neighbour) => Write::Request(neighbour.request(Verb::Delete)),
+            PeerObject::Fdb(entry) => Write::Request(entry.request(Verb::Delete)),
+            PeerObject::Tunnel { link, peer } => Write::Tunnel(*link, Change::Remove(peer.public_key)),
+            PeerObject::Route(route) => Write::Request(route.request(Verb::Delete)),
         };
-        let results = self.carry_out(objects.iter().map(request).collect()).await;
+        let results = self.carry_out(objects.iter().map(write).collect()).await;
         // What is gone already is what we wanted.
         results.into_iter().map(|result| result.or_else(|e| if e.is_absent() { Ok(()) } else { Err(e) })).collect()
     }

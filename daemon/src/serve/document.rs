@@ -37,7 +37,7 @@ pub struct NodeStatus {
     pub lease: Option<LeaseStatus>,
     /// The interface under the overlay, once one is chosen.
     pub uplink: Option<UplinkStatus>,
-    /// The VXLAN devices, IPv4 first.
+    /// The devices of the overlay, IPv4 first.
     pub overlay: Vec<DeviceStatus>,
     /// The other nodes; those alone that are not as they should be, and of them the first, if it was asked in brief.
     pub peers: Vec<PeerStatus>,
@@ -142,18 +142,23 @@ pub struct UplinkStatus {
     pub mtu: u32,
 }
 
-/// A VXLAN device.
+/// A device of the overlay, as one family has it; both may have one and the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceStatus {
     /// Its name.
     pub name: String,
-    /// Its VXLAN network identifier.
-    pub vni: u32,
+    /// Its VXLAN network identifier, if that is what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<u32>,
     /// Its UDP port.
     pub port: u16,
-    /// Its MAC.
-    pub mac: String,
+    /// Its MAC; a WireGuard device has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// The key that its peers know it by, if it is WireGuard's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_key: Option<String>,
     /// The address to which other nodes send.
     pub public_ip: IpAddr,
     /// Its own address, the first of the node's subnet.

@@ -1,6 +1,7 @@
-//! Messages of our own making: attributes written and read as bytes, for nf_tables, conntrack and IPVS.
+//! Messages of our own making: attributes written and read as bytes, for nf_tables, conntrack, IPVS and
+//! WireGuard.
 //!
-//! All three have a header of four bytes between the netlink header and the attributes (`struct nfgenmsg`,
+//! All of them have a header of four bytes between the netlink header and the attributes (`struct nfgenmsg`,
 //! `struct genlmsghdr`).
 
 mod attributes;

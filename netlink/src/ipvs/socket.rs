@@ -4,20 +4,13 @@ use super::batch::words;
 use super::message::{ATTR_DEST, ATTR_SERVICE, GET_CONFIG, GET_DEST, GET_INFO, GET_SERVICE, header};
 use super::{Batch, RealServerInfo, Scheduler, Target, Timeouts, VirtualServerInfo, module};
 use crate::codec::{Attributes, Message, Writer, read_all};
+use crate::generic::{self, attributes};
 use crate::socket::{Answers, Family, Socket as Netlink};
 use crate::{Error, KernelError, Result};
 
-/// The controller of generic netlink (`GENL_ID_CTRL`, linux/genetlink.h).
-const CONTROLLER: u16 = 0x10;
-const CTRL_CMD_GETFAMILY: u8 = 3;
-const CTRL_ATTR_FAMILY_ID: u16 = 1;
-const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 /// How often the virtual servers are read before two dumps agree.
 const ATTEMPTS: u32 = 16;
-/// `struct genlmsghdr`.
-const GENERIC_HEADER: usize = 4;
-const NAME: &str = "IPVS";
-const MODULE: &str = "ip_vs";
+const FAMILY: generic::Family = generic::Family { name: "IPVS", feature: "IPVS", module: "ip_vs" };
 
 /// What IPVS says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,18 +36,9 @@ impl Socket {
     /// # Errors
     /// [`Error::Unsupported`] if the kernel has no IPVS, [`Error::Io`] if the process may not open sockets.
     pub fn open() -> Result<Self> {
-        const OPERATION: &str = "look for IPVS";
         let mut netlink = Netlink::open(Family::Generic)?;
-        let request =
-            Message::new(CONTROLLER, [CTRL_CMD_GETFAMILY, 1, 0, 0], |w| w.string(CTRL_ATTR_FAMILY_NAME, NAME));
-        let family = netlink.look_up(OPERATION, request, |frame| {
-            attributes(frame.payload()).u16(CTRL_ATTR_FAMILY_ID).ok_or_else(|| "the family has no number".to_owned())
-        });
-        match family {
-            Ok(family) => Ok(Self { netlink, family, schedulers: Vec::new() }),
-            Err(error) if error.is_absent() => Err(Error::Unsupported { feature: NAME, module: MODULE }),
-            Err(error) => Err(error),
-        }
+        let family = FAMILY.number(&mut netlink)?;
+        Ok(Self { netlink, family, schedulers: Vec::new() })
     }
 
     /// Carries out the changes in their order and returns the kernel's verdict on each; a refused one does not stop those
@@ -188,10 +172,6 @@ impl Socket {
         let request = Message::new(self.family, header(command), body);
         read_all(&mut self.netlink, operation, &request, |message| message.attributes().nest(kind).map(&read))
     }
-}
-
-fn attributes(payload: &[u8]) -> Attributes<'_> {
-    Attributes(payload.get(GENERIC_HEADER..).unwrap_or_default())
 }
 
 /// Whether both are the same servers, whatever they have served meanwhile.

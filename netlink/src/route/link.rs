@@ -220,6 +220,25 @@ impl Vxlan {
     }
 }
 
+/// A WireGuard device, as a link. Its keys and peers are [`wireguard`](crate::wireguard)'s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wireguard {
+    /// Its name.
+    pub name: String,
+    /// MTU of the inner packets, in bytes; 1420 if absent.
+    pub mtu: Option<u32>,
+}
+
+impl Wireguard {
+    /// The request that creates it. It is down: once it is up it listens, and which port at is still to be said.
+    #[must_use]
+    pub fn create(&self) -> Request {
+        let mut message = end(&self.name, None, self.mtu);
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Wireguard)]));
+        create(format!("create WireGuard device {}", self.name), message, false)
+    }
+}
+
 /// Changes to one link, made in one request.
 #[derive(Debug, Clone)]
 pub struct LinkChange {

@@ -30,6 +30,8 @@ pub enum LinkKind {
         /// Whether it speaks Group Based Policy.
         gbp: bool,
     },
+    /// A WireGuard device.
+    Wireguard,
     /// Any other, by the kernel's name for it; empty for hardware.
     Other(String),
 }
@@ -113,6 +115,7 @@ impl Link {
             match info {
                 LinkInfo::Kind(InfoKind::Veth) => self.kind = LinkKind::Veth,
                 LinkInfo::Kind(InfoKind::Bridge) => self.kind = LinkKind::Bridge,
+                LinkInfo::Kind(InfoKind::Wireguard) => self.kind = LinkKind::Wireguard,
                 // A VXLAN device says what it is in its data.
                 LinkInfo::Kind(InfoKind::Vxlan) => {}
                 LinkInfo::Kind(kind) => self.kind = LinkKind::Other(kind.to_string()),

@@ -23,7 +23,7 @@ pub use address::{Address, AddressInfo};
 pub use bridge_port::BridgePort;
 pub use fdb::FdbEntry;
 pub use group::{delete_group, set_group};
-pub use link::{Bridge, Ifb, LinkChange, LinkRef, Veth, VethPeer, Vxlan, delete_link};
+pub use link::{Bridge, Ifb, LinkChange, LinkRef, Veth, VethPeer, Vxlan, Wireguard, delete_link};
 pub use link_info::{Link, LinkKind};
 pub use neighbour::Neighbour;
 pub use redirect::Redirect;

@@ -146,8 +146,13 @@ fn command(node: &Node, verb: &str) -> Result<Command> {
     let mut command = tool::command(binaries::find("weft")?);
     command.arg(verb).args(["--node-name", &node.name, "--etcd-prefix", NETWORK_PREFIX]);
     let paths = [("--subnet-file", "subnet.env"), ("--run-dir", "run")];
-    let agents =
-        [("--cni-conf-dir", "net.d"), ("--cni-bin-dir", "bin"), ("--cni-state-dir", "cni"), ("--state-dir", "lib")];
+    let agents = [
+        ("--cni-conf-dir", "net.d"),
+        ("--cni-bin-dir", "bin"),
+        ("--cni-state-dir", "cni"),
+        ("--state-dir", "lib"),
+        ("--wireguard-key-file", "wgkey"),
+    ];
     let own: &[(&str, &str)] = if verb == "lease" { &[] } else { &agents };
     for (flag, name) in paths.iter().chain(own) {
         command.arg(flag).arg(node.path(name));

@@ -83,7 +83,7 @@ impl Node {
         underlay::node_v6(self.number)
     }
 
-    /// A path in its folder: `subnet.env`, `net.d`, `bin`, `cni`, `run`, `lib`, `agent.log`.
+    /// A path in its folder: `subnet.env`, `net.d`, `bin`, `cni`, `run`, `lib`, `wgkey`, `agent.log`.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

@@ -13,6 +13,7 @@ use crate::config::{ProxyMode, Settings};
 use crate::doctor::Told;
 use crate::doctor::kernel::{KernelFacts, Module};
 use crate::doctor::offload::{Device, OffloadFacts};
+use crate::doctor::overlay::Carrier;
 use crate::doctor::path::Peer;
 use crate::doctor::sysctls::{SysctlFacts, Value};
 use crate::service::nft::{NftError, preflight};
@@ -24,7 +25,10 @@ pub(super) fn kernel(settings: &Settings, view: &View, sysctl: &Sysctl, serving:
     let scheduler = if scheduler.is_empty() { "rr" } else { scheduler }.to_owned();
     let bridge = sysctl.read("net/bridge/bridge-nf-call-iptables").map_err(|error| error.to_string());
     KernelFacts {
-        vxlan: if view.devices().is_empty() { module("vxlan") } else { Module::Present },
+        vxlan: match view.devices() {
+            [] => Some(module("vxlan")),
+            devices => devices.iter().any(|device| device.carrier != Carrier::Wireguard).then_some(Module::Present),
+        },
         // ARP's part is ipvs mode's.
         nf_tables: match preflight(proxy_mode == ProxyMode::Ipvs) {
             Ok(()) => Ok(None),

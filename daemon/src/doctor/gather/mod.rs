@@ -97,7 +97,7 @@ pub async fn examine(config: &AgentConfig, most: usize) -> Report {
     )));
     checks.extend(offload::judge(&machine::offload(&view, &errors_before), asked));
     let Found { skipped, broken, absent, .. } = found;
-    checks.extend(ways::judge(&PathFacts { peers, broken, absent, port, skipped }));
+    checks.extend(ways::judge(&PathFacts { peers, broken, absent, skipped }));
     checks.extend(unless_strange(cni::judge(&files::cni(settings, known)), strange.as_deref()));
     checks.extend(unless_strange(disk::judge(&files::directories(settings, rights.root)), strange.as_deref()));
     checks.extend(unless_strange(store, strange.as_deref()).into_iter().map(|check| unless_denied(check, &rights)));

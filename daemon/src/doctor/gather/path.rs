@@ -12,6 +12,7 @@ use super::links::{Behind, Entry, View};
 use super::wire::{Seen, What, Wire as Tap};
 use crate::cluster::Family;
 use crate::doctor::Told;
+use crate::doctor::overlay::Carrier;
 use crate::doctor::path::{Connect, Peer, Wire};
 use crate::serve::document::{NodeStatus, PeerState};
 
@@ -69,7 +70,10 @@ pub(super) fn peers(view: &View, status: Option<&NodeStatus>, most: usize) -> To
         underlay_tcp: Connect::Silent,
         wire: None,
         untold: None,
+        port: entry.port,
+        encrypted: entry.carrier == Carrier::Wireguard,
         mtu: entry.mtu,
+        added: entry.carrier.overhead(Family::of(entry.outer)),
         largest: None,
     };
     let broken = behind.broken.iter().map(|(subnet, lacks)| (name(*subnet), lacks.clone())).collect();
@@ -109,7 +113,7 @@ pub(super) async fn ask(mut peers: Vec<Peer>, view: &View, port: u16) -> Vec<Pee
         }
     }
     let identifier = sockets.values().next().map(Echoes::identifier);
-    let taps = identifier.zip(view.port()).map(|(identifier, port)| Taps::open(port, identifier));
+    let taps = identifier.map(|identifier| Taps::open(&view.ports(), identifier));
     let taps = match taps.transpose() {
         Ok(taps) => taps,
         Err(error) => {
@@ -176,39 +180,46 @@ fn underlay(peers: &mut [Peer], sockets: &mut BTreeMap<Family, Echoes>) {
     }
 }
 
-/// What is on the wire while peers are asked.
+/// What is on the wire while peers are asked; for each port of the overlay two taps.
 struct Taps {
     /// Our questions and their answers.
-    echoes: Tap,
-    /// Whatever else comes in. Of much traffic it misses some; what it has seen is true.
-    all: Tap,
+    echoes: Vec<Tap>,
+    /// Whatever else comes and goes. Of much traffic it misses some; what it has seen is true.
+    all: Vec<Tap>,
 }
 
 impl Taps {
-    fn open(port: u16, identifier: u16) -> std::io::Result<Self> {
-        Ok(Self { echoes: Tap::open(port, What::Echoes(identifier))?, all: Tap::open(port, What::All)? })
+    fn open(ports: &[u16], identifier: u16) -> std::io::Result<Self> {
+        let tap = |what| ports.iter().map(|port| Tap::open(*port, what)).collect::<Result<_, _>>();
+        Ok(Self { echoes: tap(What::Echoes(identifier))?, all: tap(What::All)? })
     }
 
     /// Forgets what was before.
     fn drain(&self) {
-        self.echoes.take();
-        self.all.take();
-        self.echoes.lost();
+        self.look(&mut []);
     }
 
     fn look(&self, peers: &mut [Peer]) {
-        see(peers, &self.echoes.take(), self.echoes.lost(), &self.all.take());
+        let take = |taps: &[Tap]| -> Vec<Seen> { taps.iter().flat_map(Tap::take).collect() };
+        let echoes = take(&self.echoes);
+        see(peers, &echoes, self.echoes.iter().map(Tap::lost).sum(), &take(&self.all));
     }
 }
 
 /// What each peer's packets tell: our echoes, of which so many were lost before they could be looked at, and all others.
 fn see(peers: &mut [Peer], echoes: &[Seen], lost: u32, others: &[Seen]) {
     let heard: BTreeSet<IpAddr> = others.iter().map(|seen| seen.source).collect();
+    let spoken: BTreeSet<IpAddr> = others.iter().map(|seen| seen.destination).collect();
     let is_answer = |seen: &&Seen| seen.echo.is_some_and(|(_, answer)| answer);
     let answered: BTreeSet<IpAddr> = echoes.iter().filter(is_answer).map(|seen| seen.source).collect();
     let sent: BTreeSet<IpAddr> = echoes.iter().filter(|seen| !is_answer(seen)).map(|seen| seen.destination).collect();
     for peer in peers {
         let outer = &peer.outer;
+        if peer.encrypted {
+            // That something goes there and comes from there is all that can be seen.
+            peer.wire = Some(Wire { sent: spoken.contains(outer), answered: false, heard: heard.contains(outer) });
+            continue;
+        }
         let (sent, answered) = (sent.contains(outer), answered.contains(outer));
         if lost > 0 && !(sent && answered) {
             peer.untold = Some(format!("{lost} packets went by before they could be looked at; --peers asks fewer"));
@@ -283,7 +294,10 @@ mod tests {
             underlay_tcp: Connect::Silent,
             wire: None,
             untold: None,
+            port: 8472,
+            encrypted: false,
             mtu: 1450,
+            added: 50,
             largest: None,
         }
     }
@@ -309,6 +323,22 @@ mod tests {
     }
 
     #[test]
+    fn of_a_sealed_packet_only_the_way_is_seen() {
+        let (here, there) = (IpAddr::from([192, 0, 2, 1]), peer(2).outer);
+        let out = Seen { source: here, destination: there, echo: None };
+        let back = Seen { source: there, destination: here, echo: None };
+        let look = |others: &[Seen]| {
+            let mut peers = [Peer { encrypted: true, ..peer(2) }];
+            see(&mut peers, &[], 9, others);
+            assert_eq!(peers[0].untold, None);
+            peers[0].wire.unwrap()
+        };
+        assert_eq!(look(&[out]), Wire { sent: true, answered: false, heard: false });
+        assert_eq!(look(&[out, back]), Wire { sent: true, answered: false, heard: true });
+        assert_eq!(look(&[]), Wire::default());
+    }
+
+    #[test]
     fn what_the_agent_has_programmed_and_the_kernel_lacks_is_named() {
         let subnet = |host: u8| -> IpNetwork { format!("10.244.{host}.0/24").parse().unwrap() };
         let known = |host: u8, state| PeerStatus {
@@ -329,7 +359,9 @@ mod tests {
             ],
             ..NodeStatus::default()
         };
-        let whole = Entry { subnet: subnet(2), inner: peer(2).inner, outer: peer(2).outer, mtu: 1450 };
+        let (inner, outer) = (peer(2).inner, peer(2).outer);
+        let carrier = Carrier::Vxlan { vni: 1 };
+        let whole = Entry { subnet: subnet(2), inner, outer, port: 8472, mtu: 1450, carrier };
         let behind = Behind { whole: vec![whole], broken: vec![(subnet(3), "no FDB entry".into())] };
         assert_eq!(absent(&status, &behind), ["n4 (10.244.4.0/24)"]);
     }

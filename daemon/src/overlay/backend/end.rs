@@ -4,11 +4,14 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use weft_netlink::MacAddr;
+use weft_netlink::wireguard::SecretKey;
 
 use super::Backend;
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::json::Json;
 use crate::cluster::lease_value::{BackendData, LeaseValue};
+use crate::cluster::model::Lease;
+use crate::overlay::tunnel::Tunnel;
 use crate::overlay::uplink::Uplink;
 use crate::serve::document::DeviceStatus;
 
@@ -35,6 +38,10 @@ pub struct Here<'a> {
     pub existing: &'a PerFamily<MacAddr>,
     /// What to make the MAC of.
     pub identity: Identity<'a>,
+    /// The cluster's networks.
+    pub cluster: &'a [IpNetwork],
+    /// The node's private key, for a back end that needs one.
+    pub key: Option<&'a SecretKey>,
 }
 
 /// What to make a MAC of.
@@ -65,6 +72,10 @@ pub struct Site<'a> {
     pub existing: Option<MacAddr>,
     /// What to make a MAC of.
     pub identity: Identity<'a>,
+    /// The cluster's networks.
+    pub cluster: &'a [IpNetwork],
+    /// The node's private key, for a back end that needs one.
+    pub key: Option<&'a SecretKey>,
 }
 
 /// The device of a back end.
@@ -74,6 +85,20 @@ pub enum Device {
     None,
     /// A VXLAN device.
     Vxlan(weft_netlink::Vxlan),
+    /// A WireGuard device, which has its peers in itself.
+    Wireguard(Tunnel),
+}
+
+impl Device {
+    /// Its name; `None` without one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Vxlan(vxlan) => Some(&vxlan.name),
+            Self::Wireguard(tunnel) => Some(&tunnel.link.name),
+        }
+    }
 }
 
 /// One family's end.
@@ -98,6 +123,17 @@ pub struct LocalEnd {
     pub link: u32,
 }
 
+/// What is known of this node when a peer is planned.
+#[derive(Debug, Clone, Copy)]
+pub struct Standpoint<'a> {
+    /// The node's end of the family in question.
+    pub local: &'a LocalEnd,
+    /// Where the other nodes send to, of all families.
+    pub public_ips: PerFamily<IpAddr>,
+    /// The cluster's networks.
+    pub cluster: &'a [IpNetwork],
+}
+
 /// One family of a peer.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer<'a> {
@@ -109,41 +145,28 @@ pub struct Peer<'a> {
     pub public_ip: IpAddr,
     /// What it has published of the back end for this family.
     pub data: Option<&'a Json>,
+    /// All that it says, of the other family, too.
+    pub lease: &'a Lease,
 }
 
 impl End {
     /// The name of the device; `None` without one.
     #[must_use]
     pub fn device_name(&self) -> Option<&str> {
-        match &self.device {
-            Device::None => None,
-            Device::Vxlan(vxlan) => Some(&vxlan.name),
-        }
-    }
-
-    /// What the lease says of it to the other nodes.
-    fn data(&self) -> Option<Json> {
-        match &self.device {
-            Device::None => None,
-            Device::Vxlan(vxlan) => super::vxlan::data_of(vxlan),
-        }
+        self.device.name()
     }
 
     /// The device as `/status` tells it; `None` without one.
     #[must_use]
     pub fn status(&self) -> Option<DeviceStatus> {
-        match &self.device {
-            Device::None => None,
-            Device::Vxlan(vxlan) => Some(DeviceStatus {
-                name: vxlan.name.clone(),
-                vni: vxlan.vni,
-                port: vxlan.port,
-                mac: vxlan.mac.map(|mac| mac.to_string()).unwrap_or_default(),
-                public_ip: self.public_ip,
-                address: self.address,
-                mtu: self.mtu,
-            }),
-        }
+        let (port, vni, mac, public_key) = match &self.device {
+            Device::None => return None,
+            Device::Vxlan(vxlan) => (vxlan.port, Some(vxlan.vni), vxlan.mac.map(|mac| mac.to_string()), None),
+            Device::Wireguard(tunnel) => (tunnel.settings.listen_port, None, None, Some(tunnel.public_key.to_string())),
+        };
+        let name = self.device_name()?.to_owned();
+        let (public_ip, address, mtu) = (self.public_ip, self.address, self.mtu);
+        Some(DeviceStatus { name, vni, port, mac, public_key, public_ip, address, mtu })
     }
 }
 
@@ -180,6 +203,8 @@ pub fn ends(backend: &dyn Backend, here: &Here<'_>) -> Result<PerFamily<End>, St
             published: here.published.data.get(family).filter(|_| here.published.kind == backend.kind().name),
             existing: here.existing.get(family).copied(),
             identity: here.identity,
+            cluster: here.cluster,
+            key: here.key,
         };
         let end = End { device: backend.device(&site)?, address: subnet.network(), public_ip, mtu };
         ends.set(family, Some(end));
@@ -192,7 +217,64 @@ pub fn ends(backend: &dyn Backend, here: &Here<'_>) -> Result<PerFamily<End>, St
 pub fn lease_value(backend: &dyn Backend, ends: &PerFamily<End>) -> LeaseValue {
     LeaseValue {
         public_ips: ends.filter_map(|_, end| Some(end.public_ip)),
-        backend: BackendData { kind: backend.kind().name.to_owned(), data: ends.filter_map(|_, end| end.data()) },
+        backend: BackendData {
+            kind: backend.kind().name.to_owned(),
+            data: ends.filter_map(|_, end| backend.data(&end.device)),
+        },
+    }
+}
+
+/// What the back ends' tests plan with.
+#[cfg(test)]
+pub(super) mod testing {
+    use super::*;
+
+    pub(in super::super) const IDENTITY: Identity<'static> = Identity { cluster: "/coreos.com/network", node: "node1" };
+
+    pub(in super::super) fn site(family: Family) -> Site<'static> {
+        let source = match family {
+            Family::V4 => "192.0.2.1",
+            Family::V6 => "2001:db8::1",
+        };
+        let source = source.parse().unwrap();
+        let (published, existing, cluster, key) = (None, None, &[], None);
+        Site {
+            family,
+            uplink: 2,
+            source,
+            public_ip: source,
+            mtu: 1500,
+            published,
+            existing,
+            identity: IDENTITY,
+            cluster,
+            key,
+        }
+    }
+
+    pub(in super::super) fn lease(key: &str, value: &str) -> Lease {
+        let value = LeaseValue::parse(value.as_bytes()).unwrap();
+        Lease {
+            key: key.parse().unwrap(),
+            public_ips: value.public_ips,
+            backend: value.backend,
+            node: None,
+            create_revision: 1,
+        }
+    }
+
+    pub(in super::super) fn peer(lease: &Lease, family: Family) -> Peer<'_> {
+        Peer {
+            family,
+            subnet: *lease.key.subnets().get(family).unwrap(),
+            public_ip: *lease.public_ips.get(family).unwrap(),
+            data: lease.backend.data.get(family),
+            lease,
+        }
+    }
+
+    pub(in super::super) fn standpoint(local: &LocalEnd) -> Standpoint<'_> {
+        Standpoint { local, public_ips: PerFamily::default(), cluster: &[] }
     }
 }
 
@@ -222,7 +304,9 @@ mod tests {
             public_ips: &PerFamily::default(),
             published: &BackendData::default(),
             existing: &PerFamily::default(),
-            identity: Identity { cluster: "/coreos.com/network", node: "node1" },
+            identity: testing::IDENTITY,
+            cluster: &[],
+            key: None,
         };
         ends(backend, &here)
     }

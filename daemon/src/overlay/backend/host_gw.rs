@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::{Backend, Device, Kind, LocalEnd, Peer, Site};
+use super::{Backend, Device, Kind, Peer, Site, Standpoint};
 use crate::cluster::family::Family;
 use crate::overlay::peers::{PeerObject, direct_route};
 
@@ -44,27 +44,23 @@ impl Backend for HostGw {
         Ok(Device::None)
     }
 
-    fn reach(&self, local: &LocalEnd, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String> {
-        Ok(vec![direct_route(peer.subnet, peer.public_ip, local.link)])
+    fn reach(&self, from: &Standpoint<'_>, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String> {
+        Ok(vec![direct_route(peer.subnet, peer.public_ip, from.local.link)])
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{End, Identity};
+    use super::super::end::testing;
+    use super::super::{End, LocalEnd};
     use super::*;
 
     #[test]
     fn a_peer_is_the_gateway_to_its_own_subnet() {
         let (public_ip, address) = ("192.0.2.1".parse().unwrap(), "10.244.1.0".parse().unwrap());
         let local = LocalEnd { end: End { device: Device::None, address, public_ip, mtu: 1500 }, link: 2 };
-        let peer = Peer {
-            family: Family::V4,
-            subnet: "10.244.2.0/24".parse().unwrap(),
-            public_ip: "192.0.2.2".parse().unwrap(),
-            data: None,
-        };
-        let objects = HostGw.reach(&local, &peer).unwrap();
+        let lease = testing::lease("10.244.2.0-24", r#"{"PublicIP":"192.0.2.2","BackendType":"host-gw"}"#);
+        let objects = HostGw.reach(&testing::standpoint(&local), &testing::peer(&lease, Family::V4)).unwrap();
         let [PeerObject::Route(route)] = objects.as_slice() else { panic!("{objects:?}") };
         assert_eq!(route.to_string(), "route 10.244.2.0/24 via 192.0.2.2 on link 2");
         assert!(!route.next_hop.onlink, "the kernel is to refuse a gateway that is on no link");
@@ -72,16 +68,8 @@ mod tests {
 
     #[test]
     fn a_node_behind_address_translation_is_told_so() {
-        let site = Site {
-            family: Family::V4,
-            uplink: 2,
-            source: "10.0.2.15".parse().unwrap(),
-            public_ip: "203.0.113.9".parse().unwrap(),
-            mtu: 1500,
-            published: None,
-            existing: None,
-            identity: Identity { cluster: "c", node: "n" },
-        };
+        let (source, public_ip) = ("10.0.2.15".parse().unwrap(), "203.0.113.9".parse().unwrap());
+        let site = Site { source, public_ip, ..testing::site(Family::V4) };
         let error = HostGw.device(&site).unwrap_err();
         assert!(error.contains("203.0.113.9") && error.contains("10.0.2.15"), "{error}");
     }

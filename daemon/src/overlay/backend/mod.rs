@@ -3,11 +3,13 @@
 //! A new back end is a file with a [`Kind`], and its line in [`KINDS`]. It reads its options, plans its device, says what the
 //! lease tells the other nodes, and plans the kernel objects that lead to a peer. All else is common: who is a peer and where
 //! he may be routed to (`overlay::peers`), bringing devices and objects into the kernel and keeping them there, files, status.
-//! Nothing in here does I/O.
+//! Nothing in here does I/O. Only what no back end has had yet takes more: another kind of device is a [`Device`] and what
+//! brings it into place (`overlay::links`), another kind of object of a peer's a [`PeerObject`] and its part of `overlay::table`.
 
 mod end;
 mod host_gw;
 mod vxlan;
+mod wireguard;
 
 use std::fmt;
 use std::ops::Deref;
@@ -15,16 +17,18 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-pub use end::{Device, End, Here, Identity, LocalEnd, Peer, Site, ends, lease_value};
+pub use end::{Device, End, Here, Identity, LocalEnd, Peer, Site, Standpoint, ends, lease_value};
 pub use host_gw::HostGw;
 pub use vxlan::{Vxlan, VxlanData, overhead as vxlan_overhead};
+pub use wireguard::{Wireguard, overhead as wireguard_overhead};
 
 use super::peers::PeerObject;
 use crate::cluster::family::Family;
 use crate::cluster::fields::{Fields, NetConfError};
+use crate::cluster::json::Json;
 
 /// The back ends that there are; the first is that of a network configuration that names none.
-const KINDS: &[&Kind] = &[&vxlan::KIND, &host_gw::KIND];
+const KINDS: &[&Kind] = &[&vxlan::KIND, &host_gw::KIND, &wireguard::KIND];
 
 /// A back end, before it has its options.
 pub struct Kind {
@@ -62,17 +66,32 @@ pub trait Backend: fmt::Debug + Send + Sync {
         false
     }
 
-    /// Its device on this node for one family, and what the lease says of it.
+    /// Whether it has a private key, which the node then keeps in the key file.
+    fn needs_key(&self) -> bool {
+        false
+    }
+
+    /// Its device on this node for one family. Both families may have one and the same.
     ///
     /// # Errors
     /// What this node lacks, in words.
     fn device(&self, site: &Site<'_>) -> Result<Device, String>;
 
+    /// What the lease tells the other nodes of the device.
+    fn data(&self, _device: &Device) -> Option<Json> {
+        None
+    }
+
+    /// The kernel objects of one family that lead to no peer alone.
+    fn common(&self, _from: &Standpoint<'_>) -> Vec<PeerObject> {
+        Vec::new()
+    }
+
     /// The kernel objects through which a peer is reached over one family.
     ///
     /// # Errors
     /// Why it cannot be, in words.
-    fn reach(&self, local: &LocalEnd, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String>;
+    fn reach(&self, from: &Standpoint<'_>, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String>;
 }
 
 /// The back end that a network configuration has chosen. Equal to another with the same options.

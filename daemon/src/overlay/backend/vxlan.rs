@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use weft_netlink::{FdbEntry, MacAddr, Neighbour, NextHop, Route};
 
-use super::{Backend, Device, Kind, LocalEnd, Peer, Site};
+use super::{Backend, Device, Kind, Peer, Site, Standpoint};
 use crate::cluster::family::{Family, PerFamily};
 use crate::cluster::fields::{Fields, NetConfError};
 use crate::cluster::json::{Caseless, Json};
@@ -137,11 +137,6 @@ impl From<PerFamily<VxlanData>> for BackendData {
     }
 }
 
-/// What the lease says of a device.
-pub(super) fn data_of(device: &weft_netlink::Vxlan) -> Option<Json> {
-    Some(VxlanData { vni: Some(device.vni), vtep_mac: device.mac? }.to_json())
-}
-
 impl Backend for Vxlan {
     fn kind(&self) -> &'static Kind {
         &KIND
@@ -198,10 +193,15 @@ impl Backend for Vxlan {
         }))
     }
 
-    fn reach(&self, local: &LocalEnd, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String> {
+    fn data(&self, device: &Device) -> Option<Json> {
+        let Device::Vxlan(device) = device else { return None };
+        Some(VxlanData { vni: Some(device.vni), vtep_mac: device.mac? }.to_json())
+    }
+
+    fn reach(&self, from: &Standpoint<'_>, peer: &Peer<'_>) -> Result<Vec<PeerObject>, String> {
         let silent = || format!("it says nothing of how to reach it over {}", peer.family);
         let data = VxlanData::of(peer.data.ok_or_else(silent)?)?;
-        if let Device::Vxlan(own) = &local.end.device
+        if let Device::Vxlan(own) = &from.local.end.device
             && own.mac == Some(data.vtep_mac)
         {
             return Err(format!("its VTEP MAC {} is this node's own", data.vtep_mac));
@@ -209,7 +209,7 @@ impl Backend for Vxlan {
         if let Some(vni) = data.vni.filter(|vni| *vni != self.vni) {
             return Err(format!("its VNI is {vni}; this node's is {}", self.vni));
         }
-        Ok(objects(local.link, peer, data.vtep_mac).into())
+        Ok(objects(from.local.link, peer, data.vtep_mac).into())
     }
 }
 
@@ -230,26 +230,13 @@ fn objects(link: u32, peer: &Peer<'_>, mac: MacAddr) -> [PeerObject; 3] {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Identity;
+    use super::super::end::testing;
     use super::*;
 
     fn planned(family: Family, published: Option<&Json>, existing: Option<MacAddr>) -> weft_netlink::Vxlan {
         let vxlan = Vxlan::default();
-        let source = match family {
-            Family::V4 => "192.0.2.1",
-            Family::V6 => "2001:db8::1",
-        };
-        let source = source.parse().unwrap();
-        let site = Site {
-            family,
-            uplink: 2,
-            source,
-            public_ip: source,
-            mtu: 1500 - vxlan.overhead(family),
-            published,
-            existing,
-            identity: Identity { cluster: "/coreos.com/network", node: "node1" },
-        };
+        let mtu = 1500 - vxlan.overhead(family);
+        let site = Site { mtu, published, existing, ..testing::site(family) };
         let Device::Vxlan(device) = vxlan.device(&site).unwrap() else { panic!() };
         device
     }
