@@ -114,6 +114,8 @@ impl Etcd {
         let url = &self.options.endpoints[0];
         command
             .args(["--name", &self.name, "--logger", "zap", "--log-level", "fatal"])
+            // A password is to be taken at once, also on a busy machine.
+            .args(["--bcrypt-cost", "4"])
             .arg("--data-dir")
             .arg(self.directory.path().join("data"))
             .args(["--listen-client-urls", url, "--advertise-client-urls", url])
