@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 use weft_tests::lab::{Lab, NETWORK_PREFIX, OwnedLab, Spec, kernel};
 use weft_tests::netns::Netns;
-use weft_tests::process::ProcessId;
 use weft_tests::wait;
 
 /// The promise for every repair (DESIGN.md, decision 13).
@@ -103,84 +102,6 @@ fn d45_a_peer_that_changes_in_one_family_changes_in_that_family_alone() {
     gone(0x41);
     gone(0x62);
     assert_eq!(has(0x61), v6);
-}
-
-/// So many nodes at once.
-const CROWD: usize = 500;
-
-/// What a process has used of a processor, in ticks of 10 ms, and the memory that it has, in KiB (proc(5)).
-fn used(agent: ProcessId) -> (u64, u64) {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", agent.pid)).unwrap();
-    let stat = read("stat");
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let status = read("status");
-    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let number = |text: &str| text.trim().trim_end_matches(" kB").parse::<u64>().unwrap();
-    (number(fields[11]) + number(fields[12]), number(rss))
-}
-
-#[test]
-fn d46_five_hundred_nodes_at_once_are_there_within_seconds_and_then_cost_nothing() {
-    let lab = OwnedLab::up(Spec { pods: 0, ..Spec::test(1) });
-    let node = lab.node("node1").unwrap();
-    let leases: Vec<(String, String)> = (0..CROWD)
-        .map(|number| {
-            let (high, low) = (number / 250, number % 250);
-            let value = json!({"PublicIP": format!("203.0.{high}.{low}"), "PublicIPv6": null, "BackendType": "vxlan",
-                "BackendData": {"VNI": 1, "VtepMAC": format!("0a:00:00:00:{high:02x}:{low:02x}")}});
-            // Halves of the network's subnets, as it has 256 of them only.
-            let key = format!("{NETWORK_PREFIX}/subnets/10.244.{low}.{}-25", high * 128);
-            (key, value.to_string())
-        })
-        .collect();
-    let own = node.subnets()[0].trim_end_matches(".0/24").to_owned();
-    let others = leases.iter().filter(|(key, _)| !key.contains(&format!("/{own}."))).count();
-    let began = Instant::now();
-    lab.etcd().unwrap().put_all(leases.clone()).unwrap();
-    let written = began.elapsed();
-    let objects = || {
-        let lines = |program: &str, words: &[&str]| node.netns.tool(program, words).unwrap();
-        let forwarding = lines("bridge", &["fdb", "show", "dev", "flannel.1"]);
-        lines("ip", &["route", "show", "dev", "flannel.1", "proto", "119"]).lines().count()
-            + lines("ip", &["neigh", "show", "dev", "flannel.1", "nud", "permanent"]).lines().count()
-            + forwarding.lines().filter(|line| line.contains(" dst ")).count()
-    };
-    let limit = wait::patience(Duration::from_secs(5));
-    wait::until_ok(limit, "all of their objects", || {
-        let found = objects();
-        if found == 3 * others { Ok(()) } else { Err(format!("{found} of {}", 3 * others)) }
-    })
-    .unwrap();
-    eprintln!("{others} nodes, written in {written:.1?}, were there after {:.1?}", began.elapsed());
-
-    let writes =
-        || lab.metrics("node1").unwrap().body.lines().filter(|line| line.contains("kernel_writes")).collect::<String>();
-    let agent = node.agent.unwrap();
-    let (before, (ticks, _)) = (writes(), used(agent));
-    // Without asking the agent anything, which would be the dearer part.
-    let span = Duration::from_secs(6);
-    wait::throughout(span, || if agent.alive() { Ok(()) } else { Err("it has ended") }).unwrap();
-    let (later, rss) = used(agent);
-    let share = Duration::from_millis((later - ticks) * 10).as_secs_f64() / span.as_secs_f64();
-    eprintln!("{rss} KiB, {:.1} % of a core", share * 100.0);
-    assert!(rss < 60 * 1024, "{rss} KiB");
-    assert!(share <= 0.01, "{share} of a core");
-    assert_eq!(writes(), before);
-
-    // The same again is no news.
-    lab.etcd().unwrap().put_all(leases).unwrap();
-    let marker = json!({"PublicIP": "203.0.113.9", "PublicIPv6": null, "BackendType": "vxlan",
-        "BackendData": {"VNI": 1, "VtepMAC": "0a:00:00:00:ff:ff"}});
-    put(&lab, "10.244.255.0-24", &marker.to_string());
-    wait::until(limit, "the one that is new", || objects() == 3 * others + 3).unwrap();
-    let peers = |writes: &str| {
-        writes
-            .split("table=\"peers\"} ")
-            .nth(1)
-            .map(|rest| rest.chars().take_while(char::is_ascii_digit).collect::<String>())
-    };
-    let count = |writes: &str| peers(writes).unwrap().parse::<usize>().unwrap();
-    assert_eq!(count(&writes()), count(&before) + 3);
 }
 
 #[test]
