@@ -1,6 +1,6 @@
 //! The chain FORWARD of iptables' old kind, which netlink does not show.
 //!
-//! Its rules are one block of memory, read by two options of a raw socket (linux/netfilter_ipv4/ip_tables.h,
+//! Its rules are one block of memory, read by two options of a socket (linux/netfilter_ipv4/ip_tables.h,
 //! linux/netfilter_ipv6/ip6_tables.h). Asking for a table makes it, and loads its module; so it is only asked for where
 //! `/proc` says that it is there.
 
@@ -13,7 +13,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use ipnetwork::IpNetwork;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::error::{Error, Result};
 use crate::ip_version::IpVersion;
@@ -62,7 +62,8 @@ impl LegacyFilter {
             IpVersion::V4 => AddressFamily::Inet,
             IpVersion::V6 => AddressFamily::Inet6,
         };
-        let socket = socket(family, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::Raw)
+        // Any socket of the family does; a raw one, as iptables has it, would take one more capability.
+        let socket = socket(family, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|errno| Error::io(operation(), errno))?;
         let mut attempt = 1;
         loop {

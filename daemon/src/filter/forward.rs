@@ -18,7 +18,7 @@ use crate::reconcile::{self, Update};
 /// The chain that every forwarded packet passes.
 const CHAIN: &str = "FORWARD";
 /// What the comments of weft's rules begin with.
-const TAG: &str = "weft: ";
+pub const TAG: &str = "weft: ";
 
 /// A chain FORWARD of iptables, by the family of its table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

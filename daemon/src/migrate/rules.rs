@@ -6,6 +6,8 @@
 
 use weft_netlink::nft::{ChainInfo, Policy, RuleInfo, Table};
 
+use crate::filter::forward::TAG as FORWARD_TAG;
+
 /// Chains of kube-proxy, in all of its modes that use iptables (kubernetes/kubernetes, `pkg/proxy/iptables`,
 /// `pkg/proxy/ipvs`, and the two that older kubelets made for it).
 pub(super) const KUBE_PROXY_CHAINS: [&str; 14] = [
@@ -102,8 +104,8 @@ fn foreign(found: &Found, rules: &[(String, u64)]) -> Vec<String> {
     named.collect()
 }
 
-/// flannel's part of a table. Where FORWARD drops what nobody accepts, its chain for forwarded packets stays: an accept in
-/// a table of weft's own does not reach there.
+/// flannel's part of a table. Where FORWARD drops what nobody accepts and has no rules of weft's (`iptables-forward-rules` is off),
+/// its chain for forwarded packets stays.
 #[must_use]
 pub fn flannel(found: &Found) -> Removal {
     let keeps = forward_drops(found);
@@ -117,7 +119,9 @@ pub fn needs_flannel_forward(found: &Found) -> bool {
 }
 
 fn forward_drops(found: &Found) -> bool {
+    let is_ours = |rule: &RuleInfo| rule.remark().is_some_and(|remark| remark.starts_with(FORWARD_TAG));
     found.table.name == "filter"
+        && !found.rules.iter().any(|rule| rule.chain == "FORWARD" && is_ours(rule))
         && found.chains.iter().any(|info| {
             let policy = info.chain.base.as_ref().map(|base| base.policy);
             info.chain.name == "FORWARD" && policy == Some(Policy::Drop)
@@ -231,6 +235,9 @@ pub(super) mod tests {
         let mut dropping = filter;
         dropping.chains[0].chain.base.as_mut().unwrap().policy = Policy::Drop;
         assert!(flannel(&dropping).is_empty() && needs_flannel_forward(&dropping));
+        let ours = RuleInfo { comment: Some(format!("{FORWARD_TAG}from a pod [0]")), ..dropping.rules[0].clone() };
+        dropping.rules.push(ours);
+        assert!(flannel(&dropping).chains == ["FLANNEL-FWD"] && !needs_flannel_forward(&dropping));
         let nat = found("nat", &["POSTROUTING", "FLANNEL-POSTRTG"], &["POSTROUTING > FLANNEL-POSTRTG"]);
         assert_eq!(flannel(&nat).rules, [("POSTROUTING".to_owned(), 1)]);
     }
