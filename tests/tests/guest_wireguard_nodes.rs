@@ -37,7 +37,9 @@ fn up(options: &Value) -> OwnedLab {
 
 fn complete(lab: &OwnedLab, when: &str) {
     let matrix = lab.matrix(AT_FIRST).unwrap();
-    assert!(matrix.complete(), "{when}: {:?}", matrix.broken());
+    let seen =
+        || lab.nodes().iter().map(|node| node.netns.tool("wg", &["show", "all", "dump"]).unwrap()).collect::<Vec<_>>();
+    assert!(matrix.complete(), "{when}: {:?}\n{}\n{:?}", matrix.broken(), seen().join("\n"), leases(lab));
 }
 
 /// A peer as `wg` has it, without what changes by itself.
@@ -285,6 +287,32 @@ fn one_device_carries_both_families_over_either() {
             );
         }
     }
+}
+
+#[test]
+fn another_mode_and_another_back_end_take_effect_in_running_agents() {
+    let lab = up(&json!({"Mode": "auto"}));
+    let one = lab.node("node1").unwrap();
+    let devices = || -> Vec<String> {
+        let links = one.netns.objects("ip", &["link", "show"]).unwrap();
+        let names = links.iter().filter_map(|link| link["ifname"].as_str());
+        names.filter(|name| name.starts_with("flannel")).map(str::to_owned).collect()
+    };
+    let changed = |config: &str, expected: [&str; 2]| {
+        lab.etcd().unwrap().put(&format!("{NETWORK_PREFIX}/config"), config).unwrap();
+        wait::until_ok(wait::patience(REPAIR), config, || match devices() {
+            now if now == expected => Ok(()),
+            now => Err(format!("{now:?}")),
+        })
+        .unwrap();
+        complete(&lab, config);
+    };
+    assert_eq!(devices(), [BOTH[0]]);
+    changed(&network(&json!({})), BOTH);
+    let networks = BOTH.map(|device| wg(one, device).unwrap().2[0].networks.clone());
+    assert_eq!(networks.to_vec(), lab.node("node2").unwrap().subnets());
+    changed(&network(&json!({"Type": "vxlan"})), ["flannel.1", "flannel-v6.1"]);
+    changed(&network(&json!({})), BOTH);
 }
 
 #[test]

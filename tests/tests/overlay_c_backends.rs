@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use weft_tests::lab::{NETWORK_PREFIX, Node, OwnedLab, Spec};
-use weft_tests::wait;
+use weft_tests::{skip, tool, wait};
 
 /// How long a repair may take (DESIGN.md, decision 13), and a change that no event tells of.
 const REPAIR: Duration = Duration::from_secs(10);
@@ -94,6 +95,29 @@ fn d49_cleanup_takes_the_routes_through_peers_away() {
     let output = lab.weft(&name, "cleanup", &[]).unwrap();
     assert_eq!(output.exit, Some(0), "{output:?}");
     assert_eq!(routes(&lab), before);
+}
+
+#[test]
+fn wireguard_on_a_kernel_without_it_is_told_with_the_module_to_load() {
+    if tool::call("modprobe", &["--dry-run", "wireguard"]).is_ok() || Path::new("/sys/module/wireguard").exists() {
+        skip!("this kernel has WireGuard; guest_wireguard_nodes shows what it does");
+    }
+    let network = r#"{"Network":"10.244.0.0/16","Backend":{"Type":"wireguard"}}"#;
+    let mut lab = OwnedLab::bare(Spec { pods: 0, ..Spec::test(1).network(network) });
+    let name = lab.new_node().unwrap();
+    lab.start_agent(&name).unwrap();
+    let told = wait::until_ok(REPAIR, "the agent to say what the kernel lacks", || {
+        let answer = lab.readyz(&name).map_err(|error| error.to_string())?;
+        if answer.body.contains("WireGuard") { Ok(answer) } else { Err(answer.body) }
+    })
+    .unwrap();
+    assert_eq!(told.status, 503);
+    for words in
+        ["this kernel has no WireGuard: module wireguard is neither loaded nor can it be", "modprobe wireguard"]
+    {
+        assert!(told.body.contains(words), "{}", told.body);
+    }
+    assert!(!lab.node(&name).unwrap().conflist().exists(), "no pod is to come");
 }
 
 #[test]

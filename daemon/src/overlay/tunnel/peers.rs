@@ -1,6 +1,6 @@
 //! The peers of WireGuard devices, read and written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
@@ -26,6 +26,8 @@ pub struct Tunnels {
     published: BTreeMap<Of, SocketAddr>,
     /// The peers whose endpoints were in order.
     seen: BTreeMap<Of, Seen>,
+    /// Those of them that are elsewhere than they have published, as the last dump found them.
+    roaming: BTreeSet<Of>,
 }
 
 impl Tunnels {
@@ -45,32 +47,38 @@ impl Tunnels {
     /// # Errors
     /// [`Error`] if a device cannot be read.
     pub fn dump(&mut self) -> Result<Vec<PeerObject>, Error> {
-        let now = SystemTime::now();
+        let found = self.read()?;
+        Ok(self.judge(found, SystemTime::now()))
+    }
+
+    fn judge(&mut self, found: Vec<(u32, PeerInfo)>, now: SystemTime) -> Vec<PeerObject> {
+        let all: BTreeSet<SocketAddr> = self.published.values().copied().collect();
         let mut seen = BTreeMap::new();
+        self.roaming.clear();
         let mut objects = Vec::new();
-        for (link, found) in self.read()? {
+        for (link, found) in found {
             let of = (link, found.peer.public_key);
+            let before = self.seen.get(&of);
             let mut peer = found.peer.clone();
             if let Some(published) = self.published.get(&of) {
-                match Seen::in_order(&found, *published, self.seen.get(&of), now) {
-                    Some(in_order) => {
-                        peer.endpoint = Some(*published);
-                        seen.insert(of, in_order);
-                    }
-                    None => seen.extend(self.seen.get(&of).map(|before| (of, *before))),
+                let in_order = Seen::in_order(&found, *published, &all, before, now);
+                if let Some(in_order) = in_order {
+                    peer.endpoint = Some(*published);
+                    self.roaming.extend(in_order.is_elsewhere().then_some(of));
                 }
+                // What is about to be put right is still compared with what was in order.
+                seen.extend(in_order.or(before.copied()).map(|seen| (of, seen)));
             }
             objects.push(PeerObject::Tunnel { link, peer });
         }
         self.seen = seen;
-        Ok(objects)
+        objects
     }
 
-    /// The change that sets a peer. An endpoint that the kernel has found itself stays.
+    /// The change that sets a peer. An endpoint that the kernel has found itself, and that is in order, stays.
     #[must_use]
     pub fn set(&self, link: u32, peer: &Peer) -> Change {
-        let found = self.seen.get(&(link, peer.public_key)).filter(|seen| Some(seen.published) == peer.endpoint);
-        let endpoint = peer.endpoint.filter(|_| !found.is_some_and(Seen::is_elsewhere));
+        let endpoint = peer.endpoint.filter(|_| !self.roaming.contains(&(link, peer.public_key)));
         Change::Set(Peer { endpoint, ..peer.clone() })
     }
 
@@ -118,5 +126,64 @@ impl Tunnels {
             Some(socket) => Ok(socket),
             closed => Ok(closed.insert(Socket::open()?)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const LINK: u32 = 4;
+    const PUBLISHED: &str = "192.0.2.2:51820";
+    const ELSEWHERE: &str = "203.0.113.9:4711";
+
+    fn peer(endpoint: &str) -> Peer {
+        Peer {
+            public_key: PublicKey([1; 32]),
+            preshared_key: None,
+            endpoint: Some(endpoint.parse().unwrap()),
+            keepalive: 0,
+            allowed_ips: ["10.244.2.0/24".parse().unwrap()].into(),
+        }
+    }
+
+    /// What is found out of a peer there, and which endpoint would be set.
+    fn look(tunnels: &mut Tunnels, endpoint: &str, age: u64, rx_bytes: u64) -> (Peer, Option<SocketAddr>) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(10_000);
+        let last_handshake = Some(now - Duration::from_secs(age));
+        let found = PeerInfo { peer: peer(endpoint), last_handshake, rx_bytes, tx_bytes: 0 };
+        let objects = tunnels.judge(vec![(LINK, found)], now);
+        let [PeerObject::Tunnel { peer: told, .. }] = objects.as_slice() else { panic!("{objects:?}") };
+        let Change::Set(set) = tunnels.set(LINK, &peer(PUBLISHED)) else { panic!() };
+        (told.clone(), set.endpoint)
+    }
+
+    fn expect(tunnels: &mut Tunnels, endpoints: &[(u32, &str)]) {
+        let object = |(link, endpoint): &(u32, &str)| PeerObject::Tunnel { link: *link, peer: peer(endpoint) };
+        let objects = endpoints.iter().map(object).map(|object| (object.key(), object)).collect();
+        tunnels.expect(vec![LINK], &objects);
+    }
+
+    #[test]
+    fn an_endpoint_that_is_in_order_is_neither_a_difference_nor_overwritten() {
+        let mut tunnels = Tunnels::default();
+        expect(&mut tunnels, &[(LINK, PUBLISHED)]);
+        assert_eq!(look(&mut tunnels, PUBLISHED, 5, 1), (peer(PUBLISHED), peer(PUBLISHED).endpoint));
+        assert_eq!(look(&mut tunnels, ELSEWHERE, 5, 2), (peer(PUBLISHED), None));
+    }
+
+    #[test]
+    fn one_that_was_in_order_once_is_put_right_when_it_is_not_any_more() {
+        let mut tunnels = Tunnels::default();
+        expect(&mut tunnels, &[(LINK, PUBLISHED)]);
+        assert_eq!(look(&mut tunnels, ELSEWHERE, 5, 2), (peer(PUBLISHED), None));
+        // Nothing has got through for too long.
+        assert_eq!(look(&mut tunnels, ELSEWHERE, 200, 2), (peer(ELSEWHERE), peer(PUBLISHED).endpoint));
+        // It turns out to be that of another device.
+        assert_eq!(look(&mut tunnels, ELSEWHERE, 5, 3), (peer(PUBLISHED), None));
+        expect(&mut tunnels, &[(LINK, PUBLISHED), (6, ELSEWHERE)]);
+        assert_eq!(look(&mut tunnels, ELSEWHERE, 5, 4), (peer(ELSEWHERE), peer(PUBLISHED).endpoint));
     }
 }

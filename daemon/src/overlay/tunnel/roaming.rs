@@ -3,7 +3,12 @@
 //! That is right for a peer behind address translation, or one that sends from another of its addresses, and to put the published
 //! endpoint back would cut it off until it sends again. What somebody has set by hand looks the same, but for two things: nothing
 //! has come from there, and the tunnel soon stops to work.
+//!
+//! A node's devices have one key. If a peer's packets get to the wrong one of them, as when the ports have just changed, it takes
+//! them all the same, and sends back to the wrong one of the peer's: from there on each passes for the other, and nothing gets
+//! through. So an endpoint that is published, but not of this peer's on this device, is never in order.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -25,16 +30,19 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// What is to be remembered of a peer if its endpoint is in order; `None` if the published one has to be set.
+    /// What is to be remembered of a peer if its endpoint is in order; `None` if the published one has to be set. `all` are the
+    /// published ones of all peers on all devices.
     pub(super) fn in_order(
         found: &PeerInfo,
         published: SocketAddr,
+        all: &BTreeSet<SocketAddr>,
         before: Option<&Self>,
         now: SystemTime,
     ) -> Option<Self> {
         let endpoint = found.peer.endpoint;
         let handshake = found.last_handshake.map(|then| now.duration_since(then).unwrap_or_default());
-        let works = endpoint.is_some() && handshake.is_some_and(|age| age < WORKS);
+        let works =
+            endpoint.is_some_and(|endpoint| !all.contains(&endpoint)) && handshake.is_some_and(|age| age < WORKS);
         // After a restart nothing is remembered, and what works stays.
         let roamed = before.is_none_or(|before| {
             let moved = before.endpoint != endpoint;
@@ -52,14 +60,13 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use weft_netlink::wireguard::{Peer, PublicKey};
 
     use super::*;
 
     const PUBLISHED: &str = "192.0.2.2:51820";
     const ELSEWHERE: &str = "203.0.113.9:4711";
+    const OTHERS: &str = "[2001:db8::2]:51821";
     const NOW: u64 = 10_000;
 
     fn at(seconds: u64) -> SystemTime {
@@ -78,7 +85,8 @@ mod tests {
     }
 
     fn stays(found: &PeerInfo, before: Option<Seen>) -> bool {
-        Seen::in_order(found, PUBLISHED.parse().unwrap(), before.as_ref(), at(NOW)).is_some()
+        let all = [PUBLISHED, OTHERS].map(|endpoint| endpoint.parse().unwrap()).into();
+        Seen::in_order(found, PUBLISHED.parse().unwrap(), &all, before.as_ref(), at(NOW)).is_some()
     }
 
     fn before(endpoint: &str, rx_bytes: u64) -> Option<Seen> {
@@ -109,6 +117,12 @@ mod tests {
         let none =
             PeerInfo { peer: Peer { endpoint: None, ..found(PUBLISHED, None, 0).peer }, ..found(PUBLISHED, None, 0) };
         assert!(!stays(&none, before(PUBLISHED, 0)));
+    }
+
+    #[test]
+    fn the_endpoint_of_another_device_is_put_right_however_well_it_works() {
+        assert!(!stays(&found(OTHERS, Some(NOW - 1), 10), None));
+        assert!(!stays(&found(OTHERS, Some(NOW - 1), 10), before(PUBLISHED, 5)));
     }
 
     #[test]
