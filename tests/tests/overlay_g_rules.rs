@@ -173,6 +173,23 @@ fn d82_a_chain_that_ends_in_a_refusal_lets_pods_through_in_front_of_it() {
     flows(&lab, &outside).unwrap();
     let rules = forward(lab.node("node1").unwrap(), "iptables");
     assert!(rules.len() == 3 && rules[2].contains("REJECT"), "{rules:?}");
+
+    // Somebody appends a rule behind the refusal, which is dead there; and somebody puts another refusal in front of weft's.
+    let in_front = |rules: &[String]| {
+        let refusal = rules.iter().position(|rule| rule.contains("REJECT")).unwrap_or(rules.len());
+        rules.iter().take(refusal).filter(|rule| rule.contains("weft: ")).count() == 2
+    };
+    for (words, count) in [("-A FORWARD -i docker0 -j ACCEPT", 4), ("-I FORWARD 1 -j REJECT", 5)] {
+        for name in ["node1", "node2"] {
+            iptables(lab.node(name).unwrap(), words);
+        }
+        wait::until_ok(SOON, "weft's rules in front of every refusal", || {
+            let rules = forward(lab.node("node1").unwrap(), "iptables");
+            if rules.len() == count && in_front(&rules) { Ok(()) } else { Err(rules.join(" | ")) }
+        })
+        .unwrap_or_else(|error| panic!("{words}: {error}"));
+        flows(&lab, &outside).unwrap_or_else(|error| panic!("{words}: {error}"));
+    }
 }
 
 #[test]

@@ -47,22 +47,37 @@ impl fmt::Display for ForwardChain {
 struct Found {
     /// It drops what none of its rules takes.
     drops: bool,
-    /// The last rule, if it refuses everything: the distributions' way to have a policy.
+    /// The first rule that refuses everything: the distributions' way to have a policy. Whatever stands behind it is dead.
     refusal: Option<u64>,
-    /// Handles and comments of weft's rules.
+    /// Handles and comments of weft's rules that a packet gets to.
     ours: Vec<(u64, String)>,
+    /// Handles of those behind the refusal.
+    dead: Vec<u64>,
 }
 
 impl Found {
     fn of(chain: &ChainInfo, rules: &[RuleInfo]) -> Option<Self> {
         let base = chain.chain.base.as_ref().filter(|base| base.hook == Hook::Forward)?;
-        let refusal = rules.last().filter(|rule| rule.refuses_all()).map(|rule| rule.handle);
+        let at = rules.iter().position(RuleInfo::refuses_all);
+        let (live, behind) = rules.split_at(at.unwrap_or(rules.len()));
         let ours = |rule: &RuleInfo| Some((rule.handle, rule.remark().filter(|remark| remark.starts_with(TAG))?));
         Some(Self {
-            drops: base.policy == Policy::Drop || refusal.is_some(),
-            refusal,
-            ours: rules.iter().filter_map(ours).collect(),
+            drops: base.policy == Policy::Drop || at.is_some(),
+            refusal: behind.first().map(|rule| rule.handle),
+            ours: live.iter().filter_map(ours).collect(),
+            dead: behind.iter().filter_map(ours).map(|(handle, _)| handle).collect(),
         })
+    }
+
+    /// Handles of weft's rules, wherever they stand.
+    fn handles(&self) -> impl Iterator<Item = u64> {
+        self.ours.iter().map(|(handle, _)| *handle).chain(self.dead.iter().copied())
+    }
+
+    /// What stands there of weft's. Dead rules differ from whatever is wanted.
+    fn comments(&self) -> Vec<String> {
+        let dead = self.dead.iter().map(|handle| format!("{TAG}behind a rule that refuses everything ({handle})"));
+        self.ours.iter().map(|(_, comment)| comment.clone()).chain(dead).collect()
     }
 }
 
@@ -117,8 +132,8 @@ impl ForwardTable {
     fn write(&mut self, chain: ForwardChain, rules: &[Rule]) -> Result<(), CommitError> {
         let Some(found) = self.found.get(&chain) else { return Ok(()) };
         let (table, mut batch) = (chain.table(), Batch::new());
-        for (handle, _) in &found.ours {
-            batch.delete_rule(&table, CHAIN, *handle);
+        for handle in found.handles() {
+            batch.delete_rule(&table, CHAIN, handle);
         }
         for rule in rules {
             match found.refusal {
@@ -138,8 +153,7 @@ impl reconcile::Table for ForwardTable {
 
     async fn dump(&mut self) -> Result<BTreeMap<ForwardChain, Vec<String>>, FilterError> {
         self.look()?;
-        let comments = |found: &Found| found.ours.iter().map(|(_, comment)| comment.clone()).collect::<Vec<_>>();
-        let there = self.found.iter().map(|(chain, found)| (*chain, comments(found)));
+        let there = self.found.iter().map(|(chain, found)| (*chain, found.comments()));
         Ok(there.filter(|(_, comments)| !comments.is_empty()).collect())
     }
 
@@ -161,7 +175,7 @@ impl reconcile::Table for ForwardTable {
 pub fn withdraw() -> Result<(), FilterError> {
     let mut table = ForwardTable::open()?;
     table.look()?;
-    let ours = table.found.iter().filter(|(_, found)| !found.ours.is_empty()).map(|(chain, _)| *chain);
+    let ours = table.found.iter().filter(|(_, found)| found.handles().next().is_some()).map(|(chain, _)| *chain);
     for chain in ours.collect::<Vec<_>>() {
         table.write(chain, &[])?;
     }

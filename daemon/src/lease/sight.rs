@@ -60,10 +60,13 @@ impl Sight {
     }
 }
 
-/// Whether a snapshot shows another lease or another network configuration than the machine found.
+/// Whether a snapshot shows another lease, a lease without its node's record, or another network configuration than the machine
+/// found.
 pub(super) fn contradicts(snapshot: &Snapshot, running: &Holding) -> bool {
-    let as_published =
-        |lease: &Lease| lease.public_ips == running.published.public_ips && lease.backend == running.published.backend;
+    let as_published = |lease: &Lease| {
+        let is_as_said = lease.public_ips == running.published.public_ips && lease.backend == running.published.backend;
+        is_as_said && lease.node.is_some()
+    };
     !(snapshot.leases.get(&running.key).is_some_and(as_published)
         && snapshot.config.as_ref() == Some(&running.config_text))
 }
@@ -96,8 +99,13 @@ mod tests {
 
     fn agreeing(revision: i64) -> Snapshot {
         let Holding { key, published, .. } = holding(revision);
-        let lease =
-            Lease { key, public_ips: published.public_ips, backend: published.backend, node: None, create_revision: 1 };
+        let lease = Lease {
+            key,
+            public_ips: published.public_ips,
+            backend: published.backend,
+            node: Some("n1".parse().unwrap()),
+            create_revision: 1,
+        };
         Snapshot { revision, config: Some(CONFIG.to_vec()), leases: [(key, lease)].into(), rejected: vec![] }
     }
 
@@ -116,6 +124,10 @@ mod tests {
             assert!(seen(&mut sight).await, "the lease is gone at {revision}");
             assert!(!seen(&mut sight).await, "known at {revision}");
         }
+        let mut nameless = agreeing(10);
+        nameless.leases.values_mut().for_each(|lease| lease.node = None);
+        sender.send_replace(Some(Arc::new(nameless)));
+        assert!(seen(&mut sight).await, "the node's record is gone");
         let mut changed = agreeing(11);
         changed.config = None;
         sender.send_replace(Some(Arc::new(changed)));

@@ -111,8 +111,9 @@ fn concerns(event: &Event, watched: &Watched) -> bool {
     let is_uplink = |link: &u32| watched.uplink.is_none_or(|uplink| uplink == *link);
     let is_ours = |link: &u32| watched.devices.contains(link) || watched.bridge == Some(*link);
     match event {
-        Event::Link { index } => is_ours(index) || is_uplink(index),
-        Event::Address { link } => is_ours(link) || is_uplink(link),
+        // The kernel takes routes along with a link that goes down, and says nothing of them.
+        Event::Link { index } => is_ours(index) || is_uplink(index) || watched.direct.contains(index),
+        Event::Address { link } => is_ours(link) || is_uplink(link) || watched.direct.contains(link),
         Event::Route { link, .. } => is_ours(link) || watched.direct.contains(link),
         // Of the bridge's neighbours none is ours, and they change with every packet.
         Event::Neighbour { link, .. } | Event::Fdb { link, .. } => watched.devices.contains(link),
@@ -236,6 +237,7 @@ mod tests {
         assert!(wakes(route(devices)) && wakes(neighbour(devices)) && wakes(entry(devices)));
         assert!(!wakes(neighbour(bridge)) && !wakes(entry(bridge)) && wakes(route(bridge)));
         assert!(wakes(route(direct)) && !wakes(neighbour(direct)));
+        assert!(wakes(Event::Link { index: direct }) && wakes(Event::Address { link: direct }));
         assert!(wakes(Event::Overrun));
     }
 }

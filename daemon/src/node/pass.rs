@@ -18,7 +18,7 @@ use super::key_file::KeyFile;
 use super::news::{News, is_known};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
-use super::peers::PeersRest;
+use super::peers::{PeersRest, READ_AGAIN};
 use super::sysctls;
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
@@ -74,6 +74,8 @@ pub struct Node {
     pub(super) peers_rest: Option<PeersRest>,
     /// What the kernel has of the peers is what the last pass has left there: nobody has told of a change since.
     pub(super) peers_known: bool,
+    /// When that was last read from the kernel.
+    pub(super) peers_read: Option<Instant>,
     /// Nodes that publish this node's public address, which has been told.
     pub(super) shared_ips: BTreeSet<SharedIp>,
     /// Links through which peers are reached past the devices.
@@ -169,6 +171,7 @@ impl Node {
             repaired: 0,
             peers_rest: None,
             peers_known: false,
+            peers_read: None,
             shared_ips: BTreeSet::new(),
             direct: Vec::new(),
             let_through: None,
@@ -236,11 +239,14 @@ impl Node {
         let blackhole_retry = self.place_blackholes(&held, now).await;
         let links_are_as_before = self.repaired == 0 && self.settled.as_ref() == Some(&settled);
         self.peers_known &= links_are_as_before;
+        let resting = self.peers_rest_until(now);
         let peers_retry = match snapshot {
-            Some(_) if links_are_as_before && self.peers_are_as_before(now) => None,
-            // Once in a while all is read anew, whatever has been told.
+            Some(_) if links_are_as_before && resting.is_some() => resting,
+            Some(_) if links_are_as_before && self.peers_are_as_before() => None,
+            // Once in a while all is read anew, whatever has been told, and however fast the cluster changes.
             Some(snapshot) => {
-                let is_known = self.peers_known && news.cluster;
+                let is_fresh = self.peers_read.is_some_and(|read| now.duration_since(read) < READ_AGAIN);
+                let is_known = self.peers_known && news.cluster && is_fresh;
                 self.place_peers(&held, &settled, snapshot, is_known, now).await
             }
             None => {

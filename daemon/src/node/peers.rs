@@ -24,8 +24,12 @@ use crate::serve::{Component, PeersSeen, gauge};
 /// peers, watching for what the kernel's events do not tell of would else cost more than everything else.
 const REST: u32 = 400;
 
-/// But no longer than this, which leaves room for the timer's own interval within the time of repair.
+/// But no longer than this, which leaves room for the repair itself within the time that is promised for it.
 const REST_AT_MOST: Duration = Duration::from_secs(8);
+
+/// What the kernel has of the peers is not taken to be known for longer than this: half the time within which everything is
+/// repaired (DESIGN.md, decision 13).
+pub(super) const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
@@ -47,13 +51,15 @@ pub(super) struct PeersRest {
 }
 
 impl Node {
+    /// Until when the peers, which were as they should be, are not looked at unless somebody tells of a change.
+    pub(super) fn peers_rest_until(&self, now: Instant) -> Option<Instant> {
+        self.peers_rest.as_ref().map(|rest| rest.until).filter(|until| now < *until)
+    }
+
     /// Whether nothing can have changed since the peers were as they should be. Only to be asked if nobody has told of a
     /// change, and the links are as they were.
-    pub(super) fn peers_are_as_before(&mut self, now: Instant) -> bool {
+    pub(super) fn peers_are_as_before(&mut self) -> bool {
         let Some(rest) = self.peers_rest.as_mut() else { return false };
-        if now < rest.until {
-            return true;
-        }
         let began = Instant::now();
         let is_as_it_was = digest(&mut self.route, self.peers.table_mut(), &rest.links) == Some(rest.digest)
             && direct(&mut self.route, &rest.asked, &rest.devices) == rest.direct;
@@ -105,6 +111,7 @@ impl Node {
                 let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until };
                 self.peers_rest = digest.filter(|_| is_quiet).map(rest);
             }
+            self.peers_read = outcome.is_ok().then_some(now).or(self.peers_read);
             outcome
         };
         self.peers_known = outcome.as_ref().is_ok_and(|pass| pass.failed.is_empty());

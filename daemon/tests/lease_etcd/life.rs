@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use etcd_client::{Txn, TxnOp};
 use tokio::time::timeout;
-use weft::cluster::{BackendData, Layout, PerFamily};
+use weft::cluster::{BackendData, Layout, PerFamily, Snapshot};
 use weft::lease::{LeaseState, acquire_once, release};
 use weft::overlay::backend::VxlanData;
 
@@ -45,6 +45,28 @@ async fn a_lease_deleted_by_hand_is_claimed_again() {
     node.snapshot(|snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.create_revision > before[0].2)).await;
     assert_eq!(node.held().await.key, key);
     assert_eq!(leases(&client).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_record_of_its_lease_comes_back() {
+    let etcd = Etcd::start().await;
+    let mut client = etcd.client().await;
+    let node = Node::start(etcd.store(), "n1", "192.0.2.1", None);
+    let key = node.held().await.key;
+    let has_record = |snapshot: &Snapshot| snapshot.leases.get(&key).is_some_and(|lease| lease.node.is_some());
+    node.snapshot(has_record).await;
+    client.delete(format!("{PREFIX}/weft/nodes/n1"), None).await.unwrap();
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let record = client.get(format!("{PREFIX}/weft/nodes/n1"), None).await.unwrap();
+        if record.kvs().first().is_some_and(|kv| kv.value_str().unwrap().contains(&key.to_string())) {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the record has not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    node.snapshot(has_record).await;
+    assert_eq!(node.held().await.key, key);
 }
 
 #[tokio::test(flavor = "multi_thread")]
