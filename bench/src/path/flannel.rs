@@ -14,7 +14,7 @@ use weft_tests::runtime::{Attachment, Generation, Runtime};
 use weft_tests::wait;
 
 use super::networks::{Network, Pod, address_of};
-use super::pair::{Node, UPLINK, nodes};
+use super::pair::{Node, UPLINK, nodes, pods};
 use crate::agent::PREFIX;
 use crate::flannel;
 
@@ -62,9 +62,7 @@ impl Network for Flannel {
     }
 
     fn pods(&self) -> [Pod<'_>; 2] {
-        let [one, other] = &self.nodes;
-        let [first, second] = self.addresses;
-        [Pod { netns: &one.pod, address: first }, Pod { netns: &other.pod, address: second }]
+        pods(&self.nodes, self.addresses)
     }
 }
 

@@ -4,11 +4,13 @@
 //!   pod 1 ── node 1 192.168.100.1 eth0 ──── eth0 192.168.100.2 node 2 ── pod 2
 //! ```
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result};
 use weft_tests::netns::OwnedNetns;
 use weft_tests::scratch::unique_name;
+
+use super::networks::Pod;
 
 /// The nodes' link to each other.
 pub(crate) const UPLINK: &str = "eth0";
@@ -27,6 +29,11 @@ impl Node {
     pub(crate) fn address(&self) -> Ipv4Addr {
         Ipv4Addr::new(192, 168, 100, self.number)
     }
+}
+
+/// Their pods, which have these addresses.
+pub(crate) fn pods([one, other]: &[Node; 2], [first, second]: [IpAddr; 2]) -> [Pod<'_>; 2] {
+    [Pod { netns: &one.pod, address: first }, Pod { netns: &other.pod, address: second }]
 }
 
 /// A new pair. It goes away with its owner, and whatever runs inside.

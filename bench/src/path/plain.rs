@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use anyhow::Result;
 
 use super::networks::{Network, Pod};
-use super::pair::{Node, UPLINK, nodes};
+use super::pair::{Node, UPLINK, nodes, pods};
 
 /// With conntrack for whatever passes, as every node with masquerade has it.
 const RULES: &str = "table ip plain {
@@ -43,7 +43,7 @@ impl Network for Plain {
     }
 
     fn pods(&self) -> [Pod<'_>; 2] {
-        self.nodes.each_ref().map(|node| Pod { netns: &node.pod, address: IpAddr::V4(pod_address(node)) })
+        pods(&self.nodes, self.nodes.each_ref().map(|node| IpAddr::V4(pod_address(node))))
     }
 }
 

@@ -12,7 +12,7 @@ use weft_tests::runtime::{Attachment, Generation, Runtime};
 use weft_tests::{binaries, wait};
 
 use super::networks::{Network, Pod, address_of};
-use super::pair::{Node, UPLINK, nodes};
+use super::pair::{Node, UPLINK, nodes, pods};
 use crate::agent::{PREFIX, Place, is_ready};
 use crate::flow::{Flow, Outcome};
 use crate::overlay::{Seen, Watch};
@@ -94,9 +94,7 @@ impl Network for Weft {
     }
 
     fn pods(&self) -> [Pod<'_>; 2] {
-        let [one, other] = &self.nodes;
-        let [first, second] = self.addresses;
-        [Pod { netns: &one.pod, address: first }, Pod { netns: &other.pod, address: second }]
+        pods(&self.nodes, self.addresses)
     }
 }
 
