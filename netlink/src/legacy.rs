@@ -179,13 +179,15 @@ fn parse(version: IpVersion, info: &[u8], rules: &[u8]) -> Option<LegacyFilter> 
             let asks_more = asks_more || fields.iter().any(|byte| *byte != 0);
             let asks_more = asks_more || rule.get(layout.protocol..layout.inverted + 1)?.iter().any(|byte| *byte != 0);
             if !asks_more {
-                let (from, to) = (network(rule, &layout, 0)?, network(rule, &layout, 1)?);
-                // A rule that asks for nothing at all takes packets both from and to anywhere.
-                if from.prefix() == 0 {
-                    filter.accepts_to.push(to);
-                }
-                if to.prefix() == 0 {
-                    filter.accepts_from.push(from);
+                // A mask may have holes: what such a rule takes is no network.
+                if let (Some(from), Some(to)) = (network(rule, &layout, 0), network(rule, &layout, 1)) {
+                    // A rule that asks for nothing at all takes packets both from and to anywhere.
+                    if from.prefix() == 0 {
+                        filter.accepts_to.push(to);
+                    }
+                    if to.prefix() == 0 {
+                        filter.accepts_from.push(from);
+                    }
                 }
             }
         }

@@ -69,6 +69,18 @@ pub(crate) fn shown(value: &Value) -> String {
     if text.chars().count() <= 60 { text } else { text.chars().take(60).chain("…".chars()).collect() }
 }
 
+/// What a value is, where a part of it may be a secret.
+pub(super) const fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
 pub(super) fn unknown(key: &str, path: &str, known: &[&str]) -> String {
     let hint = nearest(key, known).map(|name| format!(", did you mean {path}{name}?")).unwrap_or_default();
     format!("the network configuration's {path}{key} is no key that is known, and is ignored{hint}")

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use serde_json::{Value, json};
 
 use super::family::{Family, PerFamily};
-use super::fields::{Fields, NetConfError, shown, unknown, wrong};
+use super::fields::{Fields, NetConfError, kind_of, unknown, wrong};
 use super::json::Caseless;
 use super::pool::{Pool, address, number};
 use crate::overlay::backend::{self, Chosen};
@@ -45,7 +45,7 @@ impl NetConf {
     /// Names the first key whose value cannot be used.
     pub fn parse(text: &[u8]) -> Result<(Self, Vec<String>), NetConfError> {
         let value: Value = serde_json::from_slice(text).map_err(|e| NetConfError::NotAnObject(e.to_string()))?;
-        let object = Caseless::new(&value).ok_or_else(|| NetConfError::NotAnObject(shown(&value)))?;
+        let object = Caseless::new(&value).ok_or_else(|| NetConfError::NotAnObject(kind_of(&value).to_owned()))?;
         let mut warnings: Vec<String> = object.unknown(KEYS).map(|key| unknown(key, "", KEYS)).collect();
         let pools = pools(&Fields(object))?;
         let backend = backend(&Fields(object), &mut warnings)?;
@@ -153,7 +153,7 @@ fn pool(fields: &Fields<'_>, family: Family) -> Result<Pool, NetConfError> {
 
 fn backend(fields: &Fields<'_>, warnings: &mut Vec<String>) -> Result<Chosen, NetConfError> {
     let Some(value) = fields.0.get("Backend") else { return Ok(Chosen::default()) };
-    let object = Caseless::new(value).ok_or_else(|| wrong("Backend", &shown(value), "an object with a Type"))?;
+    let object = Caseless::new(value).ok_or_else(|| wrong("Backend", kind_of(value), "an object with a Type"))?;
     let options = Fields(object);
     let kind = match options.string("Type")? {
         None => backend::default_kind(),

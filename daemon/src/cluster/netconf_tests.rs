@@ -96,7 +96,8 @@ fn a09_each_bad_value_names_its_field() {
         (r#"{"Network": "10.3.0.0/16", "EnableIPv6": "yes"}"#, "EnableIPv6 is \"yes\"", "true or false"),
         (r#"{"Network": "10.3.0.0/16", "Backend": {"Type": "udp"}}"#, "Backend.Type is \"udp\"", "vxlan"),
         (r#"{"Network": "10.3.0.0/16", "Backend": {"VNI": 16777216}}"#, "VNI", "16777215"),
-        (r#"{"Network": "10.3.0.0/16", "Backend": "vxlan"}"#, "Backend is \"vxlan\"", "object"),
+        (r#"{"Network": "10.3.0.0/16", "Backend": "vxlan"}"#, "Backend is a string", "object"),
+        (r#"{"Network": "10.3.0.0/16", "Backend": "{\"PSK\": \"c2VjcmV0\"}"}"#, "Backend is a string", "object"),
         ("[]", "not a JSON object", ""),
         ("{", "not a JSON object", ""),
     ];

@@ -107,6 +107,36 @@ pub(super) struct Layer {
     pub(super) texts: BTreeMap<&'static str, (Vec<String>, Origin)>,
     /// What was given and means nothing.
     pub(super) warnings: Vec<String>,
+    /// The two parts of `healthz-bind`.
+    health: BTreeMap<&'static str, (String, Origin)>,
+}
+
+impl Layer {
+    /// Puts the parts of `healthz-bind` together: one may come from here, the other from the layer below.
+    pub(super) fn join_health(&mut self, below: &mut Self) {
+        let mut parts = std::mem::take(&mut below.health);
+        let layer = if self.health.is_empty() { below } else { &mut *self };
+        parts.append(&mut std::mem::take(&mut layer.health));
+        layer.bind_health(parts);
+    }
+
+    fn bind_health(&mut self, mut health: BTreeMap<&'static str, (String, Origin)>) {
+        match (health.remove(HEALTH_IP), health.remove(HEALTH_PORT)) {
+            (_, Some((port, origin))) if port == "0" => {
+                self.warnings.push(format!("{origin} has no effect: healthz-bind is always served"));
+            }
+            (None, None) => {}
+            (ip, port) => {
+                let ip = ip.unwrap_or_else(|| ("0.0.0.0".to_owned(), Origin::Default));
+                let (port, origin) = port.unwrap_or_else(|| ("8081".to_owned(), ip.1));
+                let bind = match ip.0.parse::<IpAddr>() {
+                    Ok(IpAddr::V6(v6)) => format!("[{v6}]:{port}"),
+                    _ => format!("{}:{port}", ip.0),
+                };
+                self.texts.insert("healthz-bind", (vec![bind], origin));
+            }
+        }
+    }
 }
 
 /// Reads those of flannel's flags or variables that were given.
@@ -115,7 +145,6 @@ pub(super) struct Layer {
 /// [`ConfigError::Value`] for a switch that is neither on nor off.
 pub(super) fn layer(given: impl Fn(&Flag) -> Option<(Vec<String>, Origin)>) -> Result<Layer, ConfigError> {
     let mut layer = Layer::default();
-    let mut health: BTreeMap<&str, (String, Origin)> = BTreeMap::new();
     for flag in FLAGS {
         let Some((texts, origin)) = given(flag) else { continue };
         match flag.means {
@@ -132,24 +161,9 @@ pub(super) fn layer(given: impl Fn(&Flag) -> Option<(Vec<String>, Origin)>) -> R
                 layer.texts.insert("source", (vec![source.to_owned()], origin));
             }
             Means::Health => {
-                health.insert(flag.name, (texts.concat(), origin));
+                layer.health.insert(flag.name, (texts.concat(), origin));
             }
             Means::Nothing(why) => layer.warnings.push(format!("{origin} has no effect: {why}")),
-        }
-    }
-    match (health.remove(HEALTH_IP), health.remove(HEALTH_PORT)) {
-        (_, Some((port, origin))) if port == "0" => {
-            layer.warnings.push(format!("{origin} has no effect: healthz-bind is always served"));
-        }
-        (None, None) => {}
-        (ip, port) => {
-            let ip = ip.unwrap_or_else(|| ("0.0.0.0".to_owned(), Origin::Default));
-            let (port, origin) = port.unwrap_or_else(|| ("8081".to_owned(), ip.1));
-            let bind = match ip.0.parse::<IpAddr>() {
-                Ok(IpAddr::V6(v6)) => format!("[{v6}]:{port}"),
-                _ => format!("{}:{port}", ip.0),
-            };
-            layer.texts.insert("healthz-bind", (vec![bind], origin));
         }
     }
     Ok(layer)
@@ -211,7 +225,15 @@ mod tests {
         assert_eq!(text(&layer, "source").as_deref(), Some("kube"));
         assert_eq!(text(&layer, "kube-api-server").as_deref(), Some("https://192.0.2.1"));
         assert!(matches!(&layer.warnings[..], [one] if one.contains("FLANNELD_IPTABLES_RESYNC has no effect: ")));
-        let bind = |given: &[(&str, &str)]| text(&of(given).unwrap(), "healthz-bind");
+        let bind_of = |above: &[(&str, &str)], below: &[(&str, &str)]| {
+            let (mut above, mut below) = (of(above).unwrap(), of(below).unwrap());
+            above.join_health(&mut below);
+            text(&above, "healthz-bind").or_else(|| text(&below, "healthz-bind"))
+        };
+        let bind = |given: &[(&str, &str)]| bind_of(given, &[]);
+        let split = bind_of(&[("healthz-port", "8090")], &[("healthz-ip", "127.0.0.1"), ("healthz-port", "1")]);
+        assert_eq!(split.as_deref(), Some("127.0.0.1:8090"));
+        assert_eq!(bind_of(&[], &[("healthz-port", "8090")]).as_deref(), Some("0.0.0.0:8090"));
         assert_eq!(bind(&[("healthz-port", "8090")]).as_deref(), Some("0.0.0.0:8090"));
         assert_eq!(bind(&[("healthz-port", "8090"), ("healthz-ip", "::1")]).as_deref(), Some("[::1]:8090"));
         assert_eq!(bind(&[("healthz-ip", "127.0.0.1")]).as_deref(), Some("127.0.0.1:8081"));

@@ -207,7 +207,7 @@ settings! {
     "network-name" agent network_name: NetworkName = "cbr0",
         "Name of the CNI network.";
     "repair-interval" agent repair_interval: Duration where INTERVAL = REPAIR_INTERVAL,
-        "How often the kernel is compared with what it should hold, from 100ms to 1m.";
+        "The time within which whatever somebody changes is repaired, from 100ms to 1m; the kernel is looked at twice as often.";
     "kube-proxy-config" any kube_proxy_config: Option<PathBuf> where ABSOLUTE_IF_ANY = "",
         "File with a KubeProxyConfiguration (v1alpha1); gives the keys that nothing else gives, and keys without a counterpart are named in the log.";
     "proxy-mode" agent proxy_mode: ProxyMode = "auto",

@@ -119,12 +119,13 @@ impl AgentConfig {
             }
             other => other?,
         };
-        let flannels_flags = flannel::layer(|flag| {
+        let mut flannels_flags = flannel::layer(|flag| {
             let texts = flags.texts.get(flag.name).filter(|_| flag.is_foreign())?;
             Some((texts.clone(), Origin::FlannelFlag(flag.name)))
         })?;
-        let flannels_variables =
+        let mut flannels_variables =
             flannel::layer(|flag| Some((vec![variable(&flag.variable())?], Origin::Environment(flag.variable()))))?;
+        flannels_flags.join_health(&mut flannels_variables);
         let own = |name: &str| Some((vec![variable(name)?], Origin::Environment(name.to_owned())));
         let given = |key: &Key| {
             let flag = flags.texts.get(key.name).map(|texts| (texts.clone(), Origin::Flag));

@@ -37,13 +37,17 @@ impl Node {
 
     /// Says once what the old kind of iptables does to pods, and goes on saying it at `/status`.
     fn tell_legacy(&mut self, wanted: &[ipnetwork::IpNetwork]) {
-        let notices: Vec<String> = match legacy::cut_off(wanted) {
-            Ok(found) => found.iter().map(|found| format!("{}; mend it: {}", found.cause(), found.remedy)).collect(),
-            Err(error) => vec![error.to_string()],
+        let (notices, is_certain): (Vec<String>, _) = match legacy::cut_off(wanted) {
+            Ok(found) => {
+                (found.iter().map(|found| format!("{}; mend it: {}", found.cause(), found.remedy)).collect(), true)
+            }
+            Err(error) => (vec![error.to_string()], false),
         };
         for notice in notices.iter().filter(|notice| !self.notices.contains(notice)) {
             tracing::warn!("{notice}");
-            self.options.events.tell(Happening::warning("PodsCutOff", "Forwarding", notice.clone()));
+            if is_certain {
+                self.options.events.tell(Happening::warning("PodsCutOff", "Forwarding", notice.clone()));
+            }
         }
         if self.notices != notices {
             self.board.notices(notices.clone());

@@ -106,7 +106,7 @@ impl Node {
             let cost = began.elapsed();
             let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
             if let Ok(pass) = &outcome {
-                let is_quiet = pass.writes() == 0 && pass.failed.is_empty();
+                let is_quiet = pass.writes() == 0 && pass.failed.is_empty() && !self.peers.table_mut().is_any_roaming();
                 let until = rest_after(cost);
                 let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until };
                 self.peers_rest = digest.filter(|_| is_quiet).map(rest);

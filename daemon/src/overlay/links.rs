@@ -7,7 +7,7 @@ use weft_netlink::agent::Connection;
 use weft_netlink::sysctl::Sysctl;
 use weft_netlink::{Errno, Error, Link, LinkKind, Request, Route, RouteFilter, Vxlan, delete_link, wireguard};
 
-use super::backend::Device;
+use super::backend::{Device, WIREGUARD_DEVICES};
 use super::bridge::WantedBridge;
 use super::device::{self, DevicePlan};
 use super::tunnel::Tunnel;
@@ -136,7 +136,9 @@ async fn remove_renamed(
     wanted: &Tunnel,
     done: &mut Vec<String>,
 ) -> Result<(), Error> {
-    for link in kernel.links().await?.iter().filter(|link| link.kind == LinkKind::Wireguard) {
+    // Our other device has the same key; if it has the same port, too, making this one tells that.
+    let is_other = |link: &&Link| link.kind == LinkKind::Wireguard && !WIREGUARD_DEVICES.contains(&link.name.as_str());
+    for link in kernel.links().await?.iter().filter(is_other) {
         if socket.device(link.index)?.is_some_and(|device| wanted.is(&device)) {
             done.push(format!("{} was renamed to {}", wanted.link.name, link.name));
             carry_out(kernel, vec![delete_link(link.index)], done).await?;

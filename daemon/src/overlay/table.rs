@@ -54,6 +54,11 @@ impl PeerTable {
         self.tunnels.digest()
     }
 
+    /// Whether a peer is elsewhere than it has published, which only another look can judge again.
+    pub fn is_any_roaming(&self) -> bool {
+        self.tunnels.is_any_roaming()
+    }
+
     /// Whether a route of somebody else's is the same but for its protocol: flannel's, with host-gw or `DirectRouting`. It is taken
     /// over, as nobody can tell the difference.
     async fn leads_there_already(&self, route: &Route) -> bool {

@@ -8,6 +8,9 @@ use weft_netlink::{AddressInfo, Error, Link, Route, RouteKind, RouteSocket};
 
 use crate::cluster::family::{Family, PerFamily};
 
+/// What the names begin with of links that belong to pods' networks, this one's or another's: no node is reached by them.
+pub(crate) const OF_PODS: [&str; 7] = ["cni", "flannel", "docker", "veth", "kube-ipvs", "virbr", "weft"];
+
 /// How the interface is chosen. Of the criteria each counts only where those before it match nothing; without any, the default
 /// route decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -170,10 +173,15 @@ pub fn choose(machine: &Machine, spec: &UplinkSpec) -> Result<Uplink, UplinkErro
             .filter(|route| route.kind == RouteKind::Unicast && route.dst.prefix() == 0)
             .filter(|route| Family::of(route.dst.ip()) == family)
             .min_by_key(|route| route.priority.unwrap_or_default())
-            .and_then(|route| machine.links.iter().find(|link| Some(link.index) == route.next_hop.link))
+            .and_then(|route| {
+                let link = machine.links.iter().find(|link| Some(link.index) == route.next_hop.link)?;
+                // Whoever made the route knows which address is the machine's own.
+                let own = |ip: &IpAddr| machine.addresses.iter().any(|a| a.link == link.index && a.network.ip() == *ip);
+                Some((link, route.src.filter(own)))
+            })
     });
     default
-        .and_then(|link| usable(machine, link, None, "has the default route".into()))
+        .and_then(|(link, own)| usable(machine, link, own, "has the default route".into()))
         .ok_or_else(|| no_match("no interface has a default route".into()))
 }
 
@@ -196,7 +204,8 @@ fn named<'a>(machine: &'a Machine, text: &str) -> Option<Choice<'a>> {
 
 fn matching<'a>(machine: &'a Machine, pattern: &Pattern) -> Option<Choice<'a>> {
     let because = || format!("matches {} of --iface-regex", pattern.0.as_str());
-    let links = || machine.links.iter().filter(|link| !link.loopback);
+    let is_of_pods = |link: &Link| OF_PODS.iter().any(|prefix| link.name.starts_with(prefix));
+    let links = || machine.links.iter().filter(|link| !link.loopback && !is_of_pods(link));
     let by_address = links().find_map(|link| {
         let own = machine.addresses.iter().filter(|address| address.link == link.index);
         let mut own = own.filter(|address| may_serve(address)).map(|address| address.network.ip());
@@ -239,16 +248,21 @@ fn usable(machine: &Machine, link: &Link, preferred: Option<IpAddr>, because: St
     })
 }
 
-/// Global before link-local, permanent before learned, stable before temporary; never deprecated or tentative ones, and
-/// never an IPv6 link-local one, which nobody can send to without knowing by which of his links.
+/// Global before link-local; never deprecated or tentative ones, and never an IPv6 link-local one, which nobody can send to
+/// without knowing by which of his links. Of IPv4 those with a network before floating ones (keepalived's, kube-vip's), which have
+/// none, and those from DHCP like all others; of IPv6 permanent before learned, stable before temporary. Of equals the oldest, so
+/// that one that comes later changes nothing.
 pub(crate) fn best_address(machine: &Machine, link: u32, family: Family) -> Option<IpAddr> {
-    machine
-        .addresses
-        .iter()
-        .filter(|address| address.link == link && Family::of(address.network.ip()) == family)
-        .filter(|address| may_serve(address))
-        .max_by_key(|address| (address.global, address.permanent, !address.secondary))
-        .map(|address| address.network.ip())
+    let of_family = |address: &&AddressInfo| address.link == link && Family::of(address.network.ip()) == family;
+    let usable = machine.addresses.iter().filter(of_family).filter(|address| may_serve(address));
+    // The last of equals is taken. The kernel lists the oldest IPv6 address last, and the oldest IPv4 address first.
+    let best = match family {
+        Family::V4 => {
+            usable.rev().max_by_key(|address| (address.global, !address.secondary, address.network.prefix() < 32))
+        }
+        Family::V6 => usable.max_by_key(|address| (address.global, address.permanent, !address.secondary)),
+    };
+    best.map(|address| address.network.ip())
 }
 
 fn may_serve(address: &AddressInfo) -> bool {
@@ -403,5 +417,35 @@ mod tests {
         machine.addresses.insert(0, AddressInfo { deprecated: true, ..address(3, "2001:db8::1/64") });
         machine.addresses.insert(0, AddressInfo { secondary: true, ..address(3, "2001:db8::2/64") });
         assert_eq!(choose(&machine, &spec(&["eth1"])).unwrap().v6, Some("2001:db8::7".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_floating_address_that_comes_later_changes_nothing() {
+        let mut machine = machine();
+        let own = choose(&machine, &spec(&["eth1"])).unwrap().v4.unwrap();
+        // From DHCP, so it does not last; a virtual address beside it does.
+        for address in machine.addresses.iter_mut().filter(|address| address.network.ip() == IpAddr::V4(own)) {
+            address.permanent = false;
+        }
+        for later in ["203.0.113.50/32", "203.0.113.60/24"] {
+            machine.addresses.push(address(3, later));
+            assert_eq!(choose(&machine, &spec(&["eth1"])).unwrap().v4, Some(own), "{later}");
+        }
+        // A lease of DHCP that was taken anew comes behind the virtual address.
+        machine.addresses.rotate_left(1);
+        machine.addresses.retain(|address| address.network.prefix() != 24 || address.network.ip() == IpAddr::V4(own));
+        let (vip, kept): (Vec<_>, Vec<_>) = machine.addresses.into_iter().partition(|a| a.network.prefix() == 32);
+        machine.addresses = vip.into_iter().chain(kept).collect();
+        assert_eq!(choose(&machine, &spec(&["eth1"])).unwrap().v4, Some(own));
+    }
+
+    #[test]
+    fn no_pattern_chooses_what_belongs_to_pods() {
+        let mut machine = machine();
+        let bridge = Link { index: 1, name: "cni0".into(), ..machine.links[1].clone() };
+        machine.links.insert(0, bridge);
+        machine.addresses.insert(0, address(1, "10.244.7.1/24"));
+        let spec = UplinkSpec { patterns: vec![r"^10\.244\.".parse().unwrap(), "^cni".parse().unwrap()], ..spec(&[]) };
+        assert!(choose(&machine, &spec).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weft_netlink::{Link, RouteKind};
 
 use crate::cluster::family::Family;
-use crate::overlay::uplink::{Machine, best_address};
+use crate::overlay::uplink::{Machine, OF_PODS, best_address};
 
 /// What is wished for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -113,8 +113,7 @@ fn address_of(machine: &Machine, link: &Link, family: Family) -> Option<IpAddr> 
 
 /// The best address of each interface that could be a node's: none of those that belong to pods' networks.
 fn candidates(machine: &Machine, families: &[Family]) -> Vec<(String, IpAddr)> {
-    const OTHERS: [&str; 7] = ["cni", "flannel", "docker", "veth", "kube-ipvs", "virbr", "weft"];
-    let eligible = |link: &&Link| !link.loopback && !OTHERS.iter().any(|prefix| link.name.starts_with(prefix));
+    let eligible = |link: &&Link| !link.loopback && !OF_PODS.iter().any(|prefix| link.name.starts_with(prefix));
     let links = machine.links.iter().filter(eligible);
     links
         .flat_map(|link| {

@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 pub use end::{Device, End, Here, Identity, LocalEnd, Peer, Site, Standpoint, ends, lease_value};
 pub use host_gw::HostGw;
 pub use vxlan::{Vxlan, VxlanData, overhead as vxlan_overhead};
+pub(in crate::overlay) use wireguard::DEVICES as WIREGUARD_DEVICES;
 pub use wireguard::{Wireguard, overhead as wireguard_overhead};
 
 use super::peers::PeerObject;

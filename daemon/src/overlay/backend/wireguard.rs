@@ -29,6 +29,8 @@ const DEFAULT_PORT_V6: u16 = 51821;
 /// Names of the devices, as flannel has them.
 const DEVICE: &str = "flannel-wg";
 const DEVICE_V6: &str = "flannel-wg-v6";
+/// The names of its devices.
+pub(in crate::overlay) const DEVICES: [&str; 2] = [DEVICE, DEVICE_V6];
 
 /// Its name in configurations and leases, and what reads it.
 pub(super) const KIND: Kind = Kind {
@@ -138,9 +140,19 @@ impl Wireguard {
                 known.ok_or_else(|| wrong("Mode", &shown(&json!(text)), "separate, auto, ipv4 or ipv6"))?
             }
         };
+        let (listen_port, listen_port_v6) = (port("ListenPort")?, port("ListenPortV6")?);
+        if let (Mode::Separate, Some(v4), Some(v6)) = (mode, listen_port, listen_port_v6)
+            && v4 == v6
+        {
+            return Err(wrong(
+                "ListenPortV6",
+                &v6.to_string(),
+                "another port than ListenPort, as each family has a device",
+            ));
+        }
         Ok(Self {
-            listen_port: port("ListenPort")?.unwrap_or(DEFAULT_PORT),
-            listen_port_v6: port("ListenPortV6")?.unwrap_or(DEFAULT_PORT_V6),
+            listen_port: listen_port.unwrap_or(DEFAULT_PORT),
+            listen_port_v6: listen_port_v6.unwrap_or(DEFAULT_PORT_V6),
             mtu: options.mtu()?,
             psk: options.secret("PSK")?,
             mode,

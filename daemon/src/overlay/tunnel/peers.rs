@@ -39,6 +39,16 @@ impl Tunnels {
             _ => None,
         };
         self.published = objects.values().filter_map(endpoint).collect();
+        // One that has published another since is to have that.
+        let (published, seen) = (&self.published, &self.seen);
+        self.roaming
+            .retain(|of| published.get(of).is_some_and(|now| seen.get(of).is_some_and(|it| it.published == *now)));
+    }
+
+    /// Whether a peer is elsewhere than it has published. Whether it may stay there only another look can tell.
+    #[must_use]
+    pub fn is_any_roaming(&self) -> bool {
+        !self.roaming.is_empty()
     }
 
     /// The peers that the kernel has, whoever added them: the devices are ours. One whose endpoint is in order has the one that
@@ -107,6 +117,11 @@ impl Tunnels {
         let mut hasher = DefaultHasher::new();
         for (link, found) in self.read()? {
             (link, &found.peer).hash(&mut hasher);
+            // What has come by now has come from where it is now, and speaks for no endpoint that it has later.
+            let seen = self.seen.get_mut(&(link, found.peer.public_key));
+            if let Some(seen) = seen.filter(|seen| seen.endpoint == found.peer.endpoint) {
+                seen.rx_bytes = found.rx_bytes;
+            }
         }
         Ok(hasher.finish())
     }
@@ -172,6 +187,27 @@ mod tests {
         expect(&mut tunnels, &[(LINK, PUBLISHED)]);
         assert_eq!(look(&mut tunnels, PUBLISHED, 5, 1), (peer(PUBLISHED), peer(PUBLISHED).endpoint));
         assert_eq!(look(&mut tunnels, ELSEWHERE, 5, 2), (peer(PUBLISHED), None));
+    }
+
+    #[test]
+    fn a_newly_published_endpoint_is_set_before_anything_is_read() {
+        let mut tunnels = Tunnels::default();
+        expect(&mut tunnels, &[(LINK, PUBLISHED)]);
+        look(&mut tunnels, ELSEWHERE, 5, 2);
+        let endpoint = |tunnels: &Tunnels, to: &str| match tunnels.set(LINK, &peer(to)) {
+            Change::Set(set) => set.endpoint,
+            Change::Remove(key) => panic!("{key}"),
+        };
+        assert!(tunnels.is_any_roaming());
+        assert_eq!(endpoint(&tunnels, PUBLISHED), None);
+        let new = "192.0.2.3:51820";
+        expect(&mut tunnels, &[(LINK, new)]);
+        assert_eq!(endpoint(&tunnels, new), peer(new).endpoint);
+        // It goes, and comes back within a moment.
+        look(&mut tunnels, ELSEWHERE, 5, 3);
+        expect(&mut tunnels, &[]);
+        expect(&mut tunnels, &[(LINK, PUBLISHED)]);
+        assert_eq!(endpoint(&tunnels, PUBLISHED), peer(PUBLISHED).endpoint);
     }
 
     #[test]
