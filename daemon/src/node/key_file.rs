@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use weft_cni::formats::files::{Durability, write_atomically};
+use weft_cni::formats::files::{Durability, sweep, write_atomically};
 use weft_netlink::wireguard::SecretKey;
 
 use super::owned::{Owned, OwnedError};
@@ -75,6 +75,8 @@ impl KeyFile {
             }
             None => {
                 let key = self.key.clone().map_or_else(draw, Ok)?;
+                // Whoever was killed while he wrote the file has left the key beside it.
+                sweep(&self.path).map_err(wrong)?;
                 self.path.parent().map_or(Ok(()), |directory| owned.claim_directory(directory))?;
                 owned.claim_file(&self.path)?;
                 let text = key.to_base64();
@@ -124,7 +126,11 @@ mod tests {
         assert_eq!(KeyFile::new(path.clone()).ensure(&mut owned).unwrap(), (key.clone(), None), "a restart");
 
         fs::remove_file(&path).unwrap();
+        // No process can have this number.
+        let left = path.with_file_name(".wgkey.999999999.tmp");
+        fs::write(&left, key.to_base64()).unwrap();
         assert_eq!(file.ensure(&mut owned).unwrap().0, key, "what the node goes by stays");
+        assert!(!left.exists(), "a key that a killed process has left beside the file");
         assert_eq!(fs::read_to_string(&path).unwrap(), key.to_base64());
         assert_ne!(KeyFile::new(root.path().join("other")).ensure(&mut owned).unwrap().0, key);
 
