@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use weft_netlink::Error;
@@ -62,7 +62,7 @@ impl Tunnels {
     }
 
     fn judge(&mut self, found: Vec<(u32, PeerInfo)>, now: SystemTime) -> Vec<PeerObject> {
-        let all: BTreeSet<SocketAddr> = self.published.values().copied().collect();
+        let all: BTreeSet<IpAddr> = self.published.values().map(SocketAddr::ip).collect();
         let mut seen = BTreeMap::new();
         self.roaming.clear();
         let mut objects = Vec::new();

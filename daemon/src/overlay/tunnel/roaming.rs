@@ -6,10 +6,11 @@
 //!
 //! A node's devices have one key. If a peer's packets get to the wrong one of them, as when the ports have just changed, it takes
 //! them all the same, and sends back to the wrong one of the peer's: from there on each passes for the other, and nothing gets
-//! through. So an endpoint that is published, but not of this peer's on this device, is never in order.
+//! through. So an endpoint at an address that a node has published, but not this peer's on this device, is never in order: no
+//! translation is in the way where the address is the published one.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use weft_netlink::wireguard::PeerInfo;
@@ -31,18 +32,18 @@ pub(super) struct Seen {
 
 impl Seen {
     /// What is to be remembered of a peer if its endpoint is in order; `None` if the published one has to be set. `all` are the
-    /// published ones of all peers on all devices.
+    /// addresses that all peers have published on all devices.
     pub(super) fn in_order(
         found: &PeerInfo,
         published: SocketAddr,
-        all: &BTreeSet<SocketAddr>,
+        all: &BTreeSet<IpAddr>,
         before: Option<&Self>,
         now: SystemTime,
     ) -> Option<Self> {
         let endpoint = found.peer.endpoint;
         let handshake = found.last_handshake.map(|then| now.duration_since(then).unwrap_or_default());
         let works =
-            endpoint.is_some_and(|endpoint| !all.contains(&endpoint)) && handshake.is_some_and(|age| age < WORKS);
+            endpoint.is_some_and(|endpoint| !all.contains(&endpoint.ip())) && handshake.is_some_and(|age| age < WORKS);
         // After a restart nothing is remembered, and what works stays.
         let roamed = before.is_none_or(|before| {
             let moved = before.endpoint != endpoint;
@@ -85,7 +86,7 @@ mod tests {
     }
 
     fn stays(found: &PeerInfo, before: Option<Seen>) -> bool {
-        let all = [PUBLISHED, OTHERS].map(|endpoint| endpoint.parse().unwrap()).into();
+        let all = [PUBLISHED, OTHERS].map(|endpoint| endpoint.parse::<SocketAddr>().unwrap().ip()).into();
         Seen::in_order(found, PUBLISHED.parse().unwrap(), &all, before.as_ref(), at(NOW)).is_some()
     }
 
@@ -123,6 +124,7 @@ mod tests {
     fn the_endpoint_of_another_device_is_put_right_however_well_it_works() {
         assert!(!stays(&found(OTHERS, Some(NOW - 1), 10), None));
         assert!(!stays(&found(OTHERS, Some(NOW - 1), 10), before(PUBLISHED, 5)));
+        assert!(!stays(&found("192.0.2.2:51821", Some(NOW - 1), 10), None), "where a device of the peer's was before");
     }
 
     #[test]
