@@ -165,6 +165,7 @@ fn node_options(settings: &Settings, events: &Events) -> NodeOptions {
         cni_state_dir: settings.cni_state_dir.clone(),
         key_file: settings.wireguard_key_file.clone(),
         run_dir: settings.run_dir.clone(),
+        repair_interval: settings.repair_interval,
         sysctl: Sysctl::at(&settings.sysctl_dir),
         events: events.clone(),
     }

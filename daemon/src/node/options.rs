@@ -1,6 +1,7 @@
 //! What a node is told once, when its agent starts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use weft_cni::formats::conflist::Conflist;
@@ -42,6 +43,8 @@ pub struct NodeOptions {
     pub key_file: PathBuf,
     /// Where the record of changed settings is.
     pub run_dir: PathBuf,
+    /// The time within which everything is repaired, events or not.
+    pub repair_interval: Duration,
     /// The kernel settings.
     pub sysctl: Sysctl,
     /// Where the cluster is told what somebody should mend.

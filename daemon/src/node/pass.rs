@@ -18,7 +18,7 @@ use super::key_file::KeyFile;
 use super::news::{News, is_known};
 use super::options::NodeOptions;
 use super::owned::{NODE_RECORD, Owned};
-use super::peers::{PeersRest, READ_AGAIN};
+use super::peers::PeersRest;
 use super::sysctls;
 use crate::cluster::family::PerFamily;
 use crate::cluster::lease_value::LeaseValue;
@@ -243,10 +243,9 @@ impl Node {
         let peers_retry = match snapshot {
             Some(_) if links_are_as_before && resting.is_some() => resting,
             Some(_) if links_are_as_before && self.peers_are_as_before() => None,
-            // Once in a while all is read anew, whatever has been told, and however fast the cluster changes.
+            // Once in a while all is read anew, whatever has been told.
             Some(snapshot) => {
-                let is_fresh = self.peers_read.is_some_and(|read| now.duration_since(read) < READ_AGAIN);
-                let is_known = self.peers_known && news.cluster && is_fresh;
+                let is_known = self.peers_known && news.cluster && self.peers_are_fresh(now);
                 self.place_peers(&held, &settled, snapshot, is_known, now).await
             }
             None => {

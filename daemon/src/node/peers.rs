@@ -24,13 +24,6 @@ use crate::serve::{Component, PeersSeen, gauge};
 /// peers, watching for what the kernel's events do not tell of would else cost more than everything else.
 const REST: u32 = 400;
 
-/// But no longer than this, which leaves room for the repair itself within the time that is promised for it.
-const REST_AT_MOST: Duration = Duration::from_secs(8);
-
-/// What the kernel has of the peers is not taken to be known for longer than this: half the time within which everything is
-/// repaired (DESIGN.md, decision 13).
-pub(super) const READ_AGAIN: Duration = Duration::from_secs(5);
-
 /// Ignored leases that are named; of more only the number is told.
 const TOLD: usize = 3;
 
@@ -51,6 +44,12 @@ pub(super) struct PeersRest {
 }
 
 impl Node {
+    /// Whether what the kernel has of the peers was read not long ago. However fast the cluster changes, it is not taken to be
+    /// known for longer than half the time within which everything is repaired.
+    pub(super) fn peers_are_fresh(&self, now: Instant) -> bool {
+        self.peers_read.is_some_and(|read| now.duration_since(read) < self.options.repair_interval / 2)
+    }
+
     /// Until when the peers, which were as they should be, are not looked at unless somebody tells of a change.
     pub(super) fn peers_rest_until(&self, now: Instant) -> Option<Instant> {
         self.peers_rest.as_ref().map(|rest| rest.until).filter(|until| now < *until)
@@ -63,7 +62,7 @@ impl Node {
         let began = Instant::now();
         let is_as_it_was = digest(&mut self.route, self.peers.table_mut(), &rest.links) == Some(rest.digest)
             && direct(&mut self.route, &rest.asked, &rest.devices) == rest.direct;
-        rest.until = rest_after(began.elapsed());
+        rest.until = rest_after(began.elapsed(), self.options.repair_interval);
         is_as_it_was
     }
 
@@ -107,7 +106,7 @@ impl Node {
             let outcome = self.peers.pass(&plan.objects, now).await.map_err(|error| error.to_string());
             if let Ok(pass) = &outcome {
                 let is_quiet = pass.writes() == 0 && pass.failed.is_empty() && !self.peers.table_mut().is_any_roaming();
-                let until = rest_after(cost);
+                let until = rest_after(cost, self.options.repair_interval);
                 let rest = |digest| PeersRest { digest, devices, links: watched, asked, direct, until };
                 self.peers_rest = digest.filter(|_| is_quiet).map(rest);
             }
@@ -155,6 +154,7 @@ fn digest(socket: &mut RouteSocket, table: &mut PeerTable, links: &[u32]) -> Opt
     Some((socket.digest(links).ok()?, table.digest().ok()?))
 }
 
-fn rest_after(cost: Duration) -> Instant {
-    Instant::now() + (cost * REST).min(REST_AT_MOST)
+/// The end of a rest after summing up took so long: no later than leaves room for a repair within the promised time.
+fn rest_after(cost: Duration, repair_interval: Duration) -> Instant {
+    Instant::now() + (cost * REST).min(repair_interval * 4 / 5)
 }
